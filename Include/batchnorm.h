@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libbatchnorm: batch normalization for the CPU, behind a C ABI.
+ *
+ * This header is the contract. What is not declared here is not published.
+ *
+ *     mean_c = sum(x_c) / M           var_c = sum((x_c - mean_c)^2) / M       M values in channel c
+ *     x_hat  = (x - mean_c) * invstd_c                invstd_c = 1 / sqrt(var_c + eps)
+ *     y      = gamma_c * x_hat + beta_c               (Ioffe and Szegedy, arXiv:1502.03167)
+ *
+ * Tensors. Every tensor is outer x channels x inner, the inner index running fastest: NCHW is (N, C, H*W), NHWC is
+ * (N*H*W, C, 1), NC is (N, C, 1); bn_shape says so. x, y, dy and dx are of the call's bn_dtype, and so are gamma, beta,
+ * running_mean, running_var, dgamma and dbeta (`channels` elements each, dense). Statistics and sums cross this boundary
+ * as double (`channels` elements each): they are few, and float32 would round away what was computed exactly.
+ * Pointers need the alignment of one element and no more.
+ *
+ * Aliasing. An output may share memory with another argument in two cases only: y == x and dx == dy, the pointer and the
+ * stride both equal. Anything else that overlaps is BN_ERROR_OVERLAP. The gaps of a strided tensor are not part of it.
+ *
+ * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the running
+ * statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was expected.
+ *
+ * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance has
+ * invstd 0, so that y is beta. |x - mean| must not exceed the largest finite value of the dtype, nor its square that of a
+ * double; otherwise the channel overflows to infinity or NaN as the formulas do.
+ *
+ * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to run.
+ * The bits may differ between two versions of the library and between two layouts of the same values.
+ *
+ * Threads. Every function may be called from several threads at once, provided that no two calls write the same memory.
+ * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
+ * one of them, or while they serve another caller, it runs on the calling thread alone. fork() is safe.
+ *
+ * Environment, read once, at the first call:
+ *     BATCHNORM_ISA          baseline, avx2 or avx512: the instruction set (default: the widest that the CPU has)
+ *     BATCHNORM_NUM_THREADS  1 to 1024: the number of threads (default: OMP_NUM_THREADS, else the CPUs granted to the
+ *                            process by its affinity mask and its cgroup quota)
+ * A value that cannot be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
+ */
+#ifndef BATCHNORM_H
+#define BATCHNORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BN_VERSION_MAJOR 1
+#define BN_VERSION_MINOR 0
+#define BN_VERSION_PATCH 0
+#define BN_VERSION (BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH)
+
+/* ---- Types --------------------------------------------------------------------------------------------------- */
+
+/* Element type of the tensors and of the parameters. The values are pinned; 3 and 4 are kept for 16-bit floats. */
+typedef enum bn_dtype {
+    BN_FLOAT32 = 1,
+    BN_FLOAT64 = 2
+} bn_dtype;
+
+/* Outcome of a call. The values are pinned; the gaps are for later members of the same group. */
+typedef enum bn_status {
+    BN_OK = 0,
+
+    /* the caller's arguments */
+    BN_ERROR_NULL = 1,        /* a pointer that is needed is NULL */
+    BN_ERROR_SHAPE = 2,       /* zero channels, a size that overflows, a stride smaller than one outer slice */
+    BN_ERROR_DTYPE = 3,       /* not a bn_dtype */
+    BN_ERROR_STRUCT_SIZE = 4, /* struct_size is not one that this version knows */
+    BN_ERROR_OPTION = 5,      /* a value outside its documented range */
+    BN_ERROR_PAIR = 6,        /* two pointers that go together: one is NULL and the other is not */
+    BN_ERROR_OVERLAP = 7,     /* an output overlaps another argument */
+    BN_ERROR_ALIGNMENT = 8,   /* a pointer is not aligned to its element */
+
+    /* the data */
+    BN_ERROR_SINGLE_VALUE = 20, /* one value per channel has no variance to normalize or to estimate with */
+
+    /* the machine */
+    BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
+    BN_ERROR_MEMORY = 41       /* working memory (a few numbers per channel) could not be had */
+} bn_status;
+
+/* The extents of a call's tensors, and the distances between their outer slices.
+ *
+ *     bn_shape shape = {sizeof shape, 32, 64, 56 * 56};     // 32 dense images of 64 channels, NCHW
+ *
+ * A stride is counted in elements, from one outer index to the next; 0 stands for dense (channels * inner). It must be at
+ * least that, and lets a call work on a part of a larger tensor: the first 64 of 96 channels, every second sample.
+ * outer * stride elements must be addressable: the product in bytes may not exceed PTRDIFF_MAX. */
+typedef struct bn_shape {
+    size_t struct_size; /* sizeof(bn_shape) */
+    size_t outer;       /* samples (NCHW) or positions (NHWC); 0 is an empty batch */
+    size_t channels;    /* at least 1 */
+    size_t inner;       /* consecutive elements of one channel; 0 is an empty batch */
+    size_t x_stride;    /* of x (default 0) */
+    size_t y_stride;    /* of y, and of its gradient dy (default 0) */
+    size_t dx_stride;   /* of dx (default 0) */
+} bn_shape;
+
+/* What a call may be told. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one:
+ *
+ *     bn_options options = BN_OPTIONS_INIT;
+ *     options.eps = 1e-3;
+ */
+typedef struct bn_options {
+    size_t struct_size;         /* sizeof(bn_options) */
+    double eps;                 /* added to the variance: finite, at least 0 (default 1e-5) */
+    double momentum;            /* weight of the new batch in the running statistics, 0 to 1, as in PyTorch and cuDNN:
+                                   running = (1 - momentum) * running + momentum * batch. Keras, flax and ONNX give the
+                                   weight of the old value: pass 1 - theirs. The n-th batch with 1.0 / n gives the
+                                   cumulative average (default 0.1) */
+    int32_t biased_running_var; /* 0: running_var takes sum((x - mean)^2) / (M - 1), as in the paper and PyTorch;
+                                   1: / M, as in Keras, flax and ONNX (default 0) */
+    int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (they came from bn_forward_training);
+                                   1: they are constants (they came from bn_forward_inference) (default 0) */
+} bn_options;
+
+#define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0}
+
+/* ---- The layer ----------------------------------------------------------------------------------------------- */
+
+/* Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
+ *
+ *     x                          the input
+ *     gamma, beta                scale and shift; NULL stands for 1 and for 0
+ *     running_mean, running_var  read and updated; both or neither NULL
+ *     y                          the output; may be x; NULL if only the statistics are wanted
+ *     saved_mean, saved_invstd   outputs for bn_backward; each may be NULL
+ *
+ * An empty batch (outer or inner 0) changes no running statistics, gives saved_mean 0 and saved_invstd 1 / sqrt(eps)
+ * (0 if eps is 0), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE.
+ * Uses options: eps, momentum, biased_running_var. */
+bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
+                              void *running_mean, void *running_var, void *y, double *saved_mean, double *saved_invstd,
+                              const bn_options *options);
+
+/* Like bn_forward_training, but normalizes with the running statistics, which are needed and stay as they are. Nothing
+ * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
+ * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
+ * the square root of a negative number is NaN. Uses options: eps. */
+bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
+                               const void *running_mean, const void *running_var, void *y, double *saved_mean,
+                               double *saved_invstd, const bn_options *options);
+
+/* Gradients of a loss by x, gamma and beta, given its gradient dy by y.
+ *
+ *     dbeta  = sum(dy)                 dgamma = sum(dy * x_hat)
+ *     dx     = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)       frozen == 0
+ *     dx     = gamma * invstd * dy                                          frozen == 1
+ *
+ *     dy, x                      of the forward call's shape; x may be NULL if frozen is 1 and dgamma is NULL
+ *     gamma                      as in the forward call; NULL stands for 1
+ *     saved_mean, saved_invstd   as the forward call gave them
+ *     dx, dgamma, dbeta          outputs, any of which may be NULL; dx may be dy
+ *
+ * An empty batch gives zero dgamma and dbeta. Uses options: frozen. */
+bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
+                      const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma, void *dbeta,
+                      const bn_options *options);
+
+/* ---- The building blocks --------------------------------------------------------------------------------------
+ *
+ * The layer in steps, for a caller with an exchange of its own to put between them (several processes, several
+ * micro-batches). Forward: bn_moments on each part, bn_merge_moments over the parts, bn_inverse_std, bn_normalize, and
+ * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. */
+
+/* Number of values, mean and sum of squared deviations from the mean, per channel. Empty: 0, 0 and 0.
+ * count, mean, m2: outputs, none NULL. */
+bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, double *count, double *mean, double *m2);
+
+/* Moments of the union of `parts` sets, in the order given (Chan, Golub and LeVeque, 1979).
+ *
+ *     counts, means, m2s   parts x channels, dense; empty parts (count 0) are fine, and so is parts == 0
+ *     count, mean, m2      outputs, none NULL; each may be the first row of its inputs
+ *
+ * A count that is negative or not finite is BN_ERROR_OPTION. */
+bn_status bn_merge_moments(size_t parts, size_t channels, const double *counts, const double *means, const double *m2s,
+                           double *count, double *mean, double *m2);
+
+/* invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0; a count of 0 counts as variance 0.
+ * invstd may be m2. A count that is negative or not finite is BN_ERROR_OPTION. Uses options: eps. */
+bn_status bn_inverse_std(size_t channels, const double *count, const double *m2, double *invstd,
+                         const bn_options *options);
+
+/* y = gamma * (x - mean) * invstd + beta. gamma and beta as in bn_forward_training; mean, invstd and y are needed.
+ * No option applies yet; options is checked all the same. */
+bn_status bn_normalize(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
+                       const double *mean, const double *invstd, void *y, const bn_options *options);
+
+/* sum_dy = sum(dy) and sum_dy_x_hat = sum(dy * x_hat): dbeta and dgamma of this part of the batch, unrounded.
+ * All pointers are needed. */
+bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const double *mean,
+                             const double *invstd, double *sum_dy, double *sum_dy_x_hat);
+
+/* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
+ * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
+ * A count that is not finite and positive is BN_ERROR_OPTION.
+ * No option applies yet; options is checked all the same. */
+bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
+                            const double *mean, const double *invstd, const double *count, const double *sum_dy,
+                            const double *sum_dy_x_hat, void *dx, const bn_options *options);
+
+/* Moves running statistics of the given dtype towards the moments of a batch. Channels with a count of 0 stay as they
+ * are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless biased_running_var is 1; one that is negative or not
+ * finite is BN_ERROR_OPTION.
+ * Uses options: momentum, biased_running_var. */
+bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
+                            void *running_mean, void *running_var, const bn_options *options);
+
+/* ---- The library ---------------------------------------------------------------------------------------------- */
+
+/* BN_VERSION of the library that was loaded. It serves every program that was compiled against a header of the same
+ * major version and the same or a smaller minor version. */
+int bn_version(void);
+
+/* A few words for a status, "unknown status" for any other number. The string is constant. */
+const char *bn_status_string(bn_status status);
+
+/* What was wrong with the last call that failed on this thread, as one line of UTF-8; "" if none did. The string is valid
+ * until the next call that fails on this thread, or its end. */
+const char *bn_last_error(void);
+
+/* The instruction set in use: "baseline", "avx2" or "avx512". NULL, with bn_last_error() set, if BATCHNORM_ISA names
+ * none that this machine has. */
+const char *bn_isa_name(void);
+
+/* Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default that the environment gives.
+ * Any other value is BN_ERROR_OPTION. Results do not depend on it. */
+bn_status bn_set_num_threads(int threads);
+
+/* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS cannot be honoured. */
+int bn_get_num_threads(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BATCHNORM_H */

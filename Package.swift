@@ -1,0 +1,65 @@
+// swift-tools-version: 6.0
+// SPDX-License-Identifier: Apache-2.0
+import PackageDescription
+
+/// One manifest, two builds of the same sources. Release is what ships: Embedded Swift, where generics are specialised
+/// away and no runtime is linked. Debug is what `swift test` checks: ordinary Swift with bounds, overflow and exclusivity
+/// checks, under a sanitizer if one is asked for.
+///
+/// -Ounchecked: every argument is checked at the boundary, so nothing past it has a trap to reach.
+let shipped: [SwiftSetting] = [
+    .swiftLanguageMode(.v5),
+    .enableExperimentalFeature("Embedded", .when(configuration: .release)),
+    .unsafeFlags(["-Ounchecked", "-wmo"], .when(configuration: .release)),
+]
+
+/// The loops of `Sources/Kernels`, compiled once more for an instruction set. Each folder holds its own `Lanes.swift` and
+/// a link to the shared sources. No other Swift module may import one of these: in Embedded Swift the importer would
+/// re-specialise the loops with its own flags. They are reached through the C table of `CKernels` alone.
+func kernels(_ name: String, _ flags: [String]) -> Target {
+    .target(
+        name: "Kernels\(name)",
+        dependencies: ["CKernels"],
+        // The loops keep their optimisation in debug builds too, where 16 lanes at -Onone would take minutes; the checks stay.
+        swiftSettings: shipped + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] })])
+}
+
+/// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty weak
+/// runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose.
+let linked: [LinkerSetting] = [
+    .unsafeFlags(
+        ["-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-zrelro", "-znow"]
+            .flatMap { ["-Xlinker", $0] },
+        .when(configuration: .release))
+]
+
+let package = Package(
+    name: "batchnorm",
+    products: [
+        // The shared library that C, Python and every other runtime loads.
+        .library(name: "batchnorm", type: .dynamic, targets: ["BatchNorm"])
+    ],
+    targets: [
+        // The public header, so that the engine is compiled against what a C client sees.
+        .systemLibrary(name: "CBatchNorm", path: "Include"),
+        // C headers only: the kernel table, and what Swift has no word for.
+        .systemLibrary(name: "CKernels", path: "Sources/CKernels"),
+        // What every x86-64 (SSE2) and every arm64 (NEON) has.
+        kernels("Baseline", []),
+        // Haswell and Zen or newer. FMA stays off: contraction would change the bits.
+        kernels("AVX2", ["-mavx2"]),
+        // Skylake-X and Zen 4 or newer; without the preference LLVM splits every vector into ymm halves.
+        kernels("AVX512", ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"]),
+        // The engine and the C ABI. It depends on the kernels to have them linked, and imports none of them.
+        .target(
+            name: "BatchNorm",
+            dependencies: ["CBatchNorm", "CKernels", "KernelsBaseline", "KernelsAVX2", "KernelsAVX512"],
+            exclude: ["batchnorm.map"],
+            swiftSettings: shipped,
+            linkerSettings: linked),
+        .testTarget(
+            name: "BatchNormTests",
+            dependencies: ["BatchNorm", "CBatchNorm", "CKernels"],
+            swiftSettings: [.swiftLanguageMode(.v5)]),
+    ]
+)

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// A call of the C ABI on its way through the engine.
+struct Call {
+    let library: UnsafeMutablePointer<Library>
+    let thread: UnsafeMutablePointer<ThreadState>
+
+    /// Runs the body of an exported function, and turns what it throws into a status and a message.
+    @inline(__always)
+    static func serve(_ function: StaticString, _ body: (Call) throws(Failure) -> Void) -> bn_status {
+        let library = Library.shared
+        guard let thread = library.pointee.thread else { return BN_ERROR_MEMORY }
+        do throws(Failure) {
+            try body(Call(library: library, thread: thread))
+            return BN_OK
+        } catch {
+            thread.pointee.record(error, in: function)
+            return error.status
+        }
+    }
+
+    /// A sweep over tensors of this shape, if the environment allows any.
+    func sweep(_ geometry: Geometry) throws(Failure) -> Sweep {
+        if let failure = library.pointee.environment.isaFailure { throw failure }
+        if let failure = library.pointee.environment.threadsFailure { throw failure }
+        return Sweep(geometry, library.pointee.kernels)
+    }
+
+    var kernels: kernel_table { library.pointee.kernels }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+
+/// Why a call cannot be served: the argument at fault, what was found there, and what was expected.
+struct Failure: Error {
+    enum Found {
+        case null
+        case integer(Int)
+        /// A size as C sees it.
+        case size(Int)
+        case real(Double)
+        case text(UnsafePointer<CChar>)
+        case overlap(StaticString)
+        /// The subject says it all.
+        case nothing
+    }
+
+    let status: bn_status
+    let subject: StaticString
+    let found: Found
+    let expected: StaticString
+
+    @inline(never)
+    init(_ status: bn_status, _ subject: StaticString, _ found: Found, expected: StaticString) {
+        self.status = status
+        self.subject = subject
+        self.found = found
+        self.expected = expected
+    }
+
+    /// "bn_normalize: eps is -1; expected a finite number, at least 0"
+    func describe(in function: StaticString, to message: inout Message) {
+        message.clear()
+        message.append(function)
+        message.append(": ")
+        message.append(subject)
+        switch found {
+        case .null: message.append(" is NULL")
+        case .integer(let value): message.append(" is ", value)
+        case .size(let value): message.append(" is ", UInt(bitPattern: value))
+        case .real(let value): message.append(" is ", value)
+        case .text(let value): message.append(" is '", value, "'")
+        case .overlap(let other):
+            message.append(" overlaps ")
+            message.append(other)
+        case .nothing: break
+        }
+        message.append("; expected ")
+        message.append(expected)
+    }
+}

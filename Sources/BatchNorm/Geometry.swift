@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// A checked shape: extents and strides that cannot overflow any address computed from them.
+struct Geometry {
+    let outer: Int
+    let channels: Int
+    let inner: Int
+    let xStride: Int
+    let yStride: Int
+    let dxStride: Int
+    let element: kernel_element
+    let blocks: Blocks
+
+    /// Values in a channel.
+    var count: Int { outer * inner }
+    var layout: kernel_layout { inner == 1 ? KERNEL_ROWS : KERNEL_PLANES }
+    var elementSize: Int { element == KERNEL_FLOAT32 ? 4 : 8 }
+    var bytes: Int { count * channels * elementSize }
+
+    init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
+        guard let shape = shape?.pointee else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
+        guard shape.struct_size == MemoryLayout<bn_shape>.size else {
+            throw Failure(
+                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(shape.struct_size), expected: "sizeof(bn_shape), which is 56")
+        }
+        element = try kernel_element(dtype)
+        channels = try channelCount(shape.channels)
+        outer = shape.outer
+        inner = shape.inner
+        let (slice, tooWide) = shape.channels.multipliedReportingOverflow(by: shape.inner)
+        if shape.outer < 0 || shape.inner < 0 || tooWide {
+            throw Failure(BN_ERROR_SHAPE, "outer * channels * inner", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+        }
+        let size = element == KERNEL_FLOAT32 ? 4 : 8
+        func resolved(_ stride: Int, _ name: StaticString) throws(Failure) -> Int {
+            if stride != 0 && (stride < 0 || stride < slice) {
+                throw Failure(BN_ERROR_SHAPE, name, .size(stride), expected: "0, or at least channels * inner")
+            }
+            let elements = max(stride, slice).multipliedReportingOverflow(by: max(shape.outer, 1))
+            if elements.overflow || elements.partialValue.multipliedReportingOverflow(by: size).overflow {
+                throw Failure(BN_ERROR_SHAPE, "outer * stride", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+            }
+            return stride == 0 ? slice : stride
+        }
+        xStride = try resolved(shape.x_stride, "shape->x_stride")
+        yStride = try resolved(shape.y_stride, "shape->y_stride")
+        dxStride = try resolved(shape.dx_stride, "shape->dx_stride")
+        blocks = Blocks(outer: outer, inner: inner)
+    }
+}
+
+/// Every array of channels has eight-byte elements or smaller ones, and working memory takes less than 256 bytes a channel.
+func channelCount(_ channels: Int) throws(Failure) -> Int {
+    if channels == 0 || channels < 0 || channels > Int.max / 256 {
+        throw Failure(BN_ERROR_SHAPE, "channels", .size(channels), expected: "at least 1, and fewer than memory holds")
+    }
+    return channels
+}
+
+extension kernel_element {
+    init(_ dtype: bn_dtype) throws(Failure) {
+        switch dtype {
+        case BN_FLOAT32: self = KERNEL_FLOAT32
+        case BN_FLOAT64: self = KERNEL_FLOAT64
+        default:
+            throw Failure(
+                BN_ERROR_DTYPE, "dtype", .integer(Int(dtype.rawValue)), expected: "BN_FLOAT32 (1) or BN_FLOAT64 (2)")
+        }
+    }
+}
+
+/// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the blocks
+/// are put together in order. It depends on the shape alone, so that neither threads nor caches have a say in the bits.
+struct Blocks {
+    /// Values of one channel in a block, about. A block ends with a fold of sixteen lanes and a merge (some 50 cycles
+    /// against the 4,000 that its values take), and loses at most log₂ of its length in bits (see Moments.swift).
+    private static let planeValues = 16384
+    /// Rows in a block. Every channel has a merge per block, against a quarter of a cycle per value.
+    private static let rows = 1024
+
+    let count: Int
+    private let outer: Int
+    private let inner: Int
+    /// Outer indices in a block, or blocks in an outer index: one of the two is 1.
+    private let span: Int
+    private let pieces: Int
+
+    init(outer: Int, inner: Int) {
+        self.outer = outer
+        self.inner = inner
+        span = inner == 0 ? 1 : inner == 1 ? Blocks.rows : max(1, Blocks.planeValues / inner)
+        pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
+        count = inner == 0 || outer == 0 ? 0 : ((outer - 1) / span + 1) * pieces
+    }
+
+    typealias Extent = (outer: Range<Int>, inner: Range<Int>)
+
+    /// The outer and inner indices of a block.
+    subscript(block: Int) -> Extent {
+        let first = block / pieces * span
+        let start = block % pieces * Blocks.planeValues
+        let end = pieces == 1 ? inner : min(start + Blocks.planeValues, inner)
+        return (first..<min(first + span, outer), start..<end)
+    }
+
+    /// Values of one channel in a block, and in all blocks before it.
+    func values(_ block: Int) -> (own: Int, before: Int) {
+        let (outer, inner) = self[block]
+        return (outer.count * inner.count, outer.lowerBound * self.inner + inner.lowerBound)
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// One line of text in memory that stays where it is, cut off where that ends.
+struct Message {
+    static let capacity = 256
+
+    let text: UnsafeMutablePointer<CChar>
+    private var length = 0
+
+    init(_ text: UnsafeMutablePointer<CChar>) { self.text = text }
+
+    mutating func clear() {
+        length = 0
+        text[0] = 0
+    }
+
+    mutating func append(_ string: StaticString) {
+        UnsafeRawPointer(string.utf8Start).withMemoryRebound(to: CChar.self, capacity: string.utf8CodeUnitCount) {
+            append($0, string.utf8CodeUnitCount)
+        }
+    }
+
+    mutating func append(_ prefix: StaticString, _ value: Int) {
+        append(prefix)
+        if value < 0 { append("-") }
+        append(digits: value.magnitude)
+    }
+
+    mutating func append(_ prefix: StaticString, _ value: UInt) {
+        append(prefix)
+        append(digits: value)
+    }
+
+    mutating func append(_ prefix: StaticString, _ value: Double) {
+        append(prefix)
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 32) {
+            append($0.baseAddress!, Int(machine_print(value, $0.baseAddress!, 32)))
+        }
+    }
+
+    mutating func append(_ prefix: StaticString, _ value: UnsafePointer<CChar>, _ suffix: StaticString) {
+        append(prefix)
+        append(value, min(strlen(value), 64))
+        append(suffix)
+    }
+
+    private mutating func append(digits value: UInt) {
+        if value >= 10 { append(digits: value / 10) }
+        var digit = CChar(48 + value % 10)
+        append(&digit, 1)
+    }
+
+    private mutating func append(_ source: UnsafePointer<CChar>, _ count: Int) {
+        let kept = min(count, Message.capacity - 1 - length)
+        (text + length).update(from: source, count: kept)
+        length += kept
+        text[length] = 0
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Number of values, mean, and sum of squared deviations from it.
+///
+/// A block's moments come from one pass over its values, by sums of d = x − pivot in double:
+///
+///     mean = pivot + Σd / n        m2 = Σd² − (Σd)² / n
+///
+/// The subtraction cancels, but never much. The pivot is one of the values, so that m2 holds its own deviation and
+/// m2 ≥ (pivot − mean)² · n / (n − 1); with Σd² = m2 + n · (pivot − mean)² follows Σd² ≤ n · m2. No more than log₂ n of the 53
+/// bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of three values keeps
+/// one outlier from being the pivot, and the loss at a few bits in practice. Equal values give d = 0: mean and m2 are exact.
+struct Moments {
+    var count: Double
+    var mean: Double
+    var m2: Double
+
+    static var empty: Moments { Moments(count: 0, mean: 0, m2: 0) }
+
+    init(count: Double, mean: Double, m2: Double) {
+        self.count = count
+        self.mean = mean
+        self.m2 = m2
+    }
+
+    /// From the sums of d and d² of a block.
+    @inline(__always)
+    init(count: Double, pivot: Double, sum: Double, squares: Double) {
+        let shift = sum / count
+        let m2 = squares - sum * shift
+        self.init(count: count, mean: pivot + shift, m2: m2 < 0 ? 0 : m2)
+    }
+
+    /// Of the union (Chan, Golub and LeVeque, 1979). An infinite mean meets the other one in a weighted sum, which keeps it:
+    /// the difference of the two would make it NaN.
+    @inline(__always)
+    func merged(with other: Moments) -> Moments {
+        if count == 0 { return other }
+        if other.count == 0 { return self }
+        let total = count + other.count
+        let difference = other.mean - mean
+        let weight = other.count / total
+        let shifted = mean + difference * weight
+        let blended = mean * (count / total) + other.mean * weight
+        return Moments(
+            count: total,
+            mean: difference - difference == 0 ? shifted : blended,
+            m2: m2 + other.m2 + difference * difference * (count * weight))
+    }
+
+    /// 1 / √(variance + eps). A channel without variance and without eps is left where it is: 0, as in PyTorch.
+    @inline(__always)
+    func inverseStd(_ eps: Double) -> Double { BatchNorm.inverseStd(variance: count == 0 ? 0 : m2 / count, eps) }
+}
+
+@inline(__always)
+func inverseStd(variance: Double, _ eps: Double) -> Double {
+    let sum = variance + eps
+    return sum == 0 ? 0 : 1 / sum.squareRoot()
+}
+
+/// For each channel of a tile, the median of the first, the middle and the last value; 0 if it is not finite, as an
+/// infinite pivot would make an infinite mean NaN.
+func choosePivots<T: Real>(_: T.Type, _ tile: kernel_tile, _ pivots: UnsafeMutablePointer<Double>) {
+    let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self))
+    let rows = tile.layout == KERNEL_ROWS
+    let middle = tile.runs / 2 * tile.x.stride + (rows ? 0 : tile.length / 2)
+    let last = (tile.runs - 1) * tile.x.stride + (rows ? 0 : tile.length - 1)
+    for channel in 0..<(rows ? tile.length : 1) {
+        let (a, b, c) = (x[channel], x[channel + middle], x[channel + last])
+        let (low, high) = a < b ? (a, b) : (b, a)
+        let least = c < high ? c : high
+        let median = Double(low < least ? least : low)
+        pivots[channel] = median - median == 0 ? median : 0
+    }
+}
+
+/// The element types, as the engine sees them: something to convert to and from double.
+protocol Real: BinaryFloatingPoint {}
+extension Float: Real {}
+extension Double: Real {}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// The building blocks that work on statistics alone.
+func mergeMoments(
+    parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
+    m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
+    m2: UnsafeMutablePointer<Double>?
+) throws(Failure) {
+    let channels = try channelCount(channels)
+    let (rows, tooMany) = parts.multipliedReportingOverflow(by: channels)
+    if parts < 0 || tooMany || rows > Int.max / 8 {
+        throw Failure(BN_ERROR_SHAPE, "parts * channels", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+    }
+    func input(_ pointer: UnsafePointer<Double>?, _ name: StaticString) throws(Failure) -> Region {
+        if parts > 0 { _ = try need(pointer, name) }
+        return Region(name, pointer, rows: parts, count: channels, size: 8)
+    }
+    let inputs = (try input(counts, "counts"), try input(means, "means"), try input(m2s, "m2s"))
+    let outputs = (count: try need(count, "count"), mean: try need(mean, "mean"), m2: try need(m2, "m2"))
+    var memory = Memory()
+    try memory.input(inputs.0)
+    try memory.input(inputs.1)
+    try memory.input(inputs.2)
+    try memory.output(Region("count", outputs.count, count: channels, size: 8), orExactly: inputs.0)
+    try memory.output(Region("mean", outputs.mean, count: channels, size: 8), orExactly: inputs.1)
+    try memory.output(Region("m2", outputs.m2, count: channels, size: 8), orExactly: inputs.2)
+    if let counts { try checkCounts(counts, rows) }
+    for channel in 0..<channels {
+        var merged = Moments.empty
+        if let counts, let means, let m2s {
+            for index in stride(from: channel, to: rows, by: channels) {
+                merged = merged.merged(with: Moments(count: counts[index], mean: means[index], m2: m2s[index]))
+            }
+        }
+        outputs.count[channel] = merged.count
+        outputs.mean[channel] = merged.mean
+        outputs.m2[channel] = merged.m2
+    }
+}
+
+func inverseStd(
+    channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
+    options: Options
+) throws(Failure) {
+    let channels = try channelCount(channels)
+    let count = try need(count, "count")
+    let m2 = try need(m2, "m2")
+    let invstd = try need(invstd, "invstd")
+    var memory = Memory()
+    let deviations = Region("m2", m2, count: channels, size: 8)
+    try memory.input(Region("count", count, count: channels, size: 8))
+    try memory.input(deviations)
+    try memory.output(Region("invstd", invstd, count: channels, size: 8), orExactly: deviations)
+    try checkCounts(count, channels)
+    for channel in 0..<channels {
+        invstd[channel] = Moments(count: count[channel], mean: 0, m2: m2[channel]).inverseStd(options.eps)
+    }
+}
+
+func updateRunning(
+    channels: Int, element: kernel_element, count: UnsafePointer<Double>?, mean: UnsafePointer<Double>?,
+    m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
+    options: Options
+) throws(Failure) {
+    let channels = try channelCount(channels)
+    let count = try need(count, "count")
+    let mean = try need(mean, "mean")
+    let m2 = try need(m2, "m2")
+    let runningMean = try need(runningMean, "running_mean")
+    let runningVar = try need(runningVar, "running_var")
+    let size = element == KERNEL_FLOAT32 ? 4 : 8
+    var memory = Memory()
+    try memory.input(Region("count", count, count: channels, size: 8))
+    try memory.input(Region("mean", mean, count: channels, size: 8))
+    try memory.input(Region("m2", m2, count: channels, size: 8))
+    try memory.output(Region("running_mean", runningMean, count: channels, size: size))
+    try memory.output(Region("running_var", runningVar, count: channels, size: size))
+    try checkCounts(count, channels)
+    for channel in 0..<channels where !options.biasedRunningVariance && count[channel] > 0 && count[channel] <= 1 {
+        throw Failure(
+            BN_ERROR_SINGLE_VALUE, "count", .real(count[channel]),
+            expected: "0 or more than 1: one value has no unbiased variance")
+    }
+    let update = RunningUpdate(
+        mean: runningMean, variance: runningVar, momentum: options.momentum, biased: options.biasedRunningVariance)
+    for channel in 0..<channels {
+        let batch = Moments(count: count[channel], mean: mean[channel], m2: m2[channel])
+        if element == KERNEL_FLOAT32 {
+            update.apply(batch, channel, Float.self)
+        } else {
+            update.apply(batch, channel, Double.self)
+        }
+    }
+}
+
+private func checkCounts(_ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
+    for index in 0..<number where !(counts[index] >= 0 && counts[index] < .infinity) {
+        throw Failure(BN_ERROR_OPTION, "count", .real(counts[index]), expected: "a finite number of values, at least 0")
+    }
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+
+/// A few words for each status.
+func words(_ status: bn_status) -> UnsafePointer<CChar> {
+    switch status {
+    case BN_OK: characters("success")
+    case BN_ERROR_NULL: characters("a needed pointer is NULL")
+    case BN_ERROR_SHAPE: characters("invalid shape")
+    case BN_ERROR_DTYPE: characters("unknown dtype")
+    case BN_ERROR_STRUCT_SIZE: characters("unknown struct size")
+    case BN_ERROR_OPTION: characters("value out of range")
+    case BN_ERROR_PAIR: characters("one pointer of a pair is missing")
+    case BN_ERROR_OVERLAP: characters("output overlaps another argument")
+    case BN_ERROR_ALIGNMENT: characters("misaligned pointer")
+    case BN_ERROR_SINGLE_VALUE: characters("one value per channel")
+    case BN_ERROR_ENVIRONMENT: characters("environment variable cannot be honoured")
+    case BN_ERROR_MEMORY: characters("out of memory")
+    default: characters("unknown status")
+    }
+}
+
+/// A literal as a C string: it ends with a zero byte of its own.
+func characters(_ text: StaticString) -> UnsafePointer<CChar> {
+    UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
+}

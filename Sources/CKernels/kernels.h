@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The seam between the engine and the loops. The same Swift sources are compiled once per instruction set; the engine
+ * reaches them through these C declarations alone, so that no loop is ever re-compiled with the engine's flags.
+ */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stddef.h>
+
+enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64 };
+
+/* How channels lie in a tile. */
+enum kernel_layout {
+    KERNEL_PLANES, /* all of the tile is one channel (NCHW) */
+    KERNEL_ROWS    /* every column of the tile is a channel (NHWC, NC) */
+};
+
+/* One tensor's part of a tile: its first element, and the elements from one run to the next. */
+typedef struct kernel_operand {
+    void *base;
+    size_t stride;
+} kernel_operand;
+
+/* `runs` runs of `length` consecutive elements each. A loop reads and writes only the operands that it names. */
+typedef struct kernel_tile {
+    enum kernel_element element;
+    enum kernel_layout layout;
+    size_t runs, length;
+    kernel_operand x, dy, out;
+} kernel_tile;
+
+/* What belongs to the channels of a tile: `length` elements each for rows, one for planes. */
+typedef struct kernel_channels {
+    /* what a reduction subtracts from x, and its two results */
+    const double *centre;
+    double *first, *second;
+    /* coefficients of a map, of the tile's element type */
+    const void *mean_hi, *mean_lo, *scale, *shift, *dy_mean_hi, *dy_mean_lo, *slope;
+} kernel_channels;
+
+typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
+
+typedef struct kernel_table {
+    /* first = sum(x - centre), second = sum((x - centre)^2); centre is a value of the element type */
+    kernel_loop deviation_sums;
+    /* first = sum(dy), second = sum(dy * (x - centre)) */
+    kernel_loop gradient_sums;
+    /* out = ((x - mean_hi) - mean_lo) * scale + shift */
+    kernel_loop normalize;
+    /* out = (((dy - dy_mean_hi) - dy_mean_lo) - ((x - mean_hi) - mean_lo) * slope) * scale */
+    kernel_loop gradient;
+    /* out = dy * scale */
+    kernel_loop scale;
+} kernel_table;
+
+/* One per instruction set: fills in its loops. */
+void kernels_baseline(kernel_table *table);
+void kernels_avx2(kernel_table *table);
+void kernels_avx512(kernel_table *table);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the machine has: instruction sets, processors, and the limits it was given.
+ */
+#ifndef MACHINE_H
+#define MACHINE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
+static inline bool machine_has_avx2(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
+}
+
+static inline bool machine_has_avx512(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+#else
+    return false;
+#endif
+}
+
+/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read (more CPUs than a cpu_set_t holds). */
+static inline int machine_affinity(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* The start of a small file as a string; "" if there is none. */
+static inline void machine_read(const char *path, char *text, size_t size) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? 0 : read(file, text, size - 1);
+    text[length < 0 ? 0 : length] = 0;
+    if (file >= 0) close(file);
+}
+
+/* The shortest of the usual spellings of a double; Swift's own needs tables of 30 KB. Returns the length. */
+static inline int machine_print(double value, char *text, size_t size) {
+    return snprintf(text, size, "%g", value);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * POSIX threads for Swift, which imports neither their initializers nor thread-local variables.
+ */
+#ifndef THREADS_H
+#define THREADS_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <pthread.h>
+#include <signal.h>
+
+/* A detached thread that takes none of the host's signals. Returns 0, or what pthread_create does. */
+static inline int threads_start(void *(*body)(void *), void *argument) {
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int error = pthread_attr_init(&attributes);
+    if (error) return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, body, argument);
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+/* Runs a function once in the life of the process. Call it from one module only: each has a flag of its own. */
+static inline void threads_once(void (*body)(void)) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, body);
+}
+
+#endif

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Σd and Σd² of d = x − centre: the moments of a channel, by way of a centre that is one of its values.
+struct DeviationSums<T: Element, L: Layout>: Terms {
+    typealias Order = L
+
+    private let x: Column<T, L>
+    private let centre: SIMD16<Double>
+    private let rest: SIMD16<T>
+
+    /// The lanes beyond a short strip hold the centre itself, and add nothing.
+    @inline(__always)
+    init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+        x = Column(tile.x, strip)
+        centre = perLane(channels.centre, strip, L.self)
+        rest = SIMD16(repeating: T(channels.centre[0]))
+    }
+
+    @inline(__always)
+    func term(_ k: Int) -> Sums {
+        let d = T.widen(x.load(k, fill: rest)) - centre
+        return Sums(first: d, second: d * d)
+    }
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Registers of 256 bits: Haswell, Zen and newer. Sixteen lanes are two registers of float32.
+@_cdecl("kernels_avx2")
+public func kernelsAVX2(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Registers of 512 bits: Skylake-X, Zen 4 and newer. Sixteen lanes are one register of float32.
+@_cdecl("kernels_avx512")
+public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
