@@ -20,15 +20,15 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
     .target(
         name: "Kernels\(name)",
         dependencies: ["CKernels"],
-        // The loops keep their optimisation in debug builds too, where 16 lanes at -Onone would take minutes; the checks stay.
         swiftSettings: shipped + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] })])
 }
 
 /// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty weak
-/// runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose.
+/// runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose;
+/// now and defs leave no symbol to be looked up, or missed, in the middle of a call.
 let linked: [LinkerSetting] = [
     .unsafeFlags(
-        ["-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-zrelro", "-znow"]
+        ["-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow", "-zdefs"]
             .flatMap { ["-Xlinker", $0] },
         .when(configuration: .release))
 ]

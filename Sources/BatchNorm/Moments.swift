@@ -57,7 +57,7 @@ struct Moments {
 @inline(__always)
 func inverseStd(variance: Double, _ eps: Double) -> Double {
     let sum = variance + eps
-    return sum == 0 ? 0 : 1 / sum.squareRoot()
+    return sum == 0 ? 0 : 1 / vector_square_root(sum)
 }
 
 /// For each channel of a tile, the median of the first, the middle and the last value; 0 if it is not finite, as an

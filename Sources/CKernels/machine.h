@@ -5,15 +5,12 @@
 #ifndef MACHINE_H
 #define MACHINE_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
 #include <fcntl.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
@@ -36,10 +33,14 @@ static inline bool machine_has_avx512(void) {
 #endif
 }
 
-/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read (more CPUs than a cpu_set_t holds). */
+/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read. The system call itself, as glibc declares its
+   wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library. */
 static inline int machine_affinity(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    unsigned long mask[128];
+    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    int count = 0;
+    for (long i = 0; i < bytes / (long)sizeof *mask; i++) count += __builtin_popcountl(mask[i]);
+    return count > 0 ? count : 1;
 }
 
 /* The start of a small file as a string; "" if there is none. */

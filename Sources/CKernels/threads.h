@@ -5,9 +5,6 @@
 #ifndef THREADS_H
 #define THREADS_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
 #include <pthread.h>
 #include <signal.h>
 

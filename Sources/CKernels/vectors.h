@@ -14,4 +14,9 @@ static inline __attribute__((always_inline)) vector_f64x16 vector_widen(vector_f
     return __builtin_convertvector(v, vector_f64x16);
 }
 
+/* One instruction, where Double.squareRoot() in Embedded Swift keeps a call of libm for negative numbers. */
+static inline __attribute__((always_inline)) double vector_square_root(double v) {
+    return __builtin_elementwise_sqrt(v);
+}
+
 #endif

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import Dispatch
+import Glibc
+import XCTest
+
+/// The pool: the same bits for any number of threads, from any number of callers, and in a child after fork.
+final class ThreadsTests: XCTestCase {
+    override func tearDown() { check(bn_set_num_threads(0)) }
+
+    /// Large enough to be split by channels, by blocks of planes, by blocks of rows, and by panels of rows.
+    private static let shapes = [(4, 24, 1024), (3, 1, 40_000), (40_000, 3, 1), (512, 256, 1)]
+
+    private struct Results: Equatable {
+        var bits: [UInt64] = []
+        mutating func add(_ values: [Float]) { bits += values.map { UInt64($0.bitPattern) } }
+        mutating func add(_ values: [Double]) { bits += values.map(\.bitPattern) }
+    }
+
+    private func layer(_ outer: Int, _ channels: Int, _ inner: Int) -> Results {
+        var generator = Generator(seed: 3)
+        let x = (0..<outer * channels * inner).map { _ in Float(generator.normal() + 2) }
+        let gamma = (0..<channels).map { _ in Float(generator.normal()) }
+        var (runningMean, runningVar) = (gamma, gamma)
+        var (y, dx) = (x, x)
+        var (dgamma, dbeta) = (gamma, gamma)
+        var mean = [Double](repeating: 0, count: channels)
+        var inverseStd = mean
+        var shape = shape(outer, channels, inner)
+        check(bn_forward_training(&shape, BN_FLOAT32, x, gamma, gamma, &runningMean, &runningVar, &y, &mean, &inverseStd, nil))
+        check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, mean, inverseStd, &dx, &dgamma, &dbeta, nil))
+        var results = Results()
+        for values in [y, runningMean, runningVar, dx, dgamma, dbeta] { results.add(values) }
+        for values in [mean, inverseStd] { results.add(values) }
+        return results
+    }
+
+    func testBitsDoNotDependOnThreads() {
+        for (outer, channels, inner) in Self.shapes {
+            check(bn_set_num_threads(1))
+            let alone = layer(outer, channels, inner)
+            for threads: Int32 in [2, 3, 4, 7] {
+                check(bn_set_num_threads(threads))
+                XCTAssertEqual(bn_get_num_threads(), threads)
+                XCTAssertTrue(layer(outer, channels, inner) == alone, "\(outer) x \(channels) x \(inner), \(threads) threads")
+            }
+        }
+    }
+
+    func testConcurrentCallers() {
+        let (outer, channels, inner) = Self.shapes[0]
+        check(bn_set_num_threads(1))
+        let alone = layer(outer, channels, inner)
+        check(bn_set_num_threads(3))
+        DispatchQueue.concurrentPerform(iterations: 8) { _ in
+            XCTAssertTrue(layer(outer, channels, inner) == alone)
+        }
+    }
+
+    func testLimits() {
+        for threads: Int32 in [-1, 1025, .max, .min] {
+            XCTAssertEqual(bn_set_num_threads(threads), BN_ERROR_OPTION)
+        }
+        check(bn_set_num_threads(1024))
+        XCTAssertEqual(bn_get_num_threads(), 1024)
+    }
+}
