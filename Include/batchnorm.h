@@ -92,14 +92,15 @@ typedef enum bn_status {
 typedef struct bn_shape {
     size_t struct_size; /* sizeof(bn_shape) */
     size_t outer;       /* samples (NCHW) or positions (NHWC); 0 is an empty batch */
-    size_t channels;    /* at least 1 */
+    size_t channels;    /* at least 1; arrays of channels must be addressable, also for an empty batch */
     size_t inner;       /* consecutive elements of one channel; 0 is an empty batch */
     size_t x_stride;    /* of x (default 0) */
     size_t y_stride;    /* of y, and of its gradient dy (default 0) */
     size_t dx_stride;   /* of dx (default 0) */
 } bn_shape;
 
-/* What a call may be told. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one:
+/* What a call may be told. Every field is checked, also by a function that does not use it. A NULL pointer means all
+ * defaults; start from BN_OPTIONS_INIT to change one:
  *
  *     bn_options options = BN_OPTIONS_INIT;
  *     options.eps = 1e-3;
@@ -185,7 +186,7 @@ bn_status bn_inverse_std(size_t channels, const double *count, const double *m2,
                          const bn_options *options);
 
 /* y = gamma * (x - mean) * invstd + beta. gamma and beta as in bn_forward_training; mean, invstd and y are needed.
- * No option applies yet; options is checked all the same. */
+ * No option applies yet. */
 bn_status bn_normalize(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                        const double *mean, const double *invstd, void *y, const bn_options *options);
 
@@ -197,7 +198,7 @@ bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
  * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
  * A count that is not finite and positive is BN_ERROR_OPTION.
- * No option applies yet; options is checked all the same. */
+ * No option applies yet. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);

@@ -3,9 +3,10 @@ import CKernels
 
 /// What a sweep keeps per channel, in the working memory of the calling thread.
 struct ChannelArrays {
-    /// The two numbers that each channel is reduced to.
+    /// The two numbers that each channel is reduced to, and what the first of them rounded away.
     private(set) var first = UnsafeMutablePointer<Double>(bitPattern: 0)
     private(set) var second = UnsafeMutablePointer<Double>(bitPattern: 0)
+    private(set) var rest = UnsafeMutablePointer<Double>(bitPattern: 0)
     /// The same of the blocks that are not folded yet, and what their reduction is centred on: an array per slot.
     private var partials = UnsafeMutablePointer<Double>(bitPattern: 0)
     private var channels = 0
@@ -14,7 +15,7 @@ struct ChannelArrays {
     init() {}
 
     init(_ geometry: Geometry, slots: Int, _ thread: UnsafeMutablePointer<ThreadState>) throws(Failure) {
-        let doubles = (2 + 3 * slots).multipliedReportingOverflow(by: geometry.channels)
+        let doubles = (3 + 3 * slots).multipliedReportingOverflow(by: geometry.channels)
         let bytes = doubles.partialValue.multipliedReportingOverflow(by: 8)
         let coefficientBytes = Coefficients.count * geometry.channels * geometry.elementSize
         let (total, tooMany) = bytes.partialValue.addingReportingOverflow(coefficientBytes)
@@ -22,7 +23,8 @@ struct ChannelArrays {
         channels = geometry.channels
         first = memory.assumingMemoryBound(to: Double.self)
         second = first.map { $0 + geometry.channels }
-        partials = second.map { $0 + geometry.channels }
+        rest = second.map { $0 + geometry.channels }
+        partials = rest.map { $0 + geometry.channels }
         coefficients = Coefficients(memory + bytes.partialValue, geometry)
     }
 
@@ -71,18 +73,20 @@ struct Coefficients {
         return channels
     }
 
-    func setMean<T: Real>(_ mean: Double, _ channel: Int, _: T.Type) { setTwoTerm(mean, 0, channel, T.self) }
+    func setMean<T: Real>(_ mean: Double, rest: Double = 0, _ channel: Int, _: T.Type) {
+        setTwoTerm(mean, rest, 0, channel, T.self)
+    }
     func setScale<T: Real>(_ scale: T, _ channel: Int) { array(2, T.self)[channel] = scale }
     func setShift<T: Real>(_ shift: T, _ channel: Int) { array(3, T.self)[channel] = shift }
-    func setGradientMean<T: Real>(_ mean: Double, _ channel: Int, _: T.Type) { setTwoTerm(mean, 4, channel, T.self) }
+    func setGradientMean<T: Real>(_ mean: Double, _ channel: Int, _: T.Type) { setTwoTerm(mean, 0, 4, channel, T.self) }
     func setSlope<T: Real>(_ slope: T, _ channel: Int) { array(6, T.self)[channel] = slope }
 
-    /// A double as a sum of two elements, the second what the first rounded away. An infinite one is itself and 0.
-    private func setTwoTerm<T: Real>(_ value: Double, _ index: Int, _ channel: Int, _: T.Type) {
+    /// A sum of two doubles as one of two elements, the second what the first rounds away. Infinity is itself and 0.
+    private func setTwoTerm<T: Real>(_ value: Double, _ rest: Double, _ index: Int, _ channel: Int, _: T.Type) {
         let hi = T(value)
-        let rest = value - Double(hi)
+        let lo = (value - Double(hi)) + rest
         array(index, T.self)[channel] = hi
-        array(index + 1, T.self)[channel] = rest - rest == 0 ? T(rest) : 0
+        array(index + 1, T.self)[channel] = lo - lo == 0 ? T(lo) : 0
     }
 
     private func array<T: Real>(_ index: Int, _: T.Type) -> UnsafeMutablePointer<T> {

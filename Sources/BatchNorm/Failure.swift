@@ -10,6 +10,7 @@ struct Failure: Error {
         case size(Int)
         case real(Double)
         case text(UnsafePointer<CChar>)
+        case address(UInt)
         case overlap(StaticString)
         /// The subject says it all.
         case nothing
@@ -39,6 +40,7 @@ struct Failure: Error {
         case .integer(let value): message.append(" is ", value)
         case .size(let value): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)
+        case .address(let value): message.append(" is ", hexadecimal: value)
         case .text(let value): message.append(" is '", value, "'")
         case .overlap(let other):
             message.append(" overlaps ")

@@ -73,7 +73,7 @@ struct Memory {
     private mutating func add(_ region: Region) throws(Failure) {
         if region.base % UInt(region.alignment) != 0 {
             throw Failure(
-                BN_ERROR_ALIGNMENT, region.name, .nothing,
+                BN_ERROR_ALIGNMENT, region.name, .address(region.base),
                 expected: region.alignment == 4 ? "an address that is a multiple of 4" : "an address that is a multiple of 8")
         }
         regions[count] = region

@@ -45,10 +45,17 @@ struct Message {
         append(suffix)
     }
 
-    private mutating func append(digits value: UInt) {
-        if value >= 10 { append(digits: value / 10) }
-        var digit = CChar(48 + value % 10)
-        append(&digit, 1)
+    mutating func append(_ prefix: StaticString, hexadecimal value: UInt) {
+        append(prefix)
+        append("0x")
+        append(digits: value, base: 16)
+    }
+
+    private mutating func append(digits value: UInt, base: UInt = 10) {
+        if value >= base { append(digits: value / base, base: base) }
+        let digit = value % base
+        var character = CChar(digit < 10 ? 48 + digit : 87 + digit)
+        append(&character, 1)
     }
 
     private mutating func append(_ source: UnsafePointer<CChar>, _ count: Int) {

@@ -11,25 +11,26 @@ import CKernels
 /// m2 ≥ (pivot − mean)² · n / (n − 1); with Σd² = m2 + n · (pivot − mean)² follows Σd² ≤ n · m2. No more than log₂ n of the 53
 /// bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of three values keeps
 /// one outlier from being the pivot, and the loss at a few bits in practice. Equal values give d = 0: mean and m2 are exact.
+///
+/// The mean is a sum of two doubles, the second what the first rounded away: merging subtracts means, and float64 values are
+/// centred on them, where |mean| / std roundings of one double would show.
 struct Moments {
     var count: Double
     var mean: Double
+    var rest = 0.0
     var m2: Double
 
     static var empty: Moments { Moments(count: 0, mean: 0, m2: 0) }
+}
 
-    init(count: Double, mean: Double, m2: Double) {
-        self.count = count
-        self.mean = mean
-        self.m2 = m2
-    }
-
+extension Moments {
     /// From the sums of d and d² of a block.
     @inline(__always)
     init(count: Double, pivot: Double, sum: Double, squares: Double) {
         let shift = sum / count
         let m2 = squares - sum * shift
-        self.init(count: count, mean: pivot + shift, m2: m2 < 0 ? 0 : m2)
+        let (mean, rest) = twoSum(pivot, shift)
+        self.init(count: count, mean: mean, rest: rest, m2: m2 < 0 ? 0 : m2)
     }
 
     /// Of the union (Chan, Golub and LeVeque, 1979). An infinite mean meets the other one in a weighted sum, which keeps it:
@@ -39,19 +40,27 @@ struct Moments {
         if count == 0 { return other }
         if other.count == 0 { return self }
         let total = count + other.count
-        let difference = other.mean - mean
+        let difference = (other.mean - mean) + (other.rest - rest)
         let weight = other.count / total
-        let shifted = mean + difference * weight
+        let isFinite = difference - difference == 0
+        let (shifted, lost) = twoSum(mean, difference * weight)
         let blended = mean * (count / total) + other.mean * weight
         return Moments(
-            count: total,
-            mean: difference - difference == 0 ? shifted : blended,
+            count: total, mean: isFinite ? shifted : blended, rest: isFinite ? rest + lost : 0,
             m2: m2 + other.m2 + difference * difference * (count * weight))
     }
 
     /// 1 / √(variance + eps). A channel without variance and without eps is left where it is: 0, as in PyTorch.
     @inline(__always)
     func inverseStd(_ eps: Double) -> Double { BatchNorm.inverseStd(variance: count == 0 ? 0 : m2 / count, eps) }
+}
+
+/// a + b as a rounded sum and what it rounded away (Knuth).
+@inline(__always)
+func twoSum(_ a: Double, _ b: Double) -> (sum: Double, rest: Double) {
+    let sum = a + b
+    let fromB = sum - a
+    return (sum, (a - (sum - fromB)) + (b - fromB))
 }
 
 @inline(__always)

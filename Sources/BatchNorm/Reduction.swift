@@ -41,14 +41,16 @@ extension Sweep {
         let second = arrays.second.unsafelyUnwrapped + range.lowerBound
         switch reduction {
         case .moments:
+            let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
             let (own, before) = geometry.blocks.values(block)
             for index in 0..<range.count {
                 let moments = Moments(
                     count: Double(own), pivot: partial.centre[index], sum: partial.first[index],
                     squares: partial.second[index])
-                let sofar = Moments(count: Double(before), mean: first[index], m2: second[index])
+                let sofar = Moments(count: Double(before), mean: first[index], rest: rest[index], m2: second[index])
                 let merged = sofar.merged(with: moments)
                 first[index] = merged.mean
+                rest[index] = merged.rest
                 second[index] = merged.m2
             }
         case .gradientSums:

@@ -43,11 +43,13 @@ struct ForwardSettlement {
     @inline(__always)
     fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
         let mean: Double
+        var rest = 0.0
         let inverseStd: Double
         switch statistics {
         case .batch(let eps, let update):
             let batch = sweep.moments(channel)
             mean = batch.mean
+            rest = batch.rest
             inverseStd = batch.inverseStd(eps)
             update?.apply(batch, channel, T.self)
             if let moments {
@@ -66,7 +68,7 @@ struct ForwardSettlement {
         savedInverseStd?[channel] = inverseStd
         if sweep.map == nil { return }
         let coefficients = sweep.arrays.coefficients
-        coefficients.setMean(mean, channel, T.self)
+        coefficients.setMean(mean, rest: rest, channel, T.self)
         coefficients.setScale(T((gamma.map { Double(parameter($0, channel, T.self)) } ?? 1) * inverseStd), channel)
         coefficients.setShift(beta.map { parameter($0, channel, T.self) } ?? 0, channel)
     }
@@ -127,8 +129,8 @@ struct BackwardSettlement {
 extension Sweep {
     /// What the moments reduction found; an empty batch has none to be found.
     fileprivate func moments(_ channel: Int) -> Moments {
-        guard geometry.count > 0, let means = arrays.first, let m2s = arrays.second else { return .empty }
-        return Moments(count: Double(geometry.count), mean: means[channel], m2: m2s[channel])
+        guard geometry.count > 0, let means = arrays.first, let rests = arrays.rest, let m2s = arrays.second else { return .empty }
+        return Moments(count: Double(geometry.count), mean: means[channel], rest: rests[channel], m2: m2s[channel])
     }
 }
 

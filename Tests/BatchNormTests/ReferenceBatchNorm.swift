@@ -6,6 +6,19 @@ struct ReferenceBatchNorm {
     let channels: Int
     let inner: Int
 
+    /// Σ over a channel, with what each addition rounds away added in the end (Neumaier).
+    private func sum(_ channel: Int, _ term: (Int) -> Double) -> Double {
+        var sum = 0.0
+        var lost = 0.0
+        forEach(channel) {
+            let value = term($0)
+            let next = sum + value
+            lost += abs(sum) >= abs(value) ? (sum - next) + value : (value - next) + sum
+            sum = next
+        }
+        return sum + lost
+    }
+
     private func forEach(_ channel: Int, _ body: (Int) -> Void) {
         for n in 0..<outer {
             for i in 0..<inner { body((n * channels + channel) * inner + i) }
@@ -15,25 +28,13 @@ struct ReferenceBatchNorm {
     var count: Double { Double(outer * inner) }
 
     func mean(_ x: [Double]) -> [Double] {
-        (0..<channels).map { channel in
-            var sum = 0.0
-            forEach(channel) { sum += x[$0] }
-            let mean = sum / count
-            // One correction takes out the rounding of the sum: the deviations are small.
-            var rest = 0.0
-            forEach(channel) { rest += x[$0] - mean }
-            return mean + rest / count
-        }
+        (0..<channels).map { channel in sum(channel) { x[$0] } / count }
     }
 
     /// Σ(x − mean)²
     func m2(_ x: [Double]) -> [Double] {
         let mean = mean(x)
-        return (0..<channels).map { channel in
-            var sum = 0.0
-            forEach(channel) { sum += (x[$0] - mean[channel]) * (x[$0] - mean[channel]) }
-            return sum
-        }
+        return (0..<channels).map { channel in sum(channel) { (x[$0] - mean[channel]) * (x[$0] - mean[channel]) } }
     }
 
     func inverseStd(_ x: [Double], eps: Double) -> [Double] {
@@ -64,12 +65,8 @@ struct ReferenceBatchNorm {
         let xHat = xHat(x, mean: mean, inverseStd: inverseStd)
         var result = Gradients(dx: dy, dgamma: [], dbeta: [])
         for channel in 0..<channels {
-            var dgamma = 0.0
-            var dbeta = 0.0
-            forEach(channel) {
-                dgamma += dy[$0] * xHat[$0]
-                dbeta += dy[$0]
-            }
+            let dgamma = sum(channel) { dy[$0] * xHat[$0] }
+            let dbeta = sum(channel) { dy[$0] }
             forEach(channel) {
                 let through = frozen ? 0 : dbeta / count + xHat[$0] * dgamma / count
                 result.dx[$0] = gamma[channel] * inverseStd[channel] * (dy[$0] - through)

@@ -86,6 +86,38 @@ final class SemanticsTests: XCTestCase {
         }
     }
 
+    /// Infinities of one sign have an infinite mean, even where every value that could be a pivot is one.
+    func testInfiniteMean() {
+        for (outer, inner) in [(3, 30_000), (5000, 1)] {
+            for bad in [Float.infinity, -.infinity] {
+                var (count, mean, m2) = ([0.0], [0.0], [0.0])
+                var shape = shape(outer, 1, inner)
+                let x = [Float](repeating: bad, count: outer * inner)
+                check(bn_moments(&shape, BN_FLOAT32, x, &count, &mean, &m2))
+                XCTAssertEqual(mean, [Double(bad)])
+                XCTAssertTrue(m2[0].isNaN)
+            }
+        }
+    }
+
+    /// Float64 outputs do not suffer from a mean that no double can hold: x is a trillion of ulps away from 0.
+    func testMeanBetweenDoubles() {
+        for (outer, inner) in [(1, 40_000), (5000, 1)] {
+            let offset = 1e12
+            // The ulp is 2⁻¹³: values of 0 to 6 of them, of which the mean is not one.
+            let x = (0..<outer * inner).map { offset + Double($0 * $0 % 7) * 0x1p-13 }
+            let small = x.map { $0 - offset }
+            let reference = ReferenceBatchNorm(outer: outer, channels: 1, inner: inner)
+            let expected = reference.xHat(
+                small, mean: reference.mean(small), inverseStd: reference.inverseStd(small, eps: 1e-12))
+            var y = x
+            var shape = shape(outer, 1, inner)
+            var options = options(eps: 1e-12)
+            check(bn_forward_training(&shape, BN_FLOAT64, x, nil, nil, nil, nil, &y, nil, nil, &options))
+            for index in y.indices { XCTAssertEqual(y[index], expected[index], accuracy: 1e-13) }
+        }
+    }
+
     func testRunningStatistics() {
         let x: [Float] = [1, 2, 3, 6]
         var shape = shape(4, 1, 1)

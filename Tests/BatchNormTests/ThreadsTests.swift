@@ -8,8 +8,9 @@ import XCTest
 final class ThreadsTests: XCTestCase {
     override func tearDown() { check(bn_set_num_threads(0)) }
 
-    /// Large enough to be split by channels, by blocks of planes, by blocks of rows, and by panels of rows.
-    private static let shapes = [(4, 24, 1024), (3, 1, 40_000), (40_000, 3, 1), (512, 256, 1)]
+    /// A megabyte, which is enough for four threads: split by channels, by blocks of planes, by blocks of rows, and by
+    /// panels of rows.
+    private static let shapes = [(4, 64, 1024), (2, 1, 131_072), (87_400, 3, 1), (1024, 256, 1)]
 
     private struct Results: Equatable {
         var bits: [UInt64] = []
@@ -22,7 +23,8 @@ final class ThreadsTests: XCTestCase {
         let x = (0..<outer * channels * inner).map { _ in Float(generator.normal() + 2) }
         let gamma = (0..<channels).map { _ in Float(generator.normal()) }
         var (runningMean, runningVar) = (gamma, gamma)
-        var (y, dx) = (x, x)
+        var y = [Float](repeating: .nan, count: x.count)
+        var dx = y
         var (dgamma, dbeta) = (gamma, gamma)
         var mean = [Double](repeating: 0, count: channels)
         var inverseStd = mean
@@ -39,7 +41,7 @@ final class ThreadsTests: XCTestCase {
         for (outer, channels, inner) in Self.shapes {
             check(bn_set_num_threads(1))
             let alone = layer(outer, channels, inner)
-            for threads: Int32 in [2, 3, 4, 7] {
+            for threads: Int32 in [2, 3, 4] {
                 check(bn_set_num_threads(threads))
                 XCTAssertEqual(bn_get_num_threads(), threads)
                 XCTAssertTrue(layer(outer, channels, inner) == alone, "\(outer) x \(channels) x \(inner), \(threads) threads")
