@@ -3,8 +3,8 @@
 import PackageDescription
 
 /// One manifest, two builds of the same sources. Release is what ships: Embedded Swift, where generics are specialised
-/// away and no runtime is linked. Debug is what `swift test` checks: ordinary Swift with bounds, overflow and exclusivity
-/// checks, under a sanitizer if one is asked for.
+/// away and no runtime is linked. Debug is what `swift test` checks: ordinary Swift with bounds, overflow and
+/// exclusivity checks, under a sanitizer if one is asked for.
 ///
 /// -Ounchecked: every argument is checked at the boundary, so nothing past it has a trap to reach.
 let shipped: [SwiftSetting] = [
@@ -13,9 +13,9 @@ let shipped: [SwiftSetting] = [
     .unsafeFlags(["-Ounchecked", "-wmo"], .when(configuration: .release)),
 ]
 
-/// The loops of `Sources/Kernels`, compiled once more for an instruction set. Each folder holds its own `Lanes.swift` and
-/// a link to the shared sources. No other Swift module may import one of these: in Embedded Swift the importer would
-/// re-specialise the loops with its own flags. They are reached through the C table of `CKernels` alone.
+/// The loops of `Sources/Kernels`, compiled once more for an instruction set. Each folder holds its own `Lanes.swift`
+/// and a link to the shared sources. No other Swift module may import one of these: in Embedded Swift the importer
+/// would re-specialise the loops with its own flags. They are reached through the C table of `CKernels` alone.
 func kernels(_ name: String, _ flags: [String]) -> Target {
     .target(
         name: "Kernels\(name)",
@@ -23,13 +23,16 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
         swiftSettings: shipped + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] })])
 }
 
-/// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty weak
-/// runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose;
-/// now and defs leave no symbol to be looked up, or missed, in the middle of a call.
+/// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty
+/// weak runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose; now
+/// and defs leave no symbol to be looked up, or missed, in the middle of a call.
 let linked: [LinkerSetting] = [
     .unsafeFlags(
-        ["-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow", "-zdefs"]
-            .flatMap { ["-Xlinker", $0] },
+        [
+            "-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow",
+            "-zdefs",
+        ]
+        .flatMap { ["-Xlinker", $0] },
         .when(configuration: .release))
 ]
 

@@ -9,23 +9,24 @@
  *     y      = gamma_c * x_hat + beta_c               (Ioffe and Szegedy, arXiv:1502.03167)
  *
  * Tensors. Every tensor is outer x channels x inner, the inner index running fastest: NCHW is (N, C, H*W), NHWC is
- * (N*H*W, C, 1), NC is (N, C, 1); bn_shape says so. x, y, dy and dx are of the call's bn_dtype, and so are gamma, beta,
- * running_mean, running_var, dgamma and dbeta (`channels` elements each, dense). Statistics and sums cross this boundary
- * as double (`channels` elements each): they are few, and float32 would round away what was computed exactly.
+ * (N*H*W, C, 1), NC is (N, C, 1); bn_shape says so. x, y, dy and dx are of the call's bn_dtype, and so are gamma,
+ * beta, running_mean, running_var, dgamma and dbeta (`channels` elements each, dense). Statistics and sums cross this
+ * boundary as double (`channels` elements each): they are few, and float32 would round away what was computed exactly.
  * Pointers need the alignment of one element and no more.
  *
- * Aliasing. An output may share memory with another argument in two cases only: y == x and dx == dy, the pointer and the
- * stride both equal. Anything else that overlaps is BN_ERROR_OVERLAP. The gaps of a strided tensor are not part of it.
+ * Aliasing. An output may share memory with another argument in two cases only: y == x and dx == dy, the pointer and
+ * the stride both equal. Anything else that overlaps is BN_ERROR_OVERLAP. Gaps between strided slices belong to nobody.
  *
- * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the running
- * statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was expected.
+ * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the
+ * running statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was
+ * expected.
  *
- * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance has
- * invstd 0, so that y is beta. |x - mean| must not exceed the largest finite value of the dtype, nor its square that of a
- * double; otherwise the channel overflows to infinity or NaN as the formulas do.
+ * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
+ * has invstd 0, so that y is beta. |x - mean| must not exceed the largest finite value of the dtype, nor its square
+ * that of a double; otherwise the channel overflows to infinity or NaN as the formulas do.
  *
- * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to run.
- * The bits may differ between two versions of the library and between two layouts of the same values.
+ * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
+ * run. The bits may differ between two versions of the library and between two layouts of the same values.
  *
  * Threads. Every function may be called from several threads at once, provided that no two calls write the same memory.
  * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
@@ -86,8 +87,8 @@ typedef enum bn_status {
  *
  *     bn_shape shape = {sizeof shape, 32, 64, 56 * 56};     // 32 dense images of 64 channels, NCHW
  *
- * A stride is counted in elements, from one outer index to the next; 0 stands for dense (channels * inner). It must be at
- * least that, and lets a call work on a part of a larger tensor: the first 64 of 96 channels, every second sample.
+ * A stride is counted in elements, from one outer index to the next; 0 stands for dense (channels * inner). It must be
+ * at least that, and lets a call work on a part of a larger tensor: the first 64 of 96 channels, every second sample.
  * outer * stride elements must be addressable: the product in bytes may not exceed PTRDIFF_MAX. */
 typedef struct bn_shape {
     size_t struct_size; /* sizeof(bn_shape) */
@@ -114,8 +115,8 @@ typedef struct bn_options {
                                    cumulative average (default 0.1) */
     int32_t biased_running_var; /* 0: running_var takes sum((x - mean)^2) / (M - 1), as in the paper and PyTorch;
                                    1: / M, as in Keras, flax and ONNX (default 0) */
-    int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (they came from bn_forward_training);
-                                   1: they are constants (they came from bn_forward_inference) (default 0) */
+    int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (from bn_forward_training);
+                                   1: they are constants (from bn_forward_inference) (default 0) */
 } bn_options;
 
 #define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0}
@@ -141,9 +142,9 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
  * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
  * the square root of a negative number is NaN. Uses options: eps. */
-bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
-                               const void *running_mean, const void *running_var, void *y, double *saved_mean,
-                               double *saved_invstd, const bn_options *options);
+bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
+                               const void *beta, const void *running_mean, const void *running_var, void *y,
+                               double *saved_mean, double *saved_invstd, const bn_options *options);
 
 /* Gradients of a loss by x, gamma and beta, given its gradient dy by y.
  *
@@ -204,9 +205,8 @@ bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *d
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);
 
 /* Moves running statistics of the given dtype towards the moments of a batch. Channels with a count of 0 stay as they
- * are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless biased_running_var is 1; one that is negative or not
- * finite is BN_ERROR_OPTION.
- * Uses options: momentum, biased_running_var. */
+ * are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless biased_running_var is 1; one that is negative or
+ * not finite is BN_ERROR_OPTION. Uses options: momentum, biased_running_var. */
 bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
                             void *running_mean, void *running_var, const bn_options *options);
 
@@ -219,8 +219,8 @@ int bn_version(void);
 /* A few words for a status, "unknown status" for any other number. The string is constant. */
 const char *bn_status_string(bn_status status);
 
-/* What was wrong with the last call that failed on this thread, as one line of UTF-8; "" if none did. The string is valid
- * until the next call that fails on this thread, or its end. */
+/* What was wrong with the last call that failed on this thread, as one line of UTF-8; "" if none did. The string is
+ * valid until the next call that fails on this thread, or its end. */
 const char *bn_last_error(void);
 
 /* The instruction set in use: "baseline", "avx2" or "avx512". NULL, with bn_last_error() set, if BATCHNORM_ISA names
@@ -231,7 +231,7 @@ const char *bn_isa_name(void);
  * Any other value is BN_ERROR_OPTION. Results do not depend on it. */
 bn_status bn_set_num_threads(int threads);
 
-/* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS cannot be honoured. */
+/* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS has no meaning. */
 int bn_get_num_threads(void);
 
 #ifdef __cplusplus

@@ -21,11 +21,13 @@ struct Call {
         }
     }
 
-    /// A sweep over tensors of this shape, if the environment allows any.
-    func sweep(_ geometry: Geometry) throws(Failure) -> Sweep {
-        if let failure = library.pointee.environment.isaFailure { throw failure }
-        if let failure = library.pointee.environment.threadsFailure { throw failure }
-        return Sweep(geometry, library.pointee.kernels)
+    /// Like `serve`, but refuses to compute in an environment that asks for what cannot be.
+    @inline(__always)
+    static func compute(_ function: StaticString, _ body: (Call) throws(Failure) -> Void) -> bn_status {
+        serve(function) { call throws(Failure) in
+            try call.library.pointee.environment.check()
+            try body(call)
+        }
     }
 
     var kernels: kernel_table { library.pointee.kernels }

@@ -21,21 +21,30 @@ struct Environment {
         }
     }
 
+    func check() throws(Failure) {
+        if let isaFailure { throw isaFailure }
+        if let threadsFailure { throw threadsFailure }
+    }
+
     /// Our own variable, OpenMP's, or the processors that the process may use.
     private static func threadCount() throws(Failure) -> Int {
         if let text = getenv("BATCHNORM_NUM_THREADS"), text.pointee != 0 {
             if let count = number(text, end: 0), 1...Pool.maximum ~= count { return count }
-            throw Failure(BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .text(text), expected: "a whole number from 1 to 1024")
+            throw Failure(
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .text(text), expected: "a whole number from 1 to 1024")
         }
         // OpenMP allows a list, one number per nesting level.
         let comma = CChar(UInt8(ascii: ","))
-        if let text = getenv("OMP_NUM_THREADS"), let count = number(text, end: 0) ?? number(text, end: comma), count >= 1 {
+        if let text = getenv("OMP_NUM_THREADS"), let count = number(text, end: 0) ?? number(text, end: comma),
+            count >= 1
+        {
             return min(count, Pool.maximum)
         }
         return max(1, min(Int(machine_affinity()), quota() ?? Int.max, Pool.maximum))
     }
 
-    /// Whole processors that the cgroup's quota pays for, rounded up: "quota period" in version 2, a file each in version 1.
+    /// Whole processors that the cgroup's quota pays for, rounded up: "quota period" in version 2, a file each in
+    /// version 1.
     private static func quota() -> Int? {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { buffer -> Int? in
             let text = buffer.baseAddress!

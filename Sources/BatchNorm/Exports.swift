@@ -2,8 +2,8 @@
 import CBatchNorm
 import CKernels
 
-/// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list at
-/// the end does, and does not compile where a type differs.
+/// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list
+/// at the end does, and does not compile where a type differs.
 
 @_cdecl("bn_forward_training")
 public func exportForwardTraining(
@@ -12,9 +12,10 @@ public func exportForwardTraining(
     y: UnsafeMutableRawPointer?, savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_forward_training") { call throws(Failure) in
+    Call.compute("bn_forward_training") { call throws(Failure) in
         try call.forwardTraining(
-            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar, y: y,
+            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
+            y: y,
             savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
     }
 }
@@ -26,9 +27,10 @@ public func exportForwardInference(
     savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_forward_inference") { call throws(Failure) in
+    Call.compute("bn_forward_inference") { call throws(Failure) in
         try call.forwardInference(
-            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar, y: y,
+            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
+            y: y,
             savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
     }
 }
@@ -40,7 +42,7 @@ public func exportBackward(
     dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_backward") { call throws(Failure) in
+    Call.compute("bn_backward") { call throws(Failure) in
         try call.backward(
             Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, savedMean: savedMean, savedInvstd: savedInvstd, dx: dx,
             dgamma: dgamma, dbeta: dbeta, options: Options(options))
@@ -52,7 +54,7 @@ public func exportMoments(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
     mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
 ) -> bn_status {
-    Call.serve("bn_moments") { call throws(Failure) in
+    Call.compute("bn_moments") { call throws(Failure) in
         try call.moments(Geometry(shape, dtype), x: x, count: count, mean: mean, m2: m2)
     }
 }
@@ -63,7 +65,7 @@ public func exportMergeMoments(
     m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
     m2: UnsafeMutablePointer<Double>?
 ) -> bn_status {
-    Call.serve("bn_merge_moments") { _ throws(Failure) in
+    Call.compute("bn_merge_moments") { _ throws(Failure) in
         try mergeMoments(
             parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean, m2: m2)
     }
@@ -74,7 +76,7 @@ public func exportInverseStd(
     channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_inverse_std") { _ throws(Failure) in
+    Call.compute("bn_inverse_std") { _ throws(Failure) in
         try inverseStd(channels: channels, count: count, m2: m2, invstd: invstd, options: Options(options))
     }
 }
@@ -85,7 +87,7 @@ public func exportNormalize(
     beta: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_normalize") { call throws(Failure) in
+    Call.compute("bn_normalize") { call throws(Failure) in
         let geometry = try Geometry(shape, dtype)
         _ = try Options(options)
         try call.normalize(geometry, x: x, gamma: gamma, beta: beta, mean: mean, invstd: invstd, y: y)
@@ -98,7 +100,7 @@ public func exportBackwardReduce(
     mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?,
     sumDyXHat: UnsafeMutablePointer<Double>?
 ) -> bn_status {
-    Call.serve("bn_backward_reduce") { call throws(Failure) in
+    Call.compute("bn_backward_reduce") { call throws(Failure) in
         try call.backwardReduce(
             Geometry(shape, dtype), dy: dy, x: x, mean: mean, invstd: invstd, sumDy: sumDy, sumDyXHat: sumDyXHat)
     }
@@ -107,11 +109,12 @@ public func exportBackwardReduce(
 @_cdecl("bn_backward_apply")
 public func exportBackwardApply(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
-    gamma: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, count: UnsafePointer<Double>?,
+    gamma: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?,
+    count: UnsafePointer<Double>?,
     sumDy: UnsafePointer<Double>?, sumDyXHat: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_backward_apply") { call throws(Failure) in
+    Call.compute("bn_backward_apply") { call throws(Failure) in
         let geometry = try Geometry(shape, dtype)
         _ = try Options(options)
         try call.backwardApply(
@@ -126,9 +129,10 @@ public func exportUpdateRunning(
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.serve("bn_update_running") { _ throws(Failure) in
+    Call.compute("bn_update_running") { _ throws(Failure) in
         try updateRunning(
-            channels: channels, element: kernel_element(dtype), count: count, mean: mean, m2: m2, runningMean: runningMean,
+            channels: channels, element: kernel_element(dtype), count: count, mean: mean, m2: m2,
+            runningMean: runningMean,
             runningVar: runningVar, options: Options(options))
     }
 }
@@ -158,7 +162,8 @@ public func exportISAName() -> UnsafePointer<CChar>? {
 public func exportSetNumThreads(threads: Int32) -> bn_status {
     Call.serve("bn_set_num_threads") { call throws(Failure) in
         guard 0...Pool.maximum ~= Int(threads) else {
-            throw Failure(BN_ERROR_OPTION, "threads", .integer(Int(threads)), expected: "1 to 1024, or 0 for the default")
+            throw Failure(
+                BN_ERROR_OPTION, "threads", .integer(Int(threads)), expected: "1 to 1024, or 0 for the default")
         }
         call.library.pointee.threads = Int(threads)
     }

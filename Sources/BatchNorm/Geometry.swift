@@ -23,7 +23,8 @@ struct Geometry {
         guard let shape = shape?.pointee else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
         guard shape.struct_size == MemoryLayout<bn_shape>.size else {
             throw Failure(
-                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(shape.struct_size), expected: "sizeof(bn_shape), which is 56")
+                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(shape.struct_size),
+                expected: "sizeof(bn_shape), which is 56")
         }
         element = try kernel_element(dtype)
         channels = try channelCount(shape.channels)
@@ -31,7 +32,8 @@ struct Geometry {
         inner = shape.inner
         let (slice, tooWide) = shape.channels.multipliedReportingOverflow(by: shape.inner)
         if shape.outer < 0 || shape.inner < 0 || tooWide {
-            throw Failure(BN_ERROR_SHAPE, "outer * channels * inner", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+            throw Failure(
+                BN_ERROR_SHAPE, "outer * channels * inner", .nothing, expected: "a product within PTRDIFF_MAX bytes")
         }
         let size = element == KERNEL_FLOAT32 ? 4 : 8
         func resolved(_ stride: Int, _ name: StaticString) throws(Failure) -> Int {
@@ -40,7 +42,8 @@ struct Geometry {
             }
             let elements = max(stride, slice).multipliedReportingOverflow(by: max(shape.outer, 1))
             if elements.overflow || elements.partialValue.multipliedReportingOverflow(by: size).overflow {
-                throw Failure(BN_ERROR_SHAPE, "outer * stride", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+                throw Failure(
+                    BN_ERROR_SHAPE, "outer * stride", .nothing, expected: "a product within PTRDIFF_MAX bytes")
             }
             return stride == 0 ? slice : stride
         }
@@ -51,7 +54,8 @@ struct Geometry {
     }
 }
 
-/// Every array of channels has eight-byte elements or smaller ones, and working memory takes less than 256 bytes a channel.
+/// Every array of channels has eight-byte elements or smaller ones, and working memory takes less than 256 bytes a
+/// channel.
 func channelCount(_ channels: Int) throws(Failure) -> Int {
     if channels == 0 || channels < 0 || channels > Int.max / 256 {
         throw Failure(BN_ERROR_SHAPE, "channels", .size(channels), expected: "at least 1, and fewer than memory holds")
@@ -71,8 +75,9 @@ extension kernel_element {
     }
 }
 
-/// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the blocks
-/// are put together in order. It depends on the shape alone, so that neither threads nor caches have a say in the bits.
+/// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the
+/// blocks are put together in order. It depends on the shape alone, so that neither threads nor caches have a say in
+/// the bits.
 struct Blocks {
     /// Values of one channel in a block, about. A block ends with a fold of sixteen lanes and a merge (some 50 cycles
     /// against the 4,000 that its values take), and loses at most log₂ of its length in bits (see Moments.swift).

@@ -47,7 +47,8 @@ enum InstructionSet: Int {
         if isa.rawValue > widest.rawValue {
             throw Failure(
                 BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(name),
-                expected: widest == .avx2 ? "what this machine has: baseline or avx2" : "what this machine has: baseline")
+                expected: widest == .avx2
+                    ? "what this machine has: baseline or avx2" : "what this machine has: baseline")
         }
         return isa
     }

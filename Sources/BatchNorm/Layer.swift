@@ -9,7 +9,7 @@ extension Call {
         runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
         var memory = Memory()
@@ -47,7 +47,7 @@ extension Call {
         runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         if y != nil { sweep.x = try geometry.input(x, "x", geometry.xStride) }
         let runningMean = try need(runningMean, "running_mean")
         let runningVar = try need(runningVar, "running_var")
@@ -63,7 +63,8 @@ extension Call {
         try memory.output(geometry.statistics("saved_invstd", savedInvstd))
         sweep.settlement = .forward(
             ForwardSettlement(
-                statistics: .running(eps: options.eps, mean: runningMean, variance: runningVar), gamma: gamma, beta: beta,
+                statistics: .running(eps: options.eps, mean: runningMean, variance: runningVar), gamma: gamma,
+                beta: beta,
                 savedMean: savedMean, savedInverseStd: savedInvstd))
         if y != nil { sweep.map = kernels.normalize }
         sweep.out = kernel_operand(base: y, stride: geometry.yStride)
@@ -75,7 +76,7 @@ extension Call {
         savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
         dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
         // Without x nothing but Σdy is asked of the reduction, and dy serves for what it reads there.
         let withoutX = x == nil && options.frozen && dgamma == nil

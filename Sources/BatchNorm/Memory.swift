@@ -64,7 +64,8 @@ struct Memory {
             if let twin, twin.equals(region), twin.equals(regions[index]) { continue }
             throw Failure(
                 BN_ERROR_OVERLAP, region.name, .overlap(regions[index].name),
-                expected: twin == nil ? "memory of its own" : "memory of its own, or exactly the same pointer and stride")
+                expected: twin == nil
+                    ? "memory of its own" : "memory of its own, or exactly the same pointer and stride")
         }
         try add(region)
     }
@@ -74,7 +75,8 @@ struct Memory {
         if region.base % UInt(region.alignment) != 0 {
             throw Failure(
                 BN_ERROR_ALIGNMENT, region.name, .address(region.base),
-                expected: region.alignment == 4 ? "an address that is a multiple of 4" : "an address that is a multiple of 8")
+                expected: region.alignment == 4
+                    ? "an address that is a multiple of 4" : "an address that is a multiple of 8")
         }
         regions[count] = region
         count += 1
@@ -88,7 +90,9 @@ func need<P>(_ pointer: P?, _ name: StaticString) throws(Failure) -> P {
 }
 
 /// Two pointers that go together.
-func needBothOrNeither(_ a: UnsafeRawPointer?, _ b: UnsafeRawPointer?, _ names: (StaticString, StaticString)) throws(Failure) {
+func needBothOrNeither(_ a: UnsafeRawPointer?, _ b: UnsafeRawPointer?, _ names: (StaticString, StaticString))
+    throws(Failure)
+{
     if (a == nil) != (b == nil) {
         throw Failure(BN_ERROR_PAIR, a == nil ? names.0 : names.1, .null, expected: "both of a pair, or neither")
     }

@@ -7,13 +7,14 @@ import CKernels
 ///
 ///     mean = pivot + Σd / n        m2 = Σd² − (Σd)² / n
 ///
-/// The subtraction cancels, but never much. The pivot is one of the values, so that m2 holds its own deviation and
-/// m2 ≥ (pivot − mean)² · n / (n − 1); with Σd² = m2 + n · (pivot − mean)² follows Σd² ≤ n · m2. No more than log₂ n of the 53
-/// bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of three values keeps
-/// one outlier from being the pivot, and the loss at a few bits in practice. Equal values give d = 0: mean and m2 are exact.
+/// The subtraction cancels, but never much. The pivot is one of the values, so that m2 holds its own deviation and m2 ≥
+/// (pivot − mean)² · n / (n − 1); with Σd² = m2 + n · (pivot − mean)² follows Σd² ≤ n · m2. No more than log₂ n of the
+/// 53 bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of three
+/// values keeps one outlier from being the pivot, and the loss at a few bits in practice. Equal values give d = 0: mean
+/// and m2 are exact.
 ///
-/// The mean is a sum of two doubles, the second what the first rounded away: merging subtracts means, and float64 values are
-/// centred on them, where |mean| / std roundings of one double would show.
+/// The mean is a sum of two doubles, the second what the first rounded away: merging subtracts means, and float64
+/// values are centred on them, where |mean| / std roundings of one double would show.
 struct Moments {
     var count: Double
     var mean: Double
@@ -33,8 +34,8 @@ extension Moments {
         self.init(count: count, mean: mean, rest: rest, m2: m2 < 0 ? 0 : m2)
     }
 
-    /// Of the union (Chan, Golub and LeVeque, 1979). An infinite mean meets the other one in a weighted sum, which keeps it:
-    /// the difference of the two would make it NaN.
+    /// Of the union (Chan, Golub and LeVeque, 1979). An infinite mean meets the other one in a weighted sum, which
+    /// keeps it: the difference of the two would make it NaN.
     @inline(__always)
     func merged(with other: Moments) -> Moments {
         if count == 0 { return other }

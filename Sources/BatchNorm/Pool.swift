@@ -11,8 +11,8 @@ struct Job {
     let body: @convention(c) (UnsafeRawPointer, Int) -> Void
 }
 
-/// The library's own threads: none until the first job that wants them, parked between jobs, never joined. They serve one
-/// caller at a time; another one that comes meanwhile does its work alone.
+/// The library's own threads: none until the first job that wants them, parked between jobs, never joined. They serve
+/// one caller at a time; another one that comes meanwhile does its work alone.
 final class Pool {
     static let maximum = 1024
 

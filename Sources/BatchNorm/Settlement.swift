@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// What follows per channel from its reduction, or from what the caller gave instead: results, running statistics, and the
-/// coefficients of the map.
+/// What follows per channel from its reduction, or from what the caller gave instead: results, running statistics, and
+/// the coefficients of the map.
 enum Settlement {
     case forward(ForwardSettlement)
     case backward(BackwardSettlement)
@@ -38,7 +38,8 @@ struct ForwardSettlement {
     var savedMean: UnsafeMutablePointer<Double>?
     var savedInverseStd: UnsafeMutablePointer<Double>?
     /// Moments as they are, for bn_moments.
-    var moments: (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
+    var moments:
+        (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
 
     @inline(__always)
     fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
@@ -129,7 +130,9 @@ struct BackwardSettlement {
 extension Sweep {
     /// What the moments reduction found; an empty batch has none to be found.
     fileprivate func moments(_ channel: Int) -> Moments {
-        guard geometry.count > 0, let means = arrays.first, let rests = arrays.rest, let m2s = arrays.second else { return .empty }
+        guard geometry.count > 0, let means = arrays.first, let rests = arrays.rest, let m2s = arrays.second else {
+            return .empty
+        }
         return Moments(count: Double(geometry.count), mean: means[channel], rest: rests[channel], m2: m2s[channel])
     }
 }

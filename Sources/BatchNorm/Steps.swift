@@ -8,7 +8,7 @@ extension Call {
         _ geometry: Geometry, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
         mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         let outputs = (count: try need(count, "count"), mean: try need(mean, "mean"), m2: try need(m2, "m2"))
         var memory = Memory()
@@ -25,7 +25,7 @@ extension Call {
         _ geometry: Geometry, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?,
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         let mean = try need(mean, "mean")
         let inverseStd = try need(invstd, "invstd")
@@ -48,7 +48,7 @@ extension Call {
         _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, mean: UnsafePointer<Double>?,
         invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?, sumDyXHat: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         let mean = try need(mean, "mean")
@@ -72,7 +72,7 @@ extension Call {
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, count: UnsafePointer<Double>?,
         sumDy: UnsafePointer<Double>?, sumDyXHat: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?
     ) throws(Failure) {
-        var sweep = try sweep(geometry)
+        var sweep = Sweep(geometry, kernels)
         sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         let mean = try need(mean, "mean")
@@ -92,7 +92,8 @@ extension Call {
         try memory.input(geometry.statistics("sum_dy_x_hat", sums.dyXHat))
         try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
         for channel in 0..<geometry.channels where !(count[channel] > 0 && count[channel] < .infinity) {
-            throw Failure(BN_ERROR_OPTION, "count", .real(count[channel]), expected: "a finite number of values, more than 0")
+            throw Failure(
+                BN_ERROR_OPTION, "count", .real(count[channel]), expected: "a finite number of values, more than 0")
         }
         sweep.settlement = .backward(
             BackwardSettlement(

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// One pass of the engine over tensors: reduce each channel to two numbers, settle what follows from them, and map every
-/// value with the coefficients so found. Each of the three may be absent.
+/// One pass of the engine over tensors: reduce each channel to two numbers, settle what follows from them, and map
+/// every value with the coefficients so found. Each of the three may be absent.
 ///
-/// Channels are handled in groups that share their memory: a plane's channel by itself, rows' channels as columns side by
-/// side. Where there are groups enough for the threads, a group goes through all three steps at once, while its values are
-/// still in cache; otherwise the blocks of all groups are shared out, step by step. The bits are the same.
+/// Channels are handled in groups that share their memory: a plane's channel by itself, rows' channels as columns side
+/// by side. Where there are groups enough for the threads, a group goes through all three steps at once, while its
+/// values are still in cache; otherwise the blocks of all groups are shared out, step by step. The bits are the same.
 struct Sweep: ~Copyable {
     let geometry: Geometry
     let kernels: kernel_table
@@ -46,8 +46,8 @@ struct Sweep: ~Copyable {
     /// A thread is worth waking for so many bytes, about 20 microseconds of work.
     private static var bytesPerThread: Int { 1 << 18 }
 
-    /// As many cache lines of columns as have all their rows in half of a second-level cache; if that is less than four,
-    /// where memory would be read in scraps, all columns.
+    /// As many cache lines of columns as have all their rows in half of a second-level cache; if that is less than
+    /// four, where memory would be read in scraps, all columns.
     private static func panel(_ geometry: Geometry, _ threads: Int) -> Int {
         let line = 64 / geometry.elementSize
         let fitting = (1 << 19) / max(geometry.count * geometry.elementSize, 1) / line * line

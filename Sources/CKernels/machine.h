@@ -33,8 +33,9 @@ static inline bool machine_has_avx512(void) {
 #endif
 }
 
-/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read. The system call itself, as glibc declares its
-   wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library. */
+/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read. The system call itself, as glibc declares
+   its wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library.
+   */
 static inline int machine_affinity(void) {
     unsigned long mask[128];
     long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);

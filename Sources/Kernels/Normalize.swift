@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// x less the mean of its channel, in the element type. The mean comes as a sum of two terms, the second of them what the
-/// first rounded away, and is subtracted before anything is scaled: nothing cancels but what the real numbers cancel.
-/// The usual x·a + b loses as many digits as |mean| / std has.
+/// x less the mean of its channel, in the element type. The mean comes as a sum of two terms, the second of them what
+/// the first rounded away, and is subtracted before anything is scaled: nothing cancels but what the real numbers
+/// cancel. The usual x·a + b loses as many digits as |mean| / std has.
 struct Centred<T: Element, L: Layout> {
     private let values: Column<T, L>
     private let hi: SIMD16<T>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Every instruction set computes in sixteen lanes, whatever its registers hold: the order of additions, and with it every
-/// bit of a result, is that of the lanes.
+/// Every instruction set computes in sixteen lanes, whatever its registers hold: the order of additions, and with it
+/// every bit of a result, is that of the lanes.
 let laneCount = 16
 
 /// Sixteen consecutive elements; or fewer, in lanes of their own (`eachPiece`), the other lanes keeping `fill`.
@@ -25,14 +25,15 @@ func storeLanes<T: Element>(_ vector: SIMD16<T>, to target: UnsafeMutablePointer
     withUnsafeBytes(of: vector) { bytes in
         eachPiece(of: lanes) { element, lane, width in
             UnsafeMutableRawPointer(target + element)
-                .copyMemory(from: bytes.baseAddress! + lane * MemoryLayout<T>.size, byteCount: width * MemoryLayout<T>.size)
+                .copyMemory(
+                    from: bytes.baseAddress! + lane * MemoryLayout<T>.size, byteCount: width * MemoryLayout<T>.size)
         }
     }
 }
 
-/// Takes 1 to 15 elements apart into pieces of eight, four, two and one, each with lanes of its own: 0–7, 8–11, 12–13 and
-/// 14. Every piece is one move on every instruction set, with neither masks nor a loop over the rest, and nothing past
-/// the last element is touched.
+/// Takes 1 to 15 elements apart into pieces of eight, four, two and one, each with lanes of its own: 0–7, 8–11, 12–13
+/// and 14. Every piece is one move on every instruction set, with neither masks nor a loop over the rest, and nothing
+/// past the last element is touched.
 @inline(__always)
 private func eachPiece(of lanes: Int, _ move: (_ element: Int, _ lane: Int, _ width: Int) -> Void) {
     if lanes & 8 != 0 { move(0, 0, 8) }

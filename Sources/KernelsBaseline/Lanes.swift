@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// Registers of 128 bits: SSE2, which every x86-64 has, and NEON, which every arm64 has. Sixteen lanes are four registers
-/// of float32.
+/// Registers of 128 bits: SSE2, which every x86-64 has, and NEON, which every arm64 has. Sixteen lanes are four
+/// registers of float32.
 @_cdecl("kernels_baseline")
 public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }

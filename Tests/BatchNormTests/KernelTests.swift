@@ -32,11 +32,23 @@ private struct Tile<T: TestElement> {
 
     static var loops: [Loop] {
         [
-            ("deviation_sums", { $0.deviation_sums }, { $0.sums { x, _, centre in (x - centre, (x - centre) * (x - centre)) } }, .sums),
+            (
+                "deviation_sums", { $0.deviation_sums },
+                { $0.sums { x, _, centre in (x - centre, (x - centre) * (x - centre)) } }, .sums
+            ),
             ("gradient_sums", { $0.gradient_sums }, { $0.sums { x, dy, centre in (dy, dy * (x - centre)) } }, .sums),
-            ("normalize", { $0.normalize }, { tile in tile.values { x, _, c in ((x - c[0]) - c[1]) * c[2] + c[3] } }, .elements),
-            ("gradient", { $0.gradient }, { tile in tile.values { x, dy, c in
-                (((dy - c[4]) - c[5]) - ((x - c[0]) - c[1]) * c[6]) * c[2] } }, .elements),
+            (
+                "normalize", { $0.normalize }, { tile in tile.values { x, _, c in ((x - c[0]) - c[1]) * c[2] + c[3] } },
+                .elements
+            ),
+            (
+                "gradient", { $0.gradient },
+                { tile in
+                    tile.values { x, dy, c in
+                        (((dy - c[4]) - c[5]) - ((x - c[0]) - c[1]) * c[6]) * c[2]
+                    }
+                }, .elements
+            ),
             ("scale", { $0.scale }, { tile in tile.values { _, dy, c in dy * c[2] } }, .elements),
         ]
     }
@@ -93,7 +105,8 @@ private struct Tile<T: TestElement> {
         for run in 0..<runs {
             for column in 0..<length {
                 let index = run * stride + column
-                let (a, b) = term(Double(x.elements[index]), Double(dy.elements[index]), centre.elements[channel(column)])
+                let (a, b) = term(
+                    Double(x.elements[index]), Double(dy.elements[index]), centre.elements[channel(column)])
                 sums[channel(column)] += a
                 sums[channels + channel(column)] += b
             }
@@ -140,7 +153,8 @@ private struct Tile<T: TestElement> {
                     XCTAssertLessThanOrEqual(abs(sum - Double(reference)), bound, place)
                 }
             }
-            let own = found.map(\.bits) + Array(first.elements).map(\.bitPattern) + Array(second.elements).map(\.bitPattern)
+            let own =
+                found.map(\.bits) + Array(first.elements).map(\.bitPattern) + Array(second.elements).map(\.bitPattern)
             XCTAssertEqual(own, bits ?? own, "other bits than baseline: \(place)")
             bits = own
         }
@@ -153,10 +167,12 @@ private struct Tile<T: TestElement> {
         }
         func array(_ index: Int) -> UnsafeRawPointer { UnsafeRawPointer(coefficients[index].elements.baseAddress!) }
         var tile = kernel_tile(
-            element: T.element, layout: layout, runs: runs, length: length, x: operand(x), dy: operand(dy), out: operand(out))
+            element: T.element, layout: layout, runs: runs, length: length, x: operand(x), dy: operand(dy),
+            out: operand(out))
         var channels = kernel_channels(
             centre: centre.elements.baseAddress, first: first.elements.baseAddress, second: second.elements.baseAddress,
-            mean_hi: array(0), mean_lo: array(1), scale: array(2), shift: array(3), dy_mean_hi: array(4), dy_mean_lo: array(5),
+            mean_hi: array(0), mean_lo: array(1), scale: array(2), shift: array(3), dy_mean_hi: array(4),
+            dy_mean_lo: array(5),
             slope: array(6))
         loop(&tile, &channels)
     }

@@ -6,7 +6,8 @@ import XCTest
 /// several, tails of every kind, one channel and many.
 final class LayerTests: XCTestCase {
     private static let shapes = [
-        (2, 1, 1), (3, 5, 1), (40, 17, 1), (1030, 3, 1), (2, 3, 7), (9, 4, 49), (5, 2, 196), (1, 3, 1000), (3, 1, 16390),
+        (2, 1, 1), (3, 5, 1), (40, 17, 1), (1030, 3, 1), (2, 3, 7), (9, 4, 49), (5, 2, 196), (1, 3, 1000),
+        (3, 1, 16390),
         (2500, 2, 7),
     ]
 
@@ -21,10 +22,13 @@ final class LayerTests: XCTestCase {
         }
     }
 
-    private func agree<T: TestElement>(_: T.Type, _ outer: Int, _ channels: Int, _ inner: Int, mean offset: Double = 0) {
+    private func agree<T: TestElement>(_: T.Type, _ outer: Int, _ channels: Int, _ inner: Int, mean offset: Double = 0)
+    {
         let seed = UInt64(outer * 10007 + channels * 101 + inner)
         var generator = Generator(seed: seed)
-        func values(_ count: Int, _ offset: Double = 0) -> [T] { (0..<count).map { _ in T(generator.normal() + offset) } }
+        func values(_ count: Int, _ offset: Double = 0) -> [T] {
+            (0..<count).map { _ in T(generator.normal() + offset) }
+        }
         let place = "\(T.self) \(outer) x \(channels) x \(inner), mean \(offset), seed \(seed)"
         let count = outer * channels * inner
         let x = values(count, offset)
@@ -71,7 +75,8 @@ final class LayerTests: XCTestCase {
             let n = Double(outer * inner)
             for channel in 0..<channels {
                 // Sums of n terms of about 1, in double in both.
-                let bound = ulp * (abs(gradients.dgamma[channel]) + abs(gradients.dbeta[channel])) + n.squareRoot() * sums
+                let bound =
+                    ulp * (abs(gradients.dgamma[channel]) + abs(gradients.dbeta[channel])) + n.squareRoot() * sums
                 XCTAssertEqual(Double(dgamma[channel]), gradients.dgamma[channel], accuracy: bound, place)
                 XCTAssertEqual(Double(dbeta[channel]), gradients.dbeta[channel], accuracy: bound, place)
             }
@@ -80,7 +85,8 @@ final class LayerTests: XCTestCase {
                 let channel = index / inner % channels
                 let natural = abs(Double(gamma[channel])) * inverseStd[channel] * (abs(Double(dy[index])) + 6)
                 XCTAssertEqual(
-                    Double(dx[index]), gradients.dx[index], accuracy: natural * (4 * ulp + 8 * sums), "frozen \(frozen), " + place)
+                    Double(dx[index]), gradients.dx[index], accuracy: natural * (4 * ulp + 8 * sums),
+                    "frozen \(frozen), " + place)
             }
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Batch normalization as the formulas have it, in double, one loop after the other. It shares nothing with the library.
+/// Batch normalization as the formulas have it, in double, one loop after the other. It shares nothing with the
+/// library.
 struct ReferenceBatchNorm {
     let outer: Int
     let channels: Int

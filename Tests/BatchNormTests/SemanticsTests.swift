@@ -2,7 +2,8 @@
 import CBatchNorm
 import XCTest
 
-/// What batchnorm.h promises beside the formulas: constant and empty channels, values that are not finite, running statistics.
+/// What batchnorm.h promises beside the formulas: constant and empty channels, values that are not finite, running
+/// statistics.
 final class SemanticsTests: XCTestCase {
     /// A constant channel of any magnitude is beta, to the bit, whatever eps is.
     func testConstantChannelIsBeta() {
@@ -14,9 +15,13 @@ final class SemanticsTests: XCTestCase {
                     var mean = [0.0, 0.0]
                     var shape = shape(outer, 2, inner)
                     var options = options(eps: eps)
-                    check(bn_forward_training(&shape, BN_FLOAT32, x, nil, [0.25, -0.5] as [Float], nil, nil, &y, &mean, nil, &options))
+                    check(
+                        bn_forward_training(
+                            &shape, BN_FLOAT32, x, nil, [0.25, -0.5] as [Float], nil, nil, &y, &mean, nil, &options))
                     XCTAssertEqual(mean, [Double(value), Double(value)])
-                    for index in y.indices { XCTAssertEqual(y[index], index / inner % 2 == 0 ? 0.25 : -0.5, "\(value), eps \(eps)") }
+                    for index in y.indices {
+                        XCTAssertEqual(y[index], index / inner % 2 == 0 ? 0.25 : -0.5, "\(value), eps \(eps)")
+                    }
                 }
             }
         }
@@ -25,7 +30,7 @@ final class SemanticsTests: XCTestCase {
     /// Mean and variance exact by construction: pairs m − d, m + d of small integers. No threshold.
     func testExactStatistics() {
         for (outer, inner) in [(2, 512), (1024, 1), (64, 16), (2048, 3)] {
-            var x = [Float]()
+            var x: [Float] = []
             for index in 0..<outer * inner { x.append(index % 2 == 0 ? 1000 : 1006) }
             var count = [0.0]
             var mean = [0.0]
@@ -139,7 +144,9 @@ final class SemanticsTests: XCTestCase {
             var runningVar: [Float] = [5, 6]
             var saved = [9.0, 9.0]
             var inverseStd = [9.0, 9.0]
-            check(bn_forward_training(&shape, BN_FLOAT32, nil, nil, nil, &runningMean, &runningVar, nil, &saved, &inverseStd, nil))
+            check(
+                bn_forward_training(
+                    &shape, BN_FLOAT32, nil, nil, nil, &runningMean, &runningVar, nil, &saved, &inverseStd, nil))
             XCTAssertEqual(runningMean, [3, 4])
             XCTAssertEqual(runningVar, [5, 6])
             XCTAssertEqual(saved, [0, 0])
@@ -158,11 +165,14 @@ final class SemanticsTests: XCTestCase {
         var shape = shape(1, 3, 1)
         let x: [Float] = [1, 2, 3]
         var y = x
-        XCTAssertEqual(bn_forward_training(&shape, BN_FLOAT32, x, nil, nil, nil, nil, &y, nil, nil, nil), BN_ERROR_SINGLE_VALUE)
+        XCTAssertEqual(
+            bn_forward_training(&shape, BN_FLOAT32, x, nil, nil, nil, nil, &y, nil, nil, nil), BN_ERROR_SINGLE_VALUE)
         XCTAssertEqual(y, x)
         XCTAssertEqual(
             String(cString: bn_last_error()),
-            "bn_forward_training: values per channel (outer * inner) is 1; expected more than 1 in training: one value has no variance")
+            "bn_forward_training: values per channel (outer * inner) is 1; "
+                + "expected more than 1 in training: one value has no variance"
+        )
         check(bn_forward_inference(&shape, BN_FLOAT32, x, nil, nil, x, x, &y, nil, nil, nil))
     }
 }

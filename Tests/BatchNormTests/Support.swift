@@ -27,8 +27,8 @@ struct Generator: RandomNumberGenerator {
     }
 }
 
-/// Elements flush against a page that may not be touched, on the side asked for: a loop that reads or writes one element
-/// too many ends the test there and then.
+/// Elements flush against a page that may not be touched, on the side asked for: a loop that reads or writes one
+/// element too many ends the test there and then.
 final class GuardedBuffer<T> {
     enum Side { case before, after }
 
@@ -67,7 +67,8 @@ private func loaded(_ isa: InstructionSet) -> kernel_table {
 /// Outer x channels x inner, for the C ABI.
 func shape(_ outer: Int, _ channels: Int, _ inner: Int) -> bn_shape {
     bn_shape(
-        struct_size: MemoryLayout<bn_shape>.size, outer: outer, channels: channels, inner: inner, x_stride: 0, y_stride: 0,
+        struct_size: MemoryLayout<bn_shape>.size, outer: outer, channels: channels, inner: inner, x_stride: 0,
+        y_stride: 0,
         dx_stride: 0)
 }
 

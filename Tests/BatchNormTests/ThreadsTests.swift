@@ -29,7 +29,9 @@ final class ThreadsTests: XCTestCase {
         var mean = [Double](repeating: 0, count: channels)
         var inverseStd = mean
         var shape = shape(outer, channels, inner)
-        check(bn_forward_training(&shape, BN_FLOAT32, x, gamma, gamma, &runningMean, &runningVar, &y, &mean, &inverseStd, nil))
+        check(
+            bn_forward_training(
+                &shape, BN_FLOAT32, x, gamma, gamma, &runningMean, &runningVar, &y, &mean, &inverseStd, nil))
         check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, mean, inverseStd, &dx, &dgamma, &dbeta, nil))
         var results = Results()
         for values in [y, runningMean, runningVar, dx, dgamma, dbeta] { results.add(values) }
@@ -44,7 +46,8 @@ final class ThreadsTests: XCTestCase {
             for threads: Int32 in [2, 3, 4] {
                 check(bn_set_num_threads(threads))
                 XCTAssertEqual(bn_get_num_threads(), threads)
-                XCTAssertTrue(layer(outer, channels, inner) == alone, "\(outer) x \(channels) x \(inner), \(threads) threads")
+                XCTAssertTrue(
+                    layer(outer, channels, inner) == alone, "\(outer) x \(channels) x \(inner), \(threads) threads")
             }
         }
     }
