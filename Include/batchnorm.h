@@ -19,14 +19,15 @@
  *
  * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the
  * running statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was
- * expected.
+ * expected; of several, the one found first.
  *
  * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
  * has invstd 0, so that y is beta. |x - mean| must not exceed the largest finite value of the dtype, nor its square
  * that of a double; otherwise the channel overflows to infinity or NaN as the formulas do.
  *
  * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
- * run. The bits may differ between two versions of the library and between two layouts of the same values.
+ * run, whichever of the outputs are wanted. They may differ between two versions of the library and between two
+ * layouts of the same values.
  *
  * Threads. Every function may be called from several threads at once, provided that no two calls write the same memory.
  * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
@@ -36,7 +37,8 @@
  *     BATCHNORM_ISA          baseline, avx2 or avx512: the instruction set (default: the widest that the CPU has)
  *     BATCHNORM_NUM_THREADS  1 to 1024: the number of threads (default: OMP_NUM_THREADS, else the CPUs granted to the
  *                            process by its affinity mask and its cgroup quota)
- * A value that cannot be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
+ * An empty value counts as none, and so does an OMP_NUM_THREADS that is not a number. Of the two above, one that cannot
+ * be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
  */
 #ifndef BATCHNORM_H
 #define BATCHNORM_H
@@ -88,7 +90,8 @@ typedef enum bn_status {
  *     bn_shape shape = {sizeof shape, 32, 64, 56 * 56};     // 32 dense images of 64 channels, NCHW
  *
  * A stride is counted in elements, from one outer index to the next; 0 stands for dense (channels * inner). It must be
- * at least that, and lets a call work on a part of a larger tensor: the first 64 of 96 channels, every second sample.
+ * at least that, also where a call has no use for it, and lets a call work on a part of a larger tensor: the first 64
+ * of 96 channels, every second sample. With outer 0 or 1 it makes no difference.
  * outer * stride elements must be addressable: the product in bytes may not exceed PTRDIFF_MAX. */
 typedef struct bn_shape {
     size_t struct_size; /* sizeof(bn_shape) */

@@ -45,7 +45,7 @@ struct Geometry {
                 throw Failure(
                     BN_ERROR_SHAPE, "outer * stride", .nothing, expected: "a product within PTRDIFF_MAX bytes")
             }
-            return stride == 0 ? slice : stride
+            return stride == 0 || shape.outer <= 1 ? slice : stride
         }
         xStride = try resolved(shape.x_stride, "shape->x_stride")
         yStride = try resolved(shape.y_stride, "shape->y_stride")

@@ -32,17 +32,35 @@ struct Region {
         self.alignment = alignment
     }
 
-    var isEmpty: Bool { runs == 0 || width == 0 }
+    private var isEmpty: Bool { runs == 0 || width == 0 }
+    private var isDense: Bool { runs == 1 || stride == width }
     /// Wrapping, as a pointer may be anything.
     private var end: UInt { base &+ UInt((runs - 1) * stride + width) }
 
-    /// Whether the two have a byte in common. Slices of one parent, with equal strides and in separate columns, do not.
+    /// Whether the two have a byte in common. Slices of one parent that lie in each other's gaps do not.
     func overlaps(_ other: Region) -> Bool {
         if isEmpty || other.isEmpty || base >= other.end || other.base >= end { return false }
-        if stride != other.stride { return true }
-        let (low, high) = base <= other.base ? (self, other) : (other, self)
-        let offset = Int(bitPattern: high.base &- low.base) % stride
-        return offset < low.width || offset + high.width > stride
+        if isDense { return other.meets(base..<end) }
+        if other.isDense { return meets(other.base..<other.end) }
+        if stride == other.stride {
+            // Every run of either lies alike among the other's.
+            let (low, high) = base <= other.base ? (self, other) : (other, self)
+            let offset = Int(high.base - low.base) % stride
+            return offset < low.width || offset + high.width > stride
+        }
+        let (few, many) = runs <= other.runs ? (self, other) : (other, self)
+        for run in 0..<few.runs {
+            let start = few.base + UInt(run * few.stride)
+            if many.meets(start..<start + UInt(few.width)) { return true }
+        }
+        return false
+    }
+
+    /// Whether some run has a byte in these addresses.
+    private func meets(_ addresses: Range<UInt>) -> Bool {
+        let part = addresses.clamped(to: base..<end)
+        let offset = (part.lowerBound - base) % UInt(stride)
+        return !part.isEmpty && (offset < UInt(width) || offset + UInt(part.count) > UInt(stride))
     }
 
     func equals(_ other: Region) -> Bool { base == other.base && stride == other.stride }

@@ -26,7 +26,7 @@ func mergeMoments(
     try memory.output(Region("count", outputs.count, count: channels, size: 8), orExactly: inputs.0)
     try memory.output(Region("mean", outputs.mean, count: channels, size: 8), orExactly: inputs.1)
     try memory.output(Region("m2", outputs.m2, count: channels, size: 8), orExactly: inputs.2)
-    if let counts { try checkCounts(counts, rows) }
+    if let counts { try checkCounts("counts", counts, rows) }
     for channel in 0..<channels {
         var merged = Moments.empty
         if let counts, let means, let m2s {
@@ -53,7 +53,7 @@ func inverseStd(
     try memory.input(Region("count", count, count: channels, size: 8))
     try memory.input(deviations)
     try memory.output(Region("invstd", invstd, count: channels, size: 8), orExactly: deviations)
-    try checkCounts(count, channels)
+    try checkCounts("count", count, channels)
     for channel in 0..<channels {
         invstd[channel] = Moments(count: count[channel], mean: 0, m2: m2[channel]).inverseStd(options.eps)
     }
@@ -77,7 +77,7 @@ func updateRunning(
     try memory.input(Region("m2", m2, count: channels, size: 8))
     try memory.output(Region("running_mean", runningMean, count: channels, size: size))
     try memory.output(Region("running_var", runningVar, count: channels, size: size))
-    try checkCounts(count, channels)
+    try checkCounts("count", count, channels)
     for channel in 0..<channels where !options.biasedRunningVariance && count[channel] > 0 && count[channel] <= 1 {
         throw Failure(
             BN_ERROR_SINGLE_VALUE, "count", .real(count[channel]),
@@ -95,8 +95,8 @@ func updateRunning(
     }
 }
 
-private func checkCounts(_ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
+private func checkCounts(_ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
     for index in 0..<number where !(counts[index] >= 0 && counts[index] < .infinity) {
-        throw Failure(BN_ERROR_OPTION, "count", .real(counts[index]), expected: "a finite number of values, at least 0")
+        throw Failure(BN_ERROR_OPTION, name, .real(counts[index]), expected: "a finite number of values, at least 0")
     }
 }

@@ -42,7 +42,7 @@ struct ThreadState {
         capacity = 0
         var memory: UnsafeMutableRawPointer?
         guard posix_memalign(&memory, 64, max(bytes, 4096)) == 0, let memory else {
-            throw Failure(BN_ERROR_MEMORY, "working memory of bytes", .size(bytes), expected: "that much to be free")
+            throw Failure(BN_ERROR_MEMORY, "working memory", .size(bytes), expected: "that many bytes to be free")
         }
         scratch = memory
         capacity = max(bytes, 4096)

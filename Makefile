@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+.PHONY: help lib demo test check clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lib: ## build the shared library, .build/release/libbatchnorm.so
+	@scripts/library
+
+demo: ## train a network with and without batch norm, and a layer from C
+	@scripts/demo
+
+test: ## run the Swift, C and Python tests; the last line counts them
+	@scripts/test
+
+check: ## look at the sources and at the library for what tests do not see
+	@scripts/check
+
+clean: ## remove everything that was built or installed here
+	rm -rf .build .build-* .venv-* .swiftpm python/dist

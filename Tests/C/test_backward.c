@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The gradients against the formulas, in every layout and both element types. */
+#include "expect.h"
+
+static void backward_matches(problem *p, const bn_options *options) {
+    int frozen = options != NULL && options->frozen;
+    CHECK_OK(frozen ? infer(p, NULL) : train(p, NULL));
+    CHECK_OK(backward(p, options));
+    for (size_t c = 0; c < p->shape.channels; c++) {
+        sums s = reference_sums(p, c);
+        check_near(get(p->dtype, p->dbeta, c), rounded(p->dtype, s.dy), "dbeta", p, c);
+        check_near(get(p->dtype, p->dgamma, c), rounded(p->dtype, s.dy_x_hat), "dgamma", p, c);
+        double count = (double)p->shape.outer * (double)p->shape.inner;
+        bounded none = {0, 0};
+        check_dx(p, c, frozen ? none : divided(s.dy, count), frozen ? none : divided(s.dy_x_hat, count));
+    }
+}
+
+static void backward_of_training(problem *p) {
+    backward_matches(p, NULL);
+}
+
+static void backward_frozen(problem *p) {
+    bn_options options = BN_OPTIONS_INIT;
+    options.frozen = 1;
+    backward_matches(p, &options);
+}
+
+static void after_training(void) { each_problem(backward_of_training); }
+static void after_inference(void) { each_problem(backward_frozen); }
+
+int main(void) {
+    start();
+    RUN(after_training);
+    RUN(after_inference);
+    return finish();
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every status by every cause that the caller's arguments can have. */
+#include "arguments.h"
+
+#include <math.h>
+
+static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
+static const call dtype_calls[] = {training, inference, backward, moments, normalize, reduce, apply, update_running};
+static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running};
+static const call channel_calls[] = {merge, inverse_std, update_running};
+
+/* What the other tests change one of. */
+static void valid_arguments(void) {
+    for (size_t i = 0; i < LENGTH(every_call); i++) {
+        reset();
+        bn_status status = every_call[i]();
+        CHECK(status == BN_OK, "call %zu: %s", i, bn_last_error());
+    }
+}
+
+static void null(void) {
+    for (size_t i = 0; i < LENGTH(shape_calls); i++) REFUSED(shape_calls[i], BN_ERROR_NULL, "shape", a.shape = NULL);
+
+    REFUSED(training, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(inference, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(inference, BN_ERROR_NULL, "running_mean", a.running_mean = NULL);
+    REFUSED(inference, BN_ERROR_NULL, "running_var", a.running_var = NULL);
+    REFUSED(backward, BN_ERROR_NULL, "dy", a.dy = NULL);
+    REFUSED(backward, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(backward, BN_ERROR_NULL, "x", (a.x = NULL, a.options_value.frozen = 1));
+    REFUSED(backward, BN_ERROR_NULL, "saved_mean", a.mean = NULL);
+    REFUSED(backward, BN_ERROR_NULL, "saved_invstd", a.invstd = NULL);
+    REFUSED(moments, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(moments, BN_ERROR_NULL, "count", a.count = NULL);
+    REFUSED(moments, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(moments, BN_ERROR_NULL, "m2", a.m2 = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "counts", a.counts = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "means", a.means = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "m2s", a.m2s = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "count", a.count = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(merge, BN_ERROR_NULL, "m2", a.m2 = NULL);
+    REFUSED(inverse_std, BN_ERROR_NULL, "count", a.count = NULL);
+    REFUSED(inverse_std, BN_ERROR_NULL, "m2", a.m2 = NULL);
+    REFUSED(inverse_std, BN_ERROR_NULL, "invstd", a.invstd = NULL);
+    REFUSED(normalize, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(normalize, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(normalize, BN_ERROR_NULL, "invstd", a.invstd = NULL);
+    REFUSED(normalize, BN_ERROR_NULL, "y", a.y = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "dy", a.dy = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "invstd", a.invstd = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "sum_dy", a.sum_dy = NULL);
+    REFUSED(reduce, BN_ERROR_NULL, "sum_dy_x_hat", a.sum_dy_x_hat = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "dy", a.dy = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "invstd", a.invstd = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "count", a.count = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "sum_dy", a.sum_dy = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "sum_dy_x_hat", a.sum_dy_x_hat = NULL);
+    REFUSED(apply, BN_ERROR_NULL, "dx", a.dx = NULL);
+    REFUSED(update_running, BN_ERROR_NULL, "count", a.count = NULL);
+    REFUSED(update_running, BN_ERROR_NULL, "mean", a.mean = NULL);
+    REFUSED(update_running, BN_ERROR_NULL, "m2", a.m2 = NULL);
+    REFUSED(update_running, BN_ERROR_NULL, "running_mean", a.running_mean = NULL);
+    REFUSED(update_running, BN_ERROR_NULL, "running_var", a.running_var = NULL);
+}
+
+static void pair(void) {
+    REFUSED(training, BN_ERROR_PAIR, "running_mean", a.running_mean = NULL);
+    REFUSED(training, BN_ERROR_PAIR, "running_var", a.running_var = NULL);
+}
+
+static void shape(void) {
+    const size_t slice_bytes = channels * inner * sizeof(float);
+    for (size_t i = 0; i < LENGTH(shape_calls); i++) {
+        call each = shape_calls[i];
+        REFUSED(each, BN_ERROR_SHAPE, "channels", a.shape_value.channels = 0);
+        REFUSED(each, BN_ERROR_SHAPE, "channels", a.shape_value.channels = SIZE_MAX);
+        REFUSED(each, BN_ERROR_SHAPE, "inner", a.shape_value.inner = SIZE_MAX / 2 + 1); /* the product wraps to 0 */
+        REFUSED(each, BN_ERROR_SHAPE, "outer", a.shape_value.outer = SIZE_MAX);
+        REFUSED(each, BN_ERROR_SHAPE, "outer", a.shape_value.outer = PTRDIFF_MAX / slice_bytes + 1);
+    }
+    for (size_t i = 0; i < LENGTH(channel_calls); i++) {
+        REFUSED(channel_calls[i], BN_ERROR_SHAPE, "channels", a.channels = 0);
+        REFUSED(channel_calls[i], BN_ERROR_SHAPE, "channels", a.channels = SIZE_MAX);
+    }
+    REFUSED(merge, BN_ERROR_SHAPE, "parts", a.parts = SIZE_MAX / 2 + 1);
+    REFUSED(training, BN_ERROR_SHAPE, "x_stride", a.shape_value.x_stride = channels * inner - 1);
+    REFUSED(training, BN_ERROR_SHAPE, "x_stride", a.shape_value.x_stride = SIZE_MAX);
+    REFUSED(training, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = 1);
+    REFUSED(backward, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = channels * inner - 1);
+    REFUSED(backward, BN_ERROR_SHAPE, "dx_stride", a.shape_value.dx_stride = channels * inner - 1);
+}
+
+static void dtype(void) {
+    static const int unknown[] = {0, 3, 4, 99, -1};
+    for (size_t i = 0; i < LENGTH(dtype_calls); i++) {
+        for (size_t d = 0; d < LENGTH(unknown); d++) {
+            REFUSED(dtype_calls[i], BN_ERROR_DTYPE, "dtype", a.dtype = (bn_dtype)unknown[d]);
+        }
+    }
+}
+
+static void struct_size(void) {
+    static const size_t unknown[] = {0, 1, sizeof(bn_shape) - 1, sizeof(bn_shape) + 8, SIZE_MAX};
+    for (size_t s = 0; s < LENGTH(unknown); s++) {
+        for (size_t i = 0; i < LENGTH(shape_calls); i++) {
+            REFUSED(shape_calls[i], BN_ERROR_STRUCT_SIZE, "shape", a.shape_value.struct_size = unknown[s]);
+        }
+        for (size_t i = 0; i < LENGTH(option_calls); i++) {
+            REFUSED(option_calls[i], BN_ERROR_STRUCT_SIZE, "options", a.options_value.struct_size = unknown[s]);
+        }
+    }
+}
+
+static void option(void) {
+    for (size_t i = 0; i < LENGTH(option_calls); i++) {
+        call each = option_calls[i];
+        REFUSED(each, BN_ERROR_OPTION, "eps", a.options_value.eps = -1e-5);
+        REFUSED(each, BN_ERROR_OPTION, "eps", a.options_value.eps = NAN);
+        REFUSED(each, BN_ERROR_OPTION, "eps", a.options_value.eps = INFINITY);
+        REFUSED(each, BN_ERROR_OPTION, "momentum", a.options_value.momentum = -0.1);
+        REFUSED(each, BN_ERROR_OPTION, "momentum", a.options_value.momentum = 1.1);
+        REFUSED(each, BN_ERROR_OPTION, "momentum", a.options_value.momentum = NAN);
+        REFUSED(each, BN_ERROR_OPTION, "biased_running_var", a.options_value.biased_running_var = 2);
+        REFUSED(each, BN_ERROR_OPTION, "frozen", a.options_value.frozen = -1);
+    }
+    REFUSED(merge, BN_ERROR_OPTION, "counts", memory.counts[3] = -1);
+    REFUSED(merge, BN_ERROR_OPTION, "counts", memory.counts[5] = NAN);
+    REFUSED(merge, BN_ERROR_OPTION, "counts", memory.counts[0] = INFINITY);
+    REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[1] = 0);
+    REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[1] = -4);
+    REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[0] = NAN);
+    REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[0] = INFINITY);
+}
+
+static void alignment(void) {
+    REFUSED(training, BN_ERROR_ALIGNMENT, "x", a.x = (char *)a.x + 2);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "gamma", a.gamma = (char *)a.gamma + 1);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "beta", a.beta = (char *)a.beta + 3);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "y", a.y = (char *)a.y + 1);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "running_mean", a.running_mean = (char *)a.running_mean + 2);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "saved_mean", a.mean = (double *)((char *)a.mean + 4));
+    REFUSED(inference, BN_ERROR_ALIGNMENT, "running_var", a.running_var = (char *)a.running_var + 2);
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "dy", a.dy = (char *)a.dy + 1);
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "dx", a.dx = (char *)a.dx + 2);
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "dgamma", a.dgamma = (char *)a.dgamma + 2);
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "saved_invstd", a.invstd = (double *)((char *)a.invstd + 4));
+    REFUSED(moments, BN_ERROR_ALIGNMENT, "count", a.count = (double *)((char *)a.count + 4));
+    REFUSED(merge, BN_ERROR_ALIGNMENT, "m2s", a.m2s = (double *)((char *)a.m2s + 4));
+    REFUSED(inverse_std, BN_ERROR_ALIGNMENT, "invstd", a.invstd = (double *)((char *)a.invstd + 1));
+    REFUSED(reduce, BN_ERROR_ALIGNMENT, "sum_dy", a.sum_dy = (double *)((char *)a.sum_dy + 4));
+    REFUSED(apply, BN_ERROR_ALIGNMENT, "sum_dy_x_hat", a.sum_dy_x_hat = (double *)((char *)a.sum_dy_x_hat + 4));
+    REFUSED(update_running, BN_ERROR_ALIGNMENT, "running_mean", a.running_mean = (char *)a.running_mean + 1);
+}
+
+static void single_value(void) {
+    REFUSED(training, BN_ERROR_SINGLE_VALUE, "outer", a.shape_value.outer = a.shape_value.inner = 1);
+    REFUSED(update_running, BN_ERROR_SINGLE_VALUE, "count", memory.count[1] = 1);
+}
+
+int main(void) {
+    start();
+    RUN(valid_arguments);
+    RUN(null);
+    RUN(pair);
+    RUN(shape);
+    RUN(dtype);
+    RUN(struct_size);
+    RUN(option);
+    RUN(alignment);
+    RUN(single_value);
+    return finish();
+}

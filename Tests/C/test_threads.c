@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Any number of threads gives the same bits; callers do not disturb one another; fork() is safe. */
+#define _DEFAULT_SOURCE
+#include "problem.h"
+
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { callers = 6, rounds = 10 };
+
+/* Large enough to be split, in each layout: many channels, few channels, one; and small. */
+static const size_t split[][3] = {{16, 64, 784}, {64, 3, 5000}, {20000, 96, 1}, {3, 1, 400000}, {4, 8, 16}};
+enum { split_count = sizeof split / sizeof split[0] };
+
+static problem problem_of(int i, bn_dtype dtype) {
+    random_state = seed;
+    return make_problem(dense(split[i][0], split[i][1], split[i][2]), dtype, 3, 1);
+}
+
+static void run_layer(problem *p) {
+    CHECK_OK(train(p, NULL));
+    CHECK_OK(backward(p, NULL));
+}
+
+static int same_outputs(const problem *a, const problem *b) {
+    size_t tensor = a->elements * size_of(a->dtype), vector = a->shape.channels * size_of(a->dtype);
+    size_t doubles = a->shape.channels * sizeof(double);
+    return memcmp(a->y, b->y, tensor) == 0 && memcmp(a->dx, b->dx, tensor) == 0 &&
+           memcmp(a->dgamma, b->dgamma, vector) == 0 && memcmp(a->dbeta, b->dbeta, vector) == 0 &&
+           memcmp(a->mean, b->mean, doubles) == 0 && memcmp(a->invstd, b->invstd, doubles) == 0;
+}
+
+static void number_does_not_matter(void) {
+    for (int i = 0; i < split_count; i++) {
+        for (int d = 0; d < dtype_count; d++) {
+            problem alone = problem_of(i, dtypes[d]);
+            CHECK_OK(bn_set_num_threads(1));
+            run_layer(&alone);
+            for (int threads = 2; threads <= 8; threads++) {
+                problem p = problem_of(i, dtypes[d]);
+                CHECK_OK(bn_set_num_threads(threads));
+                CHECK(bn_get_num_threads() == threads, "%d", bn_get_num_threads());
+                run_layer(&p);
+                CHECK(same_outputs(&alone, &p), "%d threads (%s, case %d)", threads, name_of(p.dtype), i);
+                free_problem(&p);
+            }
+            free_problem(&alone);
+        }
+    }
+    CHECK_OK(bn_set_num_threads(0));
+}
+
+/* What one of several callers has to do and how it went. CHECK is not for threads: it counts without a lock. */
+typedef struct caller {
+    pthread_t thread;
+    problem problem;
+    const problem *expected;
+    int wrong;
+} caller;
+
+static void *call_repeatedly(void *argument) {
+    caller *c = argument;
+    for (int round = 0; round < rounds; round++) {
+        int failed = train(&c->problem, NULL) != BN_OK || backward(&c->problem, NULL) != BN_OK;
+        c->wrong += failed || !same_outputs(&c->problem, c->expected);
+    }
+    return NULL;
+}
+
+static void call_at_once(int i) {
+    caller all[callers];
+    problem expected = problem_of(i, BN_FLOAT32);
+    CHECK_OK(bn_set_num_threads(4));
+    run_layer(&expected);
+    for (int c = 0; c < callers; c++) {
+        all[c].problem = problem_of(i, BN_FLOAT32);
+        all[c].expected = &expected;
+        all[c].wrong = 0;
+    }
+    for (int c = 0; c < callers; c++) {
+        CHECK(pthread_create(&all[c].thread, NULL, call_repeatedly, &all[c]) == 0, "no thread");
+    }
+    for (int c = 0; c < callers; c++) {
+        pthread_join(all[c].thread, NULL);
+        CHECK(all[c].wrong == 0, "caller %d: %d of %d rounds went wrong (case %d)", c, all[c].wrong, rounds, i);
+        free_problem(&all[c].problem);
+    }
+    free_problem(&expected);
+}
+
+static void callers_at_once(void) {
+    call_at_once(0);
+    call_at_once(split_count - 1);
+}
+
+/* Whether the layer still gives the expected bits, with 1 and with several threads. */
+static int works(const problem *expected, int i) {
+    int right = 1;
+    for (int threads = 1; threads <= 4; threads += 3) {
+        problem p = problem_of(i, BN_FLOAT32);
+        right = right && bn_set_num_threads(threads) == BN_OK && train(&p, NULL) == BN_OK;
+        right = right && backward(&p, NULL) == BN_OK && same_outputs(&p, expected);
+        free_problem(&p);
+    }
+    return right;
+}
+
+/* The exit status of a child that works, and has a child that works; 0 if all is well. */
+static int descend(const problem *expected, int generations) {
+    pid_t child = fork();
+    if (child == 0) {
+        int status = works(expected, 0) ? 0 : 1;
+        if (generations > 1) status += descend(expected, generations - 1);
+        _exit(status);
+    }
+    int status = -1;
+    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 100;
+}
+
+static void fork_after_threads(void) {
+    problem expected = problem_of(0, BN_FLOAT32);
+    CHECK_OK(bn_set_num_threads(4));
+    run_layer(&expected);
+    for (int round = 0; round < rounds; round++) {
+        int status = descend(&expected, 2);
+        CHECK(status == 0, "round %d: the children gave %d", round, status);
+        CHECK(works(&expected, 0), "round %d: the parent fails after the fork", round);
+    }
+    free_problem(&expected);
+}
+
+static void *fork_repeatedly(void *argument) {
+    const problem *expected = argument;
+    int wrong = 0;
+    for (int round = 0; round < rounds; round++) wrong += descend(expected, 1) != 0;
+    return wrong == 0 ? NULL : argument;
+}
+
+/* fork() in one thread, while calls run in another. */
+static void fork_amid_calls(void) {
+    problem expected = problem_of(0, BN_FLOAT32);
+    CHECK_OK(bn_set_num_threads(4));
+    run_layer(&expected);
+    pthread_t forker;
+    CHECK(pthread_create(&forker, NULL, fork_repeatedly, &expected) == 0, "no thread");
+    for (int round = 0; round < rounds; round++) CHECK(works(&expected, 0), "round %d", round);
+    void *wrong;
+    pthread_join(forker, &wrong);
+    CHECK(wrong == NULL, "a child went wrong");
+    free_problem(&expected);
+}
+
+int main(void) {
+    start();
+    RUN(number_does_not_matter);
+    RUN(callers_at_once);
+    RUN(fork_after_threads);
+    RUN(fork_amid_calls);
+    return finish();
+}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the package takes for an array, and its address.
+
+The functions here see to what the library cannot: types, dtypes, lengths, and whether an array may be written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._layout import DTYPES, Plan
+
+Array = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+
+_no_bytes = ctypes.c_char * 0
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where the first element is."""
+    try:
+        # Four times as fast as __array_interface__ and array.ctypes, but only for what is writeable and C-contiguous.
+        return ctypes.addressof(_no_bytes.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return int(array.__array_interface__["data"][0])
+
+
+def tensor(value: ArrayLike, name: str) -> Array:
+    """`value` as a plain array of float32 or float64."""
+    array = plain(value, name)
+    if array.dtype not in DTYPES:
+        native = array.dtype.newbyteorder("=") in DTYPES
+        expected = "the byte order of this machine" if native else "float32 or float64 (see numpy.ndarray.astype)"
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
+    if array.ndim == 0:
+        raise ValueError(f"{name} is a single number, expected an array with a channel axis")
+    return array
+
+
+def plain(value: ArrayLike, name: str) -> NDArray[Any]:
+    """`value` without what a subclass adds; a masked array is refused, because its mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array of dtype {value.dtype}, expected an array without a mask")
+    return np.asarray(value)
+
+
+def output(value: Any, name: str, like: Array) -> Array:
+    """`value`, if it can take a result shaped like `like`; it is never replaced or copied."""
+    if type(value) is not np.ndarray:
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray")
+    if value.dtype != like.dtype:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {like.dtype}")
+    if value.shape != like.shape:
+        raise ValueError(f"{name} has shape {value.shape}, expected {like.shape}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+    if not value.flags.aligned:
+        raise ValueError(f"{name} is misaligned: its elements do not start at multiples of their size")
+    return value
+
+
+def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
+    """gamma or beta, and its address; what is no array takes the dtype of x."""
+    if value is None:
+        return None, None
+    if type(value) is not np.ndarray:
+        value = plain(value, name) if hasattr(value, "dtype") else np.array(value, plan.dtype)
+    _check(value, name, plan)
+    return value, address(value)
+
+
+def running(value: Any, name: str, plan: Plan) -> int | None:
+    """The address of running_mean or running_var, which has to be an array because it is updated in place."""
+    if value is None:
+        return None
+    if type(value) is not np.ndarray:
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
+    _check(value, name, plan)
+    if not value.flags.writeable:
+        raise ValueError(f"{name} is read-only, but it is updated in place")
+    return address(value)
+
+
+def _check(array: NDArray[Any], name: str, plan: Plan) -> None:
+    if array.dtype != plan.dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {plan.dtype}, the dtype of x")
+    if array.shape not in (plan.channel_shape, (plan.channels,)):
+        raise ValueError(f"{name} has shape {array.shape}, expected {plan.channel_shape}: one element per channel")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not contiguous (see numpy.ascontiguousarray)")
+
+
+def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:
+    """A statistic as the library takes it: float64, contiguous, one element per channel."""
+    array = plain(value, name)
+    if not np.can_cast(array.dtype, np.float64):
+        raise TypeError(f"{name} has dtype {array.dtype}, expected float64")
+    array = np.ascontiguousarray(array, np.float64)
+    if array.shape != shape and array.shape != (int(np.prod(shape)),):
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one element per channel")
+    return array

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bridge to libbatchnorm: find, load, check the version, declare the functions, turn statuses into exceptions.
+
+Nothing else in the package knows how the library is called. ``Include/batchnorm.h`` is what this file repeats, in the
+same order; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_size_t, c_void_p
+from pathlib import Path
+from typing import NoReturn
+
+from ._version import __version__
+
+
+class DType(enum.IntEnum):
+    """Element type of the tensors and of the parameters: ``bn_dtype``."""
+
+    FLOAT32 = 1
+    FLOAT64 = 2
+
+
+class Status(enum.IntEnum):
+    """Outcome of a call: ``bn_status``."""
+
+    OK = 0
+    ERROR_NULL = 1
+    ERROR_SHAPE = 2
+    ERROR_DTYPE = 3
+    ERROR_STRUCT_SIZE = 4
+    ERROR_OPTION = 5
+    ERROR_PAIR = 6
+    ERROR_OVERLAP = 7
+    ERROR_ALIGNMENT = 8
+    ERROR_SINGLE_VALUE = 20
+    ERROR_ENVIRONMENT = 40
+    ERROR_MEMORY = 41
+
+
+class Shape(ctypes.Structure):
+    """Extents of a call's tensors and distances between their outer slices: ``bn_shape``."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("outer", c_size_t),
+        ("channels", c_size_t),
+        ("inner", c_size_t),
+        ("x_stride", c_size_t),
+        ("y_stride", c_size_t),
+        ("dx_stride", c_size_t),
+    ]
+
+
+class Options(ctypes.Structure):
+    """What a call may be told: ``bn_options``."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("eps", c_double),
+        ("momentum", c_double),
+        ("biased_running_var", c_int32),
+        ("frozen", c_int32),
+    ]
+
+
+# Elements, be they void or double in the header, go by address: an int is the cheapest argument that ctypes takes.
+_data = c_void_p
+_shape = POINTER(Shape)
+_options = POINTER(Options)
+_enum = c_int
+
+# name: (restype, argtypes), in the order of the header.
+PROTOTYPES: dict[str, tuple[type, list[type]]] = {
+    "bn_forward_training": (_enum, [_shape, _enum, *[_data] * 8, _options]),
+    "bn_forward_inference": (_enum, [_shape, _enum, *[_data] * 8, _options]),
+    "bn_backward": (_enum, [_shape, _enum, *[_data] * 8, _options]),
+    "bn_moments": (_enum, [_shape, _enum, *[_data] * 4]),
+    "bn_merge_moments": (_enum, [c_size_t, c_size_t, *[_data] * 6]),
+    "bn_inverse_std": (_enum, [c_size_t, *[_data] * 3, _options]),
+    "bn_normalize": (_enum, [_shape, _enum, *[_data] * 6, _options]),
+    "bn_backward_reduce": (_enum, [_shape, _enum, *[_data] * 6]),
+    "bn_backward_apply": (_enum, [_shape, _enum, *[_data] * 9, _options]),
+    "bn_update_running": (_enum, [c_size_t, _enum, *[_data] * 5, _options]),
+    "bn_version": (c_int, []),
+    "bn_status_string": (c_char_p, [_enum]),
+    "bn_last_error": (c_char_p, []),
+    "bn_isa_name": (c_char_p, []),
+    "bn_set_num_threads": (_enum, [c_int]),
+    "bn_get_num_threads": (c_int, []),
+}
+
+
+def find_library() -> Path:
+    """The first of the places where the library may be that holds a file."""
+    chosen = os.environ.get("BATCHNORM_LIBRARY")
+    if chosen:
+        # A library of the user's own: this one or none, so that a typing error does not load another silently.
+        candidates = [Path(chosen)]
+    else:
+        package = Path(__file__).resolve().parent
+        candidates = [
+            # An installed package: the wheel carries the library beside this file.
+            package / "libbatchnorm.so",
+            # A checkout, used in place or by an editable install: where `swift build -c release` leaves it.
+            package.parents[1] / ".build" / "release" / "libbatchnorm.so",
+        ]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    tried = "".join(f"\n    {candidate}" for candidate in candidates)
+    origin = " (from BATCHNORM_LIBRARY)" if chosen else ""
+    raise ImportError(f"libbatchnorm.so was not found. Tried{origin}:{tried}")
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """Loads `path`, with every function declared, if it is a libbatchnorm that this package can use."""
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"{path} could not be loaded: {error}") from error
+    _declare(library, "bn_version", path)
+    number = int(library.bn_version())
+    major, minor, patch = number // 10000, number // 100 % 100, number % 100
+    wanted_major, wanted_minor = (int(part) for part in __version__.split(".")[:2])
+    if major != wanted_major or minor < wanted_minor:
+        raise ImportError(
+            f"batchnorm {__version__} needs libbatchnorm {wanted_major}.{wanted_minor} or a later {wanted_major}.x, "
+            f"but {path} is {major}.{minor}.{patch}"
+        )
+    for name in PROTOTYPES:
+        _declare(library, name, path)
+    return library
+
+
+def _declare(library: ctypes.CDLL, name: str, path: Path) -> None:
+    try:
+        function = getattr(library, name)
+    except AttributeError:
+        raise ImportError(f"{path} is not libbatchnorm: it does not export {name}") from None
+    function.restype, function.argtypes = PROTOTYPES[name]
+
+
+def last_error() -> str:
+    """What was wrong with the last call that failed on this thread."""
+    message: bytes = lib.bn_last_error()
+    return message.decode("utf-8", "replace")
+
+
+def raise_error(status: int) -> NoReturn:
+    """Raises the exception that stands for a status other than ``BN_OK``, with the library's own message."""
+    raise _EXCEPTIONS.get(status, ValueError)(last_error())
+
+
+# Every other status is about the value of an argument.
+_EXCEPTIONS: dict[int, type[Exception]] = {
+    Status.ERROR_DTYPE: TypeError,
+    Status.ERROR_MEMORY: MemoryError,
+    Status.ERROR_ENVIRONMENT: RuntimeError,
+}
+
+lib = load_library(find_library())

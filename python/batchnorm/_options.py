@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options as the library takes them, and the two senses of momentum."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+
+from ._c_api import Options
+
+# An object of its own, so that a caller's 0.1 can be told from no argument.
+DEFAULT_MOMENTUM = float("0.1")
+
+
+def make_options(
+    eps: float = 1e-5, momentum: float = 0.1, unbiased: bool = True, frozen: bool = False
+) -> ctypes._Pointer[Options]:
+    """A new bn_options; the library checks the values."""
+    return ctypes.pointer(Options(ctypes.sizeof(Options), eps, momentum, not unbiased, frozen))
+
+
+# Calls repeat their options: the structures are kept and never written again.
+options = lru_cache(maxsize=128)(make_options)
+
+
+def weight_of_new(momentum: float | None, decay: float | None) -> float | None:
+    """The weight of the new batch, from whichever of `momentum` and `decay` was given."""
+    if decay is None:
+        return momentum
+    if momentum is not DEFAULT_MOMENTUM:
+        raise ValueError("momentum and decay say the same thing (decay = 1 - momentum): give one of them")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay is {decay}, expected a number from 0 to 1")
+    return 1.0 - decay

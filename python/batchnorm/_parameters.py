@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a layer keeps between calls: its arrays, their addresses, and how they are saved and loaded."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._arrays import Array, parameter, running
+from ._layout import Plan
+from ._state import arrays_of, load_state_dict, state_dict
+
+
+class Parameter:
+    """An array that may be replaced by assignment; the next call checks it and takes its address."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.key = "_" + name
+
+    def __get__(self, layer: Parameters | None, owner: type) -> Any:
+        return self if layer is None else layer.__dict__[self.key]
+
+    def __set__(self, layer: Parameters, value: Array | None) -> None:
+        layer.__dict__[self.key] = value
+        layer._addresses = None
+
+
+class Parameters:
+    """The part of a layer that is saved: gamma, beta, the running statistics and their count."""
+
+    gamma = Parameter()
+    beta = Parameter()
+    running_mean = Parameter()
+    running_var = Parameter()
+    num_batches_tracked: int
+
+    _gamma: Any
+    _beta: Any
+    _running_mean: Any
+    _running_var: Any
+    _addresses: tuple[int | None, ...] | None
+    _pins: list[weakref.ref[Array]]
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.gamma = np.ones(shape, dtype) if affine else None
+        self.beta = np.zeros(shape, dtype) if affine else None
+        self.running_mean = np.zeros(shape, dtype) if track_running_stats else None
+        self.running_var = np.ones(shape, dtype) if track_running_stats else None
+        self.num_batches_tracked = 0
+        self._pins = []
+
+    def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
+        self._gamma, gamma = parameter(self._gamma, "gamma", fit)
+        self._beta, beta = parameter(self._beta, "beta", fit)
+        mean = running(self._running_mean, "running_mean", fit)
+        var = running(self._running_var, "running_var", fit)
+        # numpy.ndarray.resize() refuses to move an array that is weakly referenced, so that the addresses stay good.
+        self._pins = [weakref.ref(array) for array in arrays_of(self).values()]
+        self._addresses = gamma, beta, mean, var
+        return self._addresses
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Addresses are good for the original only."""
+        return {**self.__dict__, "_addresses": None, "_pins": []}
+
+    def reset_parameters(self) -> None:
+        """gamma to 1 and beta to 0, in place; and what reset_running_stats() does."""
+        self.reset_running_stats()
+        if self.gamma is not None:
+            self.gamma[...] = 1
+        if self.beta is not None:
+            self.beta[...] = 0
+
+    def reset_running_stats(self) -> None:
+        """running_mean to 0, running_var to 1 and num_batches_tracked to 0, in place."""
+        if self.track_running_stats:
+            self.running_mean[...] = 0
+            self.running_var[...] = 1
+            self.num_batches_tracked = 0
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies under PyTorch's names: weight, bias, running_mean, running_var, num_batches_tracked."""
+        return state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> None:
+        """Takes over what state_dict(), or PyTorch's, gave: all of it, or after an error nothing.
+
+        A missing num_batches_tracked counts as 0. With `strict`, any other key that is missing or unexpected is a
+        KeyError; without, it is passed over. A shape that does not fit is a ValueError, a dtype a TypeError.
+        """
+        load_state_dict(self, state, strict)

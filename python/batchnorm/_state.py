@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a layer as a dictionary with PyTorch's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from ._parameters import Parameters
+
+_NAMES = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+_COUNT = "num_batches_tracked"
+
+
+def arrays_of(layer: Parameters) -> dict[str, NDArray[Any]]:
+    """The arrays that the layer has, by key."""
+    arrays = {key: getattr(layer, name) for name, key in _NAMES.items()}
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
+def state_dict(layer: Parameters) -> dict[str, NDArray[Any]]:
+    """See BatchNorm.state_dict()."""
+    state = {key: array.copy() for key, array in arrays_of(layer).items()}
+    if layer.track_running_stats:
+        state[_COUNT] = np.array(layer.num_batches_tracked, np.int64)
+    return state
+
+
+def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: bool) -> None:
+    """See BatchNorm.load_state_dict()."""
+    arrays = arrays_of(layer)
+    known = {*arrays, _COUNT} if layer.track_running_stats else {*arrays}
+    if strict:
+        for key in sorted(arrays.keys() - state.keys()):
+            raise KeyError(f"{key} is missing")
+        for key in sorted(state.keys() - known):
+            raise KeyError(f"{key} is unexpected: this layer has {', '.join(sorted(known))}")
+    # Everything is checked before anything is written.
+    values = {key: _checked(state[key], key, array) for key, array in arrays.items() if key in state}
+    count = layer.num_batches_tracked
+    if _COUNT in known and (_COUNT in state or "running_mean" in state):
+        count = _checked_count(state.get(_COUNT, 0))
+    for key, value in values.items():
+        arrays[key][...] = value
+    layer.num_batches_tracked = count
+
+
+def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.shape != target.shape:
+        raise ValueError(f"{key} has shape {array.shape}, expected {target.shape}")
+    if array.dtype != target.dtype:
+        raise TypeError(f"{key} has dtype {array.dtype}, expected {target.dtype}")
+    if not target.flags.writeable:
+        raise ValueError(f"{key} cannot be loaded: the layer's array is read-only")
+    return array
+
+
+def _checked_count(value: ArrayLike) -> int:
+    count = np.asarray(value)
+    if count.shape != ():
+        raise ValueError(f"{_COUNT} has shape {count.shape}, expected ()")
+    if count.dtype.kind not in "iu":
+        raise TypeError(f"{_COUNT} has dtype {count.dtype}, expected int64")
+    if count < 0:
+        raise ValueError(f"{_COUNT} is {count}, expected at least 0")
+    return int(count)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalization as a layer: parameters, gradients, running statistics, training and evaluation."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import _arrange
+from ._arrays import Array, address
+from ._c_api import lib, raise_error
+from ._layout import DTYPES, Axis, Plan
+from ._options import DEFAULT_MOMENTUM, make_options, options, weight_of_new
+from ._parameters import Parameters
+from .saved import SavedStatistics
+from .statistics import inverse_std, update_running
+
+Self = TypeVar("Self", bound="BatchNorm")
+
+
+class BatchNorm(Parameters):
+    """A layer that normalizes each channel and learns its scale and shift (Ioffe and Szegedy, arXiv:1502.03167).
+
+    In training it uses the mean and variance of the batch and moves the running statistics towards them; in evaluation
+    it uses the running statistics. See forward_training() for the formulas and for which arrays are copied.
+
+    Parameters
+    ----------
+    num_features : int or tuple of int
+        Number of channels; for a group of channel axes, the length of each.
+    axis : int or tuple of int, default 1
+        The channel axis, or a group of adjacent ones.
+    eps : float, default 1e-5
+        Added to the variance.
+    momentum : float or None, default 0.1
+        Weight of the new batch in the running statistics; None gives every batch the same weight (cumulative average).
+    affine : bool, default True
+        Whether there are gamma (ones at first) and beta (zeros).
+    track_running_stats : bool, default True
+        Without them the statistics of the batch serve in evaluation as well.
+    dtype : float32 or float64, default float32
+        Of the parameters, the running statistics, x and y.
+    decay : float, optional
+        Weight of the old average, in place of `momentum`.
+    unbiased : bool, default True
+        Whether running_var takes the variance over M - 1 or over M.
+
+    Attributes
+    ----------
+    gamma, beta, running_mean, running_var : ndarray or None
+        Given to the library by pointer. An assigned array is checked at the next call.
+    grad_gamma, grad_beta : ndarray or None
+        Written anew, not added to, by each backward().
+    num_batches_tracked : int
+        Training batches that the running statistics have seen. An empty batch, which leaves the statistics as they
+        are, is not counted (PyTorch counts it), so that the cumulative average stays one.
+    training : bool
+        True at first.
+    """
+
+    # Any, because Optional would have every use of them assert.
+    grad_gamma: Any
+    grad_beta: Any
+    _x: Array | None
+    _saved: SavedStatistics | None
+
+    def __init__(
+        self,
+        num_features: int | tuple[int, ...],
+        axis: Axis = 1,
+        eps: float = 1e-5,
+        momentum: float | None = DEFAULT_MOMENTUM,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = np.float32,
+        *,
+        decay: float | None = None,
+        unbiased: bool = True,
+    ) -> None:
+        extents = num_features if isinstance(num_features, tuple) else (num_features,)
+        self._channel_shape = tuple(operator.index(n) for n in extents)
+        if not extents or min(self._channel_shape) < 1:
+            raise ValueError(f"num_features is {num_features}, expected at least 1")
+        if len(extents) != (len(axis) if isinstance(axis, tuple) else 1):
+            raise ValueError(
+                f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
+            )
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        if self.dtype not in DTYPES:
+            raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
+        self.num_features, self.axis = num_features, axis
+        self.eps, self.unbiased = eps, unbiased
+        self.momentum = weight_of_new(momentum, decay)
+        self.training = True
+        super().__init__(self._channel_shape, self.dtype, affine, track_running_stats)
+        self.grad_gamma = self.grad_beta = None
+        self._x, self._saved = None, None
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Has the library check the options on one channel without values, so that a mistake shows here."""
+        inverse_std([0.0], [0.0], self.eps)
+        momentum = 1.0 if self.momentum is None else self.momentum
+        update_running(np.zeros(1), np.zeros(1), [0.0], [0.0], [0.0], momentum=momentum)
+
+    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
+
+        `out`, if given, takes y in place; it may be x itself, but then there is no backward().
+        """
+        fit, x, y, x_address, y_address = _arrange.forward(x, self.axis, out)
+        if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:
+            raise self._mismatch(fit)
+        gamma, beta, mean, var = self._addresses or self._take_addresses(fit)
+        of_batch = self.training or mean is None
+        saved = SavedStatistics(fit.channel_shape, frozen=not of_batch)
+        tracking = self.training and self.track_running_stats
+        if of_batch:
+            status = lib.bn_forward_training(
+                fit.shape,
+                fit.code,
+                x_address,
+                gamma,
+                beta,
+                mean if tracking else None,
+                var if tracking else None,
+                y_address,
+                saved.mean_address,
+                saved.invstd_address,
+                self._training_options(),
+            )
+        else:
+            status = lib.bn_forward_inference(
+                fit.shape,
+                fit.code,
+                x_address,
+                gamma,
+                beta,
+                mean,
+                var,
+                y_address,
+                saved.mean_address,
+                saved.invstd_address,
+                options(self.eps),
+            )
+        if status:
+            raise_error(status)
+        if tracking and not fit.empty:
+            self.num_batches_tracked += 1
+        self._x = None if x_address == y_address else x
+        self._saved = saved
+        return y
+
+    def _training_options(self) -> Any:
+        if self.momentum is None:
+            # Every batch has its own factor: not worth keeping.
+            return make_options(self.eps, 1.0 / (self.num_batches_tracked + 1), self.unbiased)
+        return options(self.eps, self.momentum, self.unbiased)
+
+    def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
+        """dx, given the gradient dy of a loss by the last y; grad_gamma and grad_beta are written anew.
+
+        `out`, if given, takes dx in place; it may be dy itself. RuntimeError if there was no forward call, or if it
+        wrote y over x.
+        """
+        if self._saved is None:
+            raise RuntimeError("backward() was called before the layer")
+        if self._x is None:
+            raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
+        saved = self._saved
+        fit, dy, _, dx, dy_address, x_address, dx_address = _arrange.backward(dy, self._x, self.axis, out)
+        gamma, beta, _, _ = self._addresses or self._take_addresses(fit)
+        grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.dtype)
+        grad_beta = None if beta is None else np.empty(self._channel_shape, self.dtype)
+        status = lib.bn_backward(
+            fit.shape,
+            fit.code,
+            dy_address,
+            x_address,
+            gamma,
+            saved.mean_address,
+            saved.invstd_address,
+            dx_address,
+            None if grad_gamma is None else address(grad_gamma),
+            None if grad_beta is None else address(grad_beta),
+            options(frozen=saved.frozen),
+        )
+        if status:
+            raise_error(status)
+        self.grad_gamma, self.grad_beta = grad_gamma, grad_beta
+        return dx
+
+    def _mismatch(self, fit: Plan) -> Exception:
+        if fit.dtype != self.dtype:
+            return TypeError(f"x has dtype {fit.dtype}, expected {self.dtype}, the dtype of the layer")
+        given, expected = (shape if len(shape) > 1 else shape[0] for shape in (fit.channel_shape, self._channel_shape))
+        return ValueError(f"x has {given} channels at axis {self.axis}, expected {expected}, as the layer has")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle is of the layer, not of its last call."""
+        return {**super().__getstate__(), "_x": None, "_saved": None}
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Statistics of the batch from now on (or, with False, running statistics). Returns the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self: Self) -> Self:
+        """Running statistics from now on. Returns the layer."""
+        return self.train(False)
+
+    def __repr__(self) -> str:
+        momentum = None if self.momentum is None else f"{self.momentum:g}"
+        text = f"{type(self).__name__}({self.num_features}{self._repr_axis()}, eps={self.eps:g}, momentum={momentum}, "
+        text += f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        text += "" if self.unbiased else ", unbiased=False"
+        text += "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        return text + ")"
+
+    def _repr_axis(self) -> str:
+        return f", axis={self.axis}"

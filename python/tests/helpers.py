@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in every layout, Python in a process of its own, and the calls that reach the library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchnorm import _c_api
+
+PACKAGE = Path(_c_api.__file__).resolve().parent
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+Array = np.ndarray[Any, Any]
+
+
+def _in_larger(x: Array, shape: tuple[int, ...], index: Any) -> Array:
+    """x as the part `index` of an array of `shape`, whose other elements are NaN."""
+    larger = np.full(shape, np.nan, x.dtype)
+    larger[index] = x
+    return larger[index]
+
+
+def _misaligned(x: Array) -> Array:
+    buffer = np.zeros(x.nbytes + 1, np.uint8)
+    view = buffer[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    assert not view.flags.aligned or not x.size
+    return view
+
+
+def _read_only(x: Array) -> Array:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+# For x of shape (N, C, ...): an array of the same values that goes to the library by pointer ...
+BY_POINTER: dict[str, Callable[[Array], Array]] = {
+    "C": lambda x: x.copy(),
+    "Fortran": lambda x: x.copy(order="F"),
+    "channels last": lambda x: np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1),
+    "channels first": lambda x: np.moveaxis(np.moveaxis(x, 1, 0).copy(), 0, 1),
+    "samples last": lambda x: np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0),
+    "every second sample": lambda x: _in_larger(x, (2 * len(x), *x.shape[1:]), np.s_[::2]),
+    "first channels": lambda x: _in_larger(x, (len(x), x.shape[1] + 3, *x.shape[2:]), np.s_[:, : x.shape[1]]),
+    "first of the channels last": lambda x: np.moveaxis(
+        _in_larger(np.moveaxis(x, 1, -1), (len(x), *x.shape[2:], x.shape[1] + 3), np.s_[..., : x.shape[1]]), -1, 1
+    ),
+    "read-only": _read_only,
+}
+# ... and one that is copied.
+COPIED: dict[str, Callable[[Array], Array]] = {
+    "every second channel": lambda x: _in_larger(x, (len(x), 2 * x.shape[1], *x.shape[2:]), np.s_[:, ::2]),
+    "every second of the last": lambda x: _in_larger(x, (*x.shape[:-1], 2 * x.shape[-1]), np.s_[..., ::2]),
+    "backwards": lambda x: x[::-1].copy()[::-1],
+    "last backwards": lambda x: x[..., ::-1].copy()[..., ::-1],
+    "misaligned": _misaligned,
+    "one field of a record": lambda x: np.rec.fromarrays([np.zeros(x.shape, "i1"), x])["f1"],
+}
+LAYOUTS = {**BY_POINTER, **COPIED}
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a Python of its own, which finds this package and this library."""
+    names = "BATCHNORM_ISA", "BATCHNORM_NUM_THREADS", "OMP_NUM_THREADS"
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    inherited["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), str(Path(__file__).parent)])
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextmanager
+def spied(name: str) -> Iterator[list[tuple[Any, ...]]]:
+    """The arguments of every call of the library's function `name`, as they come in."""
+    calls: list[tuple[Any, ...]] = []
+    function = getattr(_c_api.lib, name)
+
+    def spy(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments)
+
+    setattr(_c_api.lib, name, spy)
+    try:
+        yield calls
+    finally:
+        setattr(_c_api.lib, name, function)
+
+
+def pointer(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers of every kind: arguments, ranks, groups of channel axes, and how they print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import batchnorm as bn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_features": 0}, ValueError, "num_features is 0"),
+        ({"num_features": ()}, ValueError, r"num_features is \(\)"),
+        ({"num_features": 2.5}, TypeError, "float"),
+        ({"num_features": (3, 4)}, ValueError, "as many of one as of the other"),
+        ({"axis": (1, 2)}, ValueError, "as many of one as of the other"),
+        ({"eps": -1}, ValueError, "eps"),
+        ({"momentum": 2}, ValueError, "momentum"),
+        ({"decay": 2}, ValueError, "decay is 2"),
+        ({"decay": 0.9, "momentum": 0.1}, ValueError, "give one of them"),
+        ({"decay": 0.9, "momentum": None}, ValueError, "give one of them"),
+        ({"dtype": np.float16}, TypeError, "dtype is float16"),
+        ({"dtype": int}, TypeError, "dtype is int64"),
+    ],
+)
+def test_a_layer_is_refused(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        bn.BatchNorm(**{"num_features": 3, **arguments})
+
+
+def test_several_channel_axes(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(2, 4, 3, 5, 2))
+    layer = bn.BatchNorm((3, 5), axis=(1, 2), dtype=np.float64)
+    flat = bn.BatchNorm(15, dtype=np.float64)
+    assert np.array_equal(layer(x), flat(x.reshape(4, 15, 2)).reshape(x.shape))
+    assert np.array_equal(layer.backward(dy), flat.backward(dy.reshape(4, 15, 2)).reshape(x.shape))
+    assert layer.grad_gamma.shape == layer.running_var.shape == (3, 5)
+    with pytest.raises(ValueError, match=r"x has \(3, 4\) channels at axis \(1, 2\), expected \(3, 5\)"):
+        layer(x[:, :, :4])
+
+
+@pytest.mark.parametrize(
+    ("kind", "ranks", "expected"),
+    [(bn.BatchNorm1d, (2, 3), "2D or 3D"), (bn.BatchNorm2d, (4,), "4D"), (bn.BatchNorm3d, (5,), "5D")],
+)
+def test_ranks(rng: np.random.Generator, kind: Any, ranks: tuple[int, ...], expected: str) -> None:
+    for rank in range(1, 7):
+        x = rng.normal(size=(4, 3, 2, 2, 2, 2)[:rank])
+        layer = kind(3, dtype=np.float64)
+        if rank in ranks:
+            assert np.array_equal(layer(x), bn.BatchNorm(3, dtype=np.float64)(x))
+        else:
+            with pytest.raises(ValueError, match=rf"^expected {expected} input \(got {rank}D input\)$"):
+                layer(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (bn.BatchNorm2d(64), "BatchNorm2d(64, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"),
+        (
+            bn.BatchNorm((3, 4), (1, 2), 1e-3, None, False, False, np.float64, unbiased=False),
+            "BatchNorm((3, 4), axis=(1, 2), eps=0.001, momentum=None, affine=False, track_running_stats=False, "
+            "unbiased=False, dtype=float64)",
+        ),
+        (
+            bn.BatchNorm1d(5, decay=0.99),
+            "BatchNorm1d(5, eps=1e-05, momentum=0.01, affine=True, track_running_stats=True)",
+        ),
+    ],
+)
+def test_repr(layer: bn.BatchNorm, expected: str) -> None:
+    assert repr(layer) == expected

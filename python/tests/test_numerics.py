@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward passes against the oracle.
+
+u is half an ulp of 1 in the dtype, v the same in float64. Counting the roundings of y = gamma * x_hat + beta: x - mean
+(at most two, as the mean has two parts), gamma * invstd rounded to the dtype, their product, and the sum: at most
+5 u (abs(gamma * x_hat) + abs(beta)). The rest is the error of the statistics, which are sums in float64: the mean is
+good to a few v of the largest abs(x), the variance to a few v times abs(mean) / std. SLACK doubles what was counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from helpers import LAYOUTS
+
+import batchnorm as bn
+
+SLACK = 2.0
+DTYPES = [np.float32, np.float64]
+V = 2.0**-53
+
+Array = np.ndarray[Any, Any]
+
+
+def unit(dtype: Any) -> float:
+    return float(np.finfo(dtype).eps) / 2
+
+
+def bound(x: Array, gamma: Any, beta: Any, mean: Any, invstd: Any, axes: tuple[int, ...] = (1,)) -> Array:
+    """How far y may be from the oracle's."""
+    scaled = abs(reference.spread(gamma, x, axes) * reference.x_hat(x, mean, invstd, axes))
+    rounding = 5 * unit(x.dtype) * (scaled + abs(reference.spread(beta, x, axes)))
+    # The two-term mean of float32 holds 48 bits; the one of float64 is rounded to 53.
+    in_mean = max(4 * V, 2.0**-48 if x.dtype == np.float32 else 0) * np.abs(x).max()
+    return SLACK * (rounding + in_mean * abs(reference.spread(gamma, x, axes) * reference.spread(invstd, x, axes)))
+
+
+def draw(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, ratio: float = 0.5
+) -> tuple[Array, Array, Array]:
+    """x with abs(mean) / std near `ratio`, gamma and beta."""
+    std = rng.uniform(0.5, 2, size=(1, shape[1], *[1] * (len(shape) - 2)))
+    x = std * (rng.normal(size=shape) + ratio)
+    return x.astype(dtype), rng.normal(size=shape[1]).astype(dtype), rng.normal(size=shape[1]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("ratio", [0, 1, 1e2, 1e4])
+@pytest.mark.parametrize(
+    "shape", [(2, 3), (7, 1), (4096, 17), (8, 5, 7, 7), (3, 4, 33, 31), (1, 2, 1000), (2, 3, 4, 5, 6)]
+)
+def test_training_is_within_the_rounding_of_the_formula(
+    rng: np.random.Generator, shape: tuple[int, ...], ratio: float, dtype: Any
+) -> None:
+    x, gamma, beta = draw(rng, shape, dtype, ratio)
+    y, saved = bn.forward_training(x, gamma, beta)
+    expected, mean, invstd = reference.forward_training(x, gamma, beta, 1e-5)
+    assert y.dtype == dtype
+    assert (abs(y - expected) <= bound(x, gamma, beta, mean, invstd)).all()
+    assert saved.mean.dtype == saved.invstd.dtype == np.float64
+    assert (abs(saved.mean - mean) <= 4 * V * np.abs(x).max()).all()
+    # Blocks are merged by the differences of their means, each good to 4 v abs(mean); invstd feels half of m2's error.
+    assert (abs(saved.invstd / invstd - 1) <= SLACK * (4 + 4 * abs(mean) * invstd) * V).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(6, 5), (4, 5, 6), (4, 3, 6, 5), (2, 1, 3, 4), (1, 4, 3, 1)])
+def test_every_layout_gives_the_same_values(
+    rng: np.random.Generator, shape: tuple[int, ...], layout: str, dtype: Any
+) -> None:
+    x, gamma, beta = draw(rng, shape, dtype)
+    y, _ = bn.forward_training(LAYOUTS[layout](x), gamma, beta)
+    expected, mean, invstd = reference.forward_training(x, gamma, beta, 1e-5)
+    limit = bound(x, gamma, beta, mean, invstd)
+    assert (abs(y - expected) <= limit).all()
+    y = bn.forward_inference(
+        LAYOUTS[layout](x), gamma, beta, mean.astype(dtype), np.square(1 / invstd).astype(dtype), eps=0
+    )
+    # The running statistics were rounded to the dtype, which moves x_hat by their relative error.
+    moved = unit(dtype) * (abs(reference.spread(mean * invstd, x, (1,))) + abs(reference.x_hat(x, mean, invstd, (1,))))
+    assert (abs(y - expected) <= limit + 2 * moved * abs(reference.spread(gamma, x, (1,)))).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, (0, 1), (1, 2), (2, 3), (-2, -1), (1, 2, 3), (0, 1, 2)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_channel_axes(rng: np.random.Generator, axis: Any, order: Any) -> None:
+    x = np.asarray(rng.normal(size=(3, 4, 2, 5)), order=order)
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    shape = tuple(x.shape[a] for a in axes)
+    gamma, beta = rng.normal(size=(2, *shape))
+    y, saved = bn.forward_training(x, gamma, beta, axis=axis)
+    expected, mean, invstd = reference.forward_training(x, gamma, beta, 1e-5, axes)
+    assert saved.mean.shape == saved.invstd.shape == shape
+    assert (abs(y - expected) <= bound(x, gamma, beta, mean, invstd, axes)).all()
+    flat, _ = bn.forward_training(x, gamma.ravel(), beta.ravel(), axis=axis)
+    assert np.array_equal(flat, y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 3), (4, 3, 4), (16, 5, 8, 8), (256, 40)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_exact_by_construction(rng: np.random.Generator, shape: tuple[int, ...], layout: str, dtype: Any) -> None:
+    """Half of each channel is mean - 2**k and half mean + 2**k, all of them exact: so is every step, and so is y."""
+    channels = shape[1]
+    count = int(np.prod(shape)) // channels
+    signs = np.resize([-1.0, 1.0], (channels, count))
+    signs = rng.permuted(signs, axis=1)
+    mean, spread = rng.integers(-100, 100, channels), 2.0 ** rng.integers(-3, 4, channels)
+    x = np.moveaxis((mean[:, None] + signs * spread[:, None]).reshape(channels, shape[0], *shape[2:]), 0, 1).astype(
+        dtype
+    )
+    gamma, beta = (rng.integers(-8, 8, channels).astype(dtype) for _ in "gb")
+    running_mean, running_var = np.zeros(channels, dtype), np.zeros(channels, dtype)
+    y, saved = bn.forward_training(
+        LAYOUTS[layout](x), gamma, beta, running_mean, running_var, eps=0, momentum=0.5, unbiased=False
+    )
+    signs = np.moveaxis(signs.reshape(channels, shape[0], *shape[2:]), 0, 1)
+    assert np.array_equal(saved.mean, mean)
+    assert np.array_equal(saved.invstd, 1 / spread)
+    assert np.array_equal(y, reference.spread(gamma, x, (1,)) * signs + reference.spread(beta, x, (1,)))
+    assert np.array_equal(running_mean, mean / 2)
+    assert np.array_equal(running_var, spread**2 / 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("eps", [0.0, 1e-5])
+@pytest.mark.parametrize("value", [0.1, 1e4 / 3, 1e-30, -7.7e20])
+def test_a_constant_channel_gives_beta(value: float, eps: float, dtype: Any) -> None:
+    x = np.full((3, 4, 50, 3), value, dtype)
+    beta = np.array([0.3, -1, 0, 1e10], dtype)
+    y, saved = bn.forward_training(x, None, beta, eps=eps)
+    assert np.array_equal(y, np.broadcast_to(beta[None, :, None, None], x.shape))
+    assert np.array_equal(saved.mean, np.full(4, x[0, 0, 0, 0], float))
+    if eps == 0:
+        assert not saved.invstd.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_nan_and_infinity_stay_in_their_channel(rng: np.random.Generator, axis: int, bad: float, dtype: Any) -> None:
+    clean = rng.normal(size=(4, 5, 6, 5)).astype(dtype)
+    x = clean.copy()
+    np.moveaxis(x, axis, 0)[2, 1, 3, 2] = bad
+    running_mean, running_var = np.zeros(5, dtype), np.ones(5, dtype)
+    y, saved = bn.forward_training(x, None, None, running_mean, running_var, axis=axis)
+    expected, _ = bn.forward_training(clean, axis=axis)
+    rest = [0, 1, 3, 4]
+    assert np.array_equal(np.moveaxis(y, axis, 0)[rest], np.moveaxis(expected, axis, 0)[rest])
+    assert np.isnan(np.moveaxis(y, axis, 0)[2]).all()
+    for statistic in (saved.invstd, running_mean, running_var):
+        assert np.isfinite(statistic[rest]).all()
+        assert not np.isfinite(statistic[2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_running_statistics(rng: np.random.Generator, unbiased: bool, dtype: Any) -> None:
+    mean, var = rng.normal(size=3).astype(dtype), rng.uniform(1, 2, 3).astype(dtype)
+    by_decay = mean.copy(), var.copy()
+    for momentum in (0.1, 0.25, 1.0, 0.0):
+        x = rng.normal(size=(5, 3, 4)).astype(dtype)
+        count, batch_mean, m2 = reference.statistics(x, (1,))
+        expected_mean = reference.running(mean, batch_mean, momentum)
+        expected_var = reference.running(var, m2 / (count - 1 if unbiased else count), momentum)
+        bn.forward_training(x, None, None, mean, var, momentum=momentum, unbiased=unbiased)
+        bn.forward_training(x, None, None, *by_decay, decay=1 - momentum, unbiased=unbiased)
+        # In float64: the error of the statistic, two products, a sum. Then one rounding to the dtype.
+        terms = abs(expected_mean) + abs(batch_mean)
+        assert (abs(mean - expected_mean) <= SLACK * (unit(dtype) * terms + 4 * V * (terms + np.abs(x).max()))).all()
+        assert (abs(var - expected_var) <= SLACK * (unit(dtype) + 8 * V) * expected_var).all()
+    assert np.allclose(by_decay[0], mean, rtol=8 * unit(dtype), atol=8 * unit(dtype))
+    assert np.allclose(by_decay[1], var, rtol=8 * unit(dtype))
+
+
+def test_momentum_zero_and_one_take_one_side_exactly(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(6, 2))
+    mean, var = np.array([3.0, np.pi]), np.array([1.0, np.e])
+    bn.forward_training(x, None, None, mean, var, momentum=0)
+    assert (mean.tolist(), var.tolist()) == ([3.0, np.pi], [1.0, np.e])
+    _, saved = bn.forward_training(x, None, None, mean, var, decay=0)
+    assert np.array_equal(mean, saved.mean)
+
+
+def test_inference_uses_the_running_statistics_alone(rng: np.random.Generator) -> None:
+    mean, var = rng.normal(size=3), rng.uniform(0.5, 2, 3)
+    kept = mean.copy(), var.copy()
+    for count in (1, 5):
+        x = rng.normal(size=(count, 3)) + 100
+        y = bn.forward_inference(x, None, None, mean, var, eps=1e-3)
+        invstd = reference.inverse_std(var, 1e-3)
+        expected = reference.forward(x, [1] * 3, [0] * 3, mean, invstd, (1,))
+        assert (abs(y - expected) <= bound(x, [1] * 3, [0] * 3, mean, invstd)).all()
+    assert np.array_equal(mean, kept[0])
+    assert np.array_equal(var, kept[1])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3, 0), (0, 3, 0, 4)])
+def test_an_empty_batch_changes_nothing(shape: tuple[int, ...]) -> None:
+    mean, var = np.full(3, 5.0), np.full(3, 6.0)
+    y, saved = bn.forward_training(np.empty(shape), None, None, mean, var, eps=0.25)
+    assert y.shape == shape
+    assert (mean == 5).all()
+    assert (var == 6).all()
+    assert not saved.mean.any()
+    assert (saved.invstd == 2).all()
+    dx, dgamma, dbeta = bn.backward(np.empty(shape), np.empty(shape), saved)
+    assert dx.shape == shape
+    assert not dgamma.any()
+    assert not dbeta.any()
+    assert bn.forward_inference(np.empty(shape), None, None, mean, var).shape == shape
+
+
+def test_one_value_per_channel_is_an_error_that_changes_nothing() -> None:
+    mean, var, out = np.full(3, 5.0), np.full(3, 6.0), np.full((1, 3), 7.0)
+    with pytest.raises(ValueError, match="value"):
+        bn.forward_training(np.zeros((1, 3)), None, None, mean, var, out=out)
+    assert (mean == 5).all()
+    assert (var == 6).all()
+    assert (out == 7).all()

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused, and what the message says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import BY_POINTER, COPIED
+
+import batchnorm as bn
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> Array:
+    return rng.normal(size=(4, 3, 5, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        ([[0.0]], TypeError, "out is of type list"),
+        (np.zeros((4, 3, 5, 2)), TypeError, "out has dtype float64, expected float32"),
+        (np.zeros((4, 3, 5, 2), ">f4"), TypeError, "out has dtype >f4"),
+        (np.zeros((4, 3, 5, 2), "i4"), TypeError, "out has dtype int32"),
+        (np.zeros((4, 3, 10), "f4"), ValueError, r"out has shape \(4, 3, 10\), expected \(4, 3, 5, 2\)"),
+        (BY_POINTER["read-only"](np.zeros((4, 3, 5, 2), "f4")), ValueError, "out is read-only"),
+        (COPIED["misaligned"](np.zeros((4, 3, 5, 2), "f4")), ValueError, "out is misaligned"),
+        (COPIED["every second channel"](np.zeros((4, 3, 5, 2), "f4")), ValueError, "out has strides .* in place"),
+        (COPIED["backwards"](np.zeros((4, 3, 5, 2), "f4")), ValueError, "out has strides .* in place"),
+        (np.ma.zeros((4, 3, 5, 2), "f4"), TypeError, "out is of type MaskedArray"),
+    ],
+)
+def test_out_is_refused(x: Array, out: Any, error: type[Exception], message: str) -> None:
+    _, saved = bn.forward_training(x)
+    kept = np.array(out, copy=True)
+    for call in (
+        lambda: bn.forward_training(x, out=out),
+        lambda: bn.forward_inference(x, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), out=out),
+        lambda: bn.backward(x, x, saved, out=out),
+        lambda: bn.BatchNorm(3)(x, out),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    assert np.array_equal(kept, np.asarray(out))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.zeros((4, 3), int), TypeError, "x has dtype int64, expected float32 or float64"),
+        ([[1, 2], [3, 4]], TypeError, "x has dtype int64, expected float32 or float64"),
+        (np.zeros((4, 3), bool), TypeError, "x has dtype bool"),
+        (np.zeros((4, 3), np.float16), TypeError, "x has dtype float16"),
+        (np.zeros((4, 3), complex), TypeError, "x has dtype complex128"),
+        (np.zeros((4, 3), object), TypeError, "x has dtype object"),
+        (np.zeros((4, 3), ">f8"), TypeError, "x has dtype >f8, expected the byte order of this machine"),
+        (np.zeros((4, 3), "S4"), TypeError, r"x has dtype \|S4"),
+        (np.ma.zeros((4, 3)), TypeError, "x is a masked array of dtype float64"),
+        (None, TypeError, "x has dtype object"),
+        (np.float64(1), ValueError, "x is a single number"),
+        (1.5, ValueError, "x is a single number"),
+        (np.zeros(()), ValueError, "axis 1 is out of range for an array of rank 0|x is a single number"),
+        (np.zeros(4), ValueError, "axis 1 is out of range for an array of rank 1"),
+        (np.zeros((4, 0)), ValueError, r"channels|expected \(0,\)"),
+    ],
+)
+def test_x_is_refused(value: Any, error: type[Exception], message: str) -> None:
+    for call in (
+        lambda: bn.forward_training(value),
+        lambda: bn.forward_inference(value, None, None, np.zeros(3), np.ones(3)),
+        lambda: bn.moments(value),
+        lambda: bn.BatchNorm(3, dtype=float)(value),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_dy_has_to_fit_x(x: Array) -> None:
+    _, saved = bn.forward_training(x)
+    with pytest.raises(ValueError, match=r"dy has shape \(4, 3, 5\), expected \(4, 3, 5, 2\), the shape of x"):
+        bn.backward(x[..., 0], x, saved)
+    for values in (x, x[:, :, :1, :1]):  # one value in a row: its stride is nothing to go by
+        for dtype, name in [(float, "float64"), (np.int32, "int32"), (">f4", ">f4")]:
+            with pytest.raises(TypeError, match=f"dy has dtype {name}, expected"):
+                bn.backward(values.astype(dtype), values, saved)
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta", "running_mean", "running_var"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.zeros(4, "f4"), ValueError, r"has shape \(4,\), expected \(3,\): one element per channel"),
+        (np.zeros((3, 1), "f4"), ValueError, "has shape"),
+        (np.zeros(3), TypeError, "has dtype float64, expected float32, the dtype of x"),
+        (np.zeros(3, ">f4"), TypeError, "has dtype >f4"),
+        (np.zeros(3, int), TypeError, "has dtype int64"),
+        (np.zeros(6, "f4")[::2], ValueError, "is not contiguous"),
+        (np.zeros(3, "f4")[::-1], ValueError, "is not contiguous"),
+        (np.ma.zeros(3, "f4"), TypeError, "MaskedArray|masked array"),
+        (COPIED["misaligned"](np.zeros(3, "f4")), ValueError, "multiple of 4"),
+    ],
+)
+def test_parameters_are_refused(x: Array, name: str, value: Any, error: type[Exception], message: str) -> None:
+    arguments: dict[str, Any] = {"running_mean": np.zeros(3, "f4"), "running_var": np.ones(3, "f4"), name: value}
+    with pytest.raises(error, match=message):
+        bn.forward_training(x, **arguments)
+    with pytest.raises(error, match=message):
+        bn.forward_inference(x, **{"gamma": None, "beta": None, **arguments})
+
+
+def test_running_statistics_are_written_in_place_or_refused(x: Array) -> None:
+    ones = np.ones(3, "f4")
+    for value, error, message in [
+        ([0.0, 0, 0], TypeError, "running_mean is of type list, expected numpy.ndarray: it is updated in place"),
+        (BY_POINTER["read-only"](ones), ValueError, "running_mean is read-only"),
+    ]:
+        with pytest.raises(error, match=message):
+            bn.forward_training(x, None, None, value, ones)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="running_"):
+        bn.forward_training(x, None, None, ones)
+    with pytest.raises(ValueError, match="running_"):
+        bn.forward_inference(x, None, None, ones, None)  # type: ignore[arg-type]
+    assert (ones == 1).all()
+    bn.forward_inference(x, None, None, BY_POINTER["read-only"](ones), [1.0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"eps": -1e-9}, ValueError, "eps"),
+        ({"eps": np.nan}, ValueError, "eps"),
+        ({"eps": np.inf}, ValueError, "eps"),
+        ({"momentum": 1.5}, ValueError, "momentum"),
+        ({"momentum": np.nan}, ValueError, "momentum"),
+        ({"decay": 1.5}, ValueError, "decay is 1.5"),
+        ({"decay": np.nan}, ValueError, "decay is nan"),
+        ({"momentum": 0.1, "decay": 0.9}, ValueError, "give one of them"),
+        ({"momentum": None}, TypeError, "float|number"),
+        ({"eps": "small"}, TypeError, "float|number"),
+    ],
+)
+def test_options_are_refused(x: Array, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        bn.forward_training(x, **options)
