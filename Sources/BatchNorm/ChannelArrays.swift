@@ -9,29 +9,40 @@ struct ChannelArrays {
     private(set) var rest = UnsafeMutablePointer<Double>(bitPattern: 0)
     /// The same of the blocks that are not folded yet, and what their reduction is centred on: an array per slot.
     private var partials = UnsafeMutablePointer<Double>(bitPattern: 0)
+    /// Elements from one array to the next: whole cache lines, as vectors are read from them.
     private var channels = 0
+    private var partialChannels = 0
     private(set) var coefficients = Coefficients()
 
     init() {}
 
-    init(_ geometry: Geometry, slots: Int, _ thread: UnsafeMutablePointer<ThreadState>) throws(Failure) {
-        let doubles = (3 + 3 * slots).multipliedReportingOverflow(by: geometry.channels)
+    /// `abreast`: rows side by side in a reduction, which has partials for each, and in a map, which has coefficients.
+    init(
+        _ geometry: Geometry, slots: Int, abreast: (reduction: Int, map: Int),
+        _ thread: UnsafeMutablePointer<ThreadState>
+    ) throws(Failure) {
+        channels = (geometry.channels + 7) & ~7
+        partialChannels = (geometry.channels * abreast.reduction + 7) & ~7
+        let pitch = (geometry.channels * abreast.map * geometry.elementSize + 63) & ~63
+        let partial = (3 * slots).multipliedReportingOverflow(by: partialChannels)
+        let doubles = partial.partialValue.addingReportingOverflow(3 * channels)
         let bytes = doubles.partialValue.multipliedReportingOverflow(by: 8)
-        let coefficientBytes = Coefficients.count * geometry.channels * geometry.elementSize
-        let (total, tooMany) = bytes.partialValue.addingReportingOverflow(coefficientBytes)
-        let memory = try thread.pointee.reserve(doubles.overflow || bytes.overflow || tooMany ? Int.max : total)
-        channels = geometry.channels
+        let total = bytes.partialValue.addingReportingOverflow(Coefficients.count * pitch)
+        let tooMany = partial.overflow || doubles.overflow || bytes.overflow || total.overflow
+        let memory = try thread.pointee.reserve(tooMany ? Int.max : total.partialValue)
         first = memory.assumingMemoryBound(to: Double.self)
-        second = first.map { $0 + geometry.channels }
-        rest = second.map { $0 + geometry.channels }
-        partials = rest.map { $0 + geometry.channels }
-        coefficients = Coefficients(memory + bytes.partialValue, geometry)
+        second = first.map { $0 + channels }
+        rest = second.map { $0 + channels }
+        partials = rest.map { $0 + channels }
+        coefficients = Coefficients(
+            memory + bytes.partialValue, pitch: pitch, period: geometry.channels * geometry.elementSize,
+            size: geometry.elementSize)
     }
 
     /// A slot's arrays from a channel on.
     func partial(_ slot: Int, _ channel: Int) -> Partial {
-        let base = partials.unsafelyUnwrapped + (3 * slot * channels + channel)
-        return Partial(centre: base, first: base + channels, second: base + 2 * channels)
+        let base = partials.unsafelyUnwrapped + (3 * slot * partialChannels + channel)
+        return Partial(centre: base, first: base + partialChannels, second: base + 2 * partialChannels)
     }
 
     struct Partial {
@@ -46,16 +57,26 @@ struct Coefficients {
     static var count: Int { 7 }
 
     private var base: UnsafeMutableRawPointer?
-    /// Bytes of an array and of an element.
+    /// Bytes from one array to the next, of an array's channels, and of an element.
     private var pitch = 0
+    private var period = 0
     private var size = 0
 
     init() {}
 
-    fileprivate init(_ base: UnsafeMutableRawPointer, _ geometry: Geometry) {
+    fileprivate init(_ base: UnsafeMutableRawPointer, pitch: Int, period: Int, size: Int) {
         self.base = base
-        size = geometry.elementSize
-        pitch = geometry.channels * size
+        self.pitch = pitch
+        self.period = period
+        self.size = size
+    }
+
+    /// Repeats each array, so that it serves so many rows side by side.
+    func lay(_ abreast: Int) {
+        for index in 0..<Coefficients.count {
+            let array = base.unsafelyUnwrapped + index * pitch
+            for copy in 1..<abreast { (array + copy * period).copyMemory(from: array, byteCount: period) }
+        }
     }
 
     /// As the loops take them, from a channel on.

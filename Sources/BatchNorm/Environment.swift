@@ -6,6 +6,7 @@ import CKernels
 struct Environment {
     let isa: InstructionSet
     let threads: Int
+    let caches = Caches()
     /// What cannot be honoured: why every computing call must fail.
     private(set) var isaFailure: Failure?
     private(set) var threadsFailure: Failure?
@@ -46,29 +47,25 @@ struct Environment {
     /// Whole processors that the cgroup's quota pays for, rounded up: "quota period" in version 2, a file each in
     /// version 1.
     private static func quota() -> Int? {
-        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { buffer -> Int? in
-            let text = buffer.baseAddress!
-            func read(_ path: StaticString) -> UnsafeMutablePointer<CChar> {
-                path.utf8Start.withMemoryRebound(to: CChar.self, capacity: path.utf8CodeUnitCount) {
-                    machine_read($0, text, buffer.count)
-                }
-                return text
-            }
-            let newline = CChar(UInt8(ascii: "\n"))
+        let newline = CChar(UInt8(ascii: "\n"))
+        var quota = read("/sys/fs/cgroup/cpu.max") { text -> (Int, Int)? in
             let space = CChar(UInt8(ascii: " "))
-            var granted = number(read("/sys/fs/cgroup/cpu.max"), end: space)
-            var period = strchr(text, Int32(space)).flatMap { number($0 + 1, end: newline) }
-            if granted == nil {
-                granted = number(read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), end: newline)
-                period = number(read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"), end: newline)
-            }
-            guard let granted, let period, granted > 0, period > 0 else { return nil }
-            return (granted - 1) / period + 1
+            guard let granted = number(text, end: space), let rest = strchr(text, Int32(space)),
+                let period = number(rest + 1, end: newline)
+            else { return nil }
+            return (granted, period)
         }
+        if quota == nil, let granted = read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", { number($0, end: newline) }),
+            let period = read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", { number($0, end: newline) })
+        {
+            quota = (granted, period)
+        }
+        guard let (granted, period) = quota, granted > 0, period > 0 else { return nil }
+        return (granted - 1) / period + 1
     }
 
     /// A number of up to nine digits that ends with the given character.
-    private static func number(_ text: UnsafePointer<CChar>, end: CChar) -> Int? {
+    fileprivate static func number(_ text: UnsafePointer<CChar>, end: CChar) -> Int? {
         var value = 0
         var length = 0
         while case let digit = Int(text[length]) - 48, 0...9 ~= digit, length < 9 {
@@ -76,5 +73,35 @@ struct Environment {
             length += 1
         }
         return length > 0 && text[length] == end ? value : nil
+    }
+
+    /// What the body makes of the start of a file; of nothing, if there is none.
+    fileprivate static func read<Result>(_ path: StaticString, _ body: (UnsafePointer<CChar>) -> Result?) -> Result? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { buffer -> Result? in
+            machine_read(characters(path), buffer.baseAddress!, buffer.count)
+            return body(buffer.baseAddress!)
+        }
+    }
+}
+
+/// Bytes that the caches of the first processor hold, as the kernel tells; sysconf() tells those of the host to a guest.
+/// They decide what is done when, never a bit of the results.
+struct Caches {
+    /// A processor's own.
+    let second: Int
+    /// The last one, which processors share.
+    let last: Int
+
+    fileprivate init() {
+        let kilo = CChar(UInt8(ascii: "K"))
+        let second = Environment.read("/sys/devices/system/cpu/cpu0/cache/index2/size") {
+            Environment.number($0, end: kilo)
+        }
+        let third = Environment.read("/sys/devices/system/cpu/cpu0/cache/index3/size") {
+            Environment.number($0, end: kilo)
+        }
+        // Where nothing is told, the smallest that were made in this century's second decade.
+        self.second = (second ?? 256) << 10
+        last = third.map { $0 << 10 } ?? 4 * self.second
     }
 }

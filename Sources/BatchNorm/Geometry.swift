@@ -11,7 +11,6 @@ struct Geometry {
     let yStride: Int
     let dxStride: Int
     let element: kernel_element
-    let blocks: Blocks
 
     /// Values in a channel.
     var count: Int { outer * inner }
@@ -50,7 +49,6 @@ struct Geometry {
         xStride = try resolved(shape.x_stride, "shape->x_stride")
         yStride = try resolved(shape.y_stride, "shape->y_stride")
         dxStride = try resolved(shape.dx_stride, "shape->dx_stride")
-        blocks = Blocks(outer: outer, inner: inner)
     }
 }
 
@@ -72,47 +70,5 @@ extension kernel_element {
             throw Failure(
                 BN_ERROR_DTYPE, "dtype", .integer(Int(dtype.rawValue)), expected: "BN_FLOAT32 (1) or BN_FLOAT64 (2)")
         }
-    }
-}
-
-/// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the
-/// blocks are put together in order. It depends on the shape alone, so that neither threads nor caches have a say in
-/// the bits.
-struct Blocks {
-    /// Values of one channel in a block, about. A block ends with a fold of sixteen lanes and a merge (some 50 cycles
-    /// against the 4,000 that its values take), and loses at most log₂ of its length in bits (see Moments.swift).
-    private static let planeValues = 16384
-    /// Rows in a block. Every channel has a merge per block, against a quarter of a cycle per value.
-    private static let rows = 1024
-
-    let count: Int
-    private let outer: Int
-    private let inner: Int
-    /// Outer indices in a block, or blocks in an outer index: one of the two is 1.
-    private let span: Int
-    private let pieces: Int
-
-    init(outer: Int, inner: Int) {
-        self.outer = outer
-        self.inner = inner
-        span = inner == 0 ? 1 : inner == 1 ? Blocks.rows : max(1, Blocks.planeValues / inner)
-        pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
-        count = inner == 0 || outer == 0 ? 0 : ((outer - 1) / span + 1) * pieces
-    }
-
-    typealias Extent = (outer: Range<Int>, inner: Range<Int>)
-
-    /// The outer and inner indices of a block.
-    subscript(block: Int) -> Extent {
-        let first = block / pieces * span
-        let start = block % pieces * Blocks.planeValues
-        let end = pieces == 1 ? inner : min(start + Blocks.planeValues, inner)
-        return (first..<min(first + span, outer), start..<end)
-    }
-
-    /// Values of one channel in a block, and in all blocks before it.
-    func values(_ block: Int) -> (own: Int, before: Int) {
-        let (outer, inner) = self[block]
-        return (outer.count * inner.count, outer.lowerBound * self.inner + inner.lowerBound)
     }
 }

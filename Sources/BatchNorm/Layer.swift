@@ -99,7 +99,9 @@ extension Call {
             BackwardSettlement(
                 sums: needsSums ? .reduced(count: geometry.count) : .none, inverseStd: inverseStd, mean: mean,
                 frozen: options.frozen, gamma: gamma, dgamma: dgamma, dbeta: dbeta))
-        if dx != nil { sweep.map = options.frozen ? kernels.scale : kernels.gradient }
+        // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
+        if dx != nil { sweep.map = options.frozen ? kernels.normalize : kernels.gradient }
+        sweep.mapsGradient = options.frozen
         sweep.out = kernel_operand(base: dx, stride: geometry.dxStride)
         try sweep.run(self)
     }

@@ -77,8 +77,9 @@ func choosePivots<T: Real>(_: T.Type, _ tile: kernel_tile, _ pivots: UnsafeMutab
     let rows = tile.layout == KERNEL_ROWS
     let middle = tile.runs / 2 * tile.x.stride + (rows ? 0 : tile.length / 2)
     let last = (tile.runs - 1) * tile.x.stride + (rows ? 0 : tile.length - 1)
-    for channel in 0..<(rows ? tile.length : 1) {
-        let (a, b, c) = (x[channel], x[channel + middle], x[channel + last])
+    for channel in 0..<(rows ? tile.length : tile.stretches) {
+        let first = rows ? channel : channel * tile.pitch
+        let (a, b, c) = (x[first], x[first + middle], x[first + last])
         let (low, high) = a < b ? (a, b) : (b, a)
         let least = c < high ? c : high
         let median = Double(low < least ? least : low)

@@ -13,7 +13,7 @@ extension Sweep {
     /// One block of some channels, into a slot of the partial results.
     @inline(never)
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
-        var tile = tile(range, geometry.blocks[block])
+        var tile = tile(range, plan.blocks[block], abreast: plan.blocks.abreast(block))
         let partial = arrays.partial(slot, range.lowerBound)
         var channels = kernel_channels()
         channels.first = partial.first
@@ -29,6 +29,11 @@ extension Sweep {
             kernels.deviation_sums(&tile, &channels)
         case .gradientSums(let mean):
             channels.centre = mean + range.lowerBound
+            // Side by side, each row needs the means beside it.
+            if tile.length > range.count && tile.layout == KERNEL_ROWS {
+                for column in 0..<tile.length { partial.centre[column] = mean[column % range.count] }
+                channels.centre = UnsafePointer(partial.centre)
+            }
             kernels.gradient_sums(&tile, &channels)
         }
     }
@@ -39,24 +44,31 @@ extension Sweep {
         let partial = arrays.partial(slot, range.lowerBound)
         let first = arrays.first.unsafelyUnwrapped + range.lowerBound
         let second = arrays.second.unsafelyUnwrapped + range.lowerBound
-        switch reduction {
-        case .moments:
-            let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
-            let (own, before) = geometry.blocks.values(block)
-            for index in 0..<range.count {
-                let moments = Moments(
-                    count: Double(own), pivot: partial.centre[index], sum: partial.first[index],
-                    squares: partial.second[index])
-                let sofar = Moments(count: Double(before), mean: first[index], rest: rest[index], m2: second[index])
-                let merged = sofar.merged(with: moments)
-                first[index] = merged.mean
-                rest[index] = merged.rest
-                second[index] = merged.m2
-            }
-        case .gradientSums:
-            for index in 0..<range.count {
-                first[index] = (block == 0 ? 0 : first[index]) + partial.first[index]
-                second[index] = (block == 0 ? 0 : second[index]) + partial.second[index]
+        let (own, before) = plan.blocks.values(block)
+        let abreast = plan.blocks.abreast(block)
+        for row in 0..<abreast {
+            let column = row * range.count
+            switch reduction {
+            case .moments:
+                let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
+                for index in 0..<range.count {
+                    let moments = Moments(
+                        count: Double(own / abreast), pivot: partial.centre[column + index],
+                        sum: partial.first[column + index], squares: partial.second[column + index])
+                    let sofar = Moments(
+                        count: Double(before + own / abreast * row), mean: first[index], rest: rest[index],
+                        m2: second[index])
+                    let merged = sofar.merged(with: moments)
+                    first[index] = merged.mean
+                    rest[index] = merged.rest
+                    second[index] = merged.m2
+                }
+            case .gradientSums:
+                let isFirst = block == 0 && row == 0
+                for index in 0..<range.count {
+                    first[index] = (isFirst ? 0 : first[index]) + partial.first[column + index]
+                    second[index] = (isFirst ? 0 : second[index]) + partial.second[column + index]
+                }
             }
         }
     }

@@ -120,7 +120,12 @@ struct BackwardSettlement {
         if sweep.map == nil { return }
         let coefficients = sweep.arrays.coefficients
         coefficients.setScale(T((gamma.map { Double(parameter($0, channel, T.self)) } ?? 1) * inverseStd), channel)
-        if frozen { return }
+        if frozen {
+            coefficients.setMean(0, channel, T.self)
+            // The zero that changes nothing it is added to: 0 would turn −0 into itself.
+            coefficients.setShift(-0.0, channel)
+            return
+        }
         coefficients.setMean(mean.unsafelyUnwrapped[channel], channel, T.self)
         coefficients.setGradientMean(dy / count, channel, T.self)
         coefficients.setSlope(T(dyXHat / count * inverseStd), channel)

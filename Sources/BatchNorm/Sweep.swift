@@ -16,9 +16,10 @@ struct Sweep: ~Copyable {
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
+    /// Whether the map is of dy, and not of x.
+    var mapsGradient = false
     private(set) var arrays = ChannelArrays()
-    /// Columns of rows that are handled together.
-    private var columns = 1
+    private(set) var plan = Plan()
 
     init(_ geometry: Geometry, _ kernels: kernel_table) {
         self.geometry = geometry
@@ -28,62 +29,50 @@ struct Sweep: ~Copyable {
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
         let library = call.library
-        let threads = max(1, min(library.pointee.threads, geometry.bytes / Sweep.bytesPerThread))
-        columns = geometry.layout == KERNEL_PLANES ? 1 : Sweep.panel(geometry, threads)
-        let together = groups >= threads
+        plan = Plan(self, threads: library.pointee.threads, library.pointee.environment.caches)
+        let together = groups >= plan.threads
         arrays = try ChannelArrays(
-            geometry, slots: together || reduction == nil ? 1 : geometry.blocks.count, call.thread)
+            geometry, slots: together || reduction == nil ? 1 : plan.blocks.count,
+            abreast: (plan.blocks.abreast, plan.abreast), call.thread)
         let pool = library.pointee.pool
         if together {
-            share(groups, pool, threads) { Sweep.at($0).pointee.handle(group: $1) }
+            share(groups, pool) { Sweep.at($0).pointee.handle(group: $1) }
         } else {
-            stepwise(pool, threads)
+            stepwise(pool)
         }
     }
 
-    private var groups: Int { (geometry.channels - 1) / columns + 1 }
-
-    /// A thread is worth waking for so many bytes, about 20 microseconds of work.
-    private static var bytesPerThread: Int { 1 << 18 }
-
-    /// As many cache lines of columns as have all their rows in half of a second-level cache; if that is less than
-    /// four, where memory would be read in scraps, all columns.
-    private static func panel(_ geometry: Geometry, _ threads: Int) -> Int {
-        let line = 64 / geometry.elementSize
-        let fitting = (1 << 19) / max(geometry.count * geometry.elementSize, 1) / line * line
-        let shared = geometry.channels / threads / line * line
-        return fitting < 4 * line ? geometry.channels : min(geometry.channels, fitting, max(shared, 4 * line))
-    }
+    private var groups: Int { (geometry.channels - 1) / plan.columns + 1 }
 
     @inline(never)
     private func handle(group: Int) {
         let range = members(of: group)
         if let reduction {
-            for block in 0..<geometry.blocks.count {
+            for block in 0..<plan.blocks.count {
                 reduce(reduction, block, range, slot: 0)
                 fold(reduction, block, range, slot: 0)
             }
         }
-        settlement?.settle(self, range)
+        settle(range)
         apply(range, (0..<geometry.outer, 0..<geometry.inner))
     }
 
     @inline(never)
-    private func stepwise(_ pool: Pool, _ threads: Int) {
+    private func stepwise(_ pool: Pool) {
         let all = 0..<geometry.channels
-        let items = groups * geometry.blocks.count
+        let items = groups * plan.blocks.count
         if let reduction {
-            share(items, pool, threads) { Sweep.at($0).pointee.reduce(item: $1) }
-            for block in 0..<geometry.blocks.count { fold(reduction, block, all, slot: block) }
+            share(items, pool) { Sweep.at($0).pointee.reduce(item: $1) }
+            for block in 0..<plan.blocks.count { fold(reduction, block, all, slot: block) }
         }
-        settlement?.settle(self, all)
-        if map != nil { share(items, pool, threads) { Sweep.at($0).pointee.apply(item: $1) } }
+        settle(all)
+        if map != nil { share(items, pool) { Sweep.at($0).pointee.apply(item: $1) } }
     }
 
     private func share(
-        _ count: Int, _ pool: Pool, _ threads: Int, _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
+        _ count: Int, _ pool: Pool, _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
     ) {
-        withUnsafePointer(to: self) { pool.run(Job(count: count, context: $0, body: body), threads: threads) }
+        withUnsafePointer(to: self) { pool.run(Job(count: count, context: $0, body: body), threads: plan.threads) }
     }
 
     private static func at(_ context: UnsafeRawPointer) -> UnsafePointer<Sweep> {
@@ -91,37 +80,52 @@ struct Sweep: ~Copyable {
     }
 
     private func reduce(item: Int) {
-        let block = item % geometry.blocks.count
-        if let reduction { reduce(reduction, block, members(of: item / geometry.blocks.count), slot: block) }
+        let block = item % plan.blocks.count
+        if let reduction { reduce(reduction, block, members(of: item / plan.blocks.count), slot: block) }
     }
 
     private func apply(item: Int) {
-        apply(members(of: item / geometry.blocks.count), geometry.blocks[item % geometry.blocks.count])
+        apply(members(of: item / plan.blocks.count), plan.blocks[item % plan.blocks.count])
+    }
+
+    private func settle(_ range: Range<Int>) {
+        settlement?.settle(self, range)
+        if plan.abreast > 1 && map != nil { arrays.coefficients.lay(plan.abreast) }
     }
 
     @inline(never)
     private func apply(_ range: Range<Int>, _ extent: Blocks.Extent) {
+        let whole = extent.outer.upperBound - extent.outer.count % plan.abreast
+        apply(range, (extent.outer.lowerBound..<whole, extent.inner), abreast: plan.abreast)
+        apply(range, (whole..<extent.outer.upperBound, extent.inner), abreast: 1)
+    }
+
+    private func apply(_ range: Range<Int>, _ extent: Blocks.Extent, abreast: Int) {
         guard let map, !extent.outer.isEmpty, !extent.inner.isEmpty else { return }
-        var tile = tile(range, extent)
+        var tile = tile(range, extent, abreast: abreast)
+        if mapsGradient { tile.x = tile.dy }
         var channels = arrays.coefficients.at(range.lowerBound)
         map(&tile, &channels)
     }
 
     private func members(of group: Int) -> Range<Int> {
-        group * columns..<min((group + 1) * columns, geometry.channels)
+        group * plan.columns..<min((group + 1) * plan.columns, geometry.channels)
     }
 
-    /// The part of the tensors with these channels and these outer and inner indices.
+    /// The part of the tensors with these channels and these outer and inner indices; `abreast` of the rows make a run.
     @inline(never)
-    func tile(_ range: Range<Int>, _ extent: Blocks.Extent) -> kernel_tile {
+    func tile(_ range: Range<Int>, _ extent: Blocks.Extent, abreast: Int) -> kernel_tile {
         let column = range.lowerBound * geometry.inner + extent.inner.lowerBound
         func part(_ operand: kernel_operand) -> kernel_operand {
             let first = extent.outer.lowerBound * operand.stride + column
-            return kernel_operand(base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride)
+            return kernel_operand(
+                base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride * abreast)
         }
+        let rows = geometry.layout == KERNEL_ROWS
         return kernel_tile(
-            element: geometry.element, layout: geometry.layout, runs: extent.outer.count,
-            length: geometry.layout == KERNEL_ROWS ? range.count : extent.inner.count,
-            x: part(x), dy: part(dy), out: part(out))
+            element: geometry.element, layout: geometry.layout, runs: extent.outer.count / abreast,
+            stretches: rows ? 1 : range.count, pitch: geometry.inner,
+            length: rows ? range.count * abreast : extent.inner.count, x: part(x), dy: part(dy), out: part(out),
+            ahead: plan.ahead, streams: plan.streams ? 1 : 0)
     }
 }

@@ -12,8 +12,8 @@ enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64 };
 
 /* How channels lie in a tile. */
 enum kernel_layout {
-    KERNEL_PLANES, /* all of the tile is one channel (NCHW) */
-    KERNEL_ROWS    /* every column of the tile is a channel (NHWC, NC) */
+    KERNEL_PLANES, /* a channel is a stretch of every run (NCHW) */
+    KERNEL_ROWS    /* a channel is one column of all runs (NHWC, NC) */
 };
 
 /* One tensor's part of a tile: its first element, and the elements from one run to the next. */
@@ -22,15 +22,21 @@ typedef struct kernel_operand {
     size_t stride;
 } kernel_operand;
 
-/* `runs` runs of `length` consecutive elements each. A loop reads and writes only the operands that it names. */
+/* `runs` runs, each of `stretches` stretches of `length` consecutive elements, `pitch` elements apart. For planes a stretch
+ * is a channel; for rows there is one stretch, and a channel is a column. A loop reads and writes only the operands that
+ * it names. */
 typedef struct kernel_tile {
     enum kernel_element element;
     enum kernel_layout layout;
-    size_t runs, length;
+    size_t runs, stretches, pitch, length;
     kernel_operand x, dy, out;
+    /* how many elements ahead of those in hand what comes next lies in the operands that are read; 0 if nobody knows */
+    size_t ahead;
+    /* whether `out` is better written past the caches */
+    int streams;
 } kernel_tile;
 
-/* What belongs to the channels of a tile: `length` elements each for rows, one for planes. */
+/* An element for each channel of a tile. */
 typedef struct kernel_channels {
     /* what a reduction subtracts from x, and its two results */
     const double *centre;
@@ -50,8 +56,6 @@ typedef struct kernel_table {
     kernel_loop normalize;
     /* out = (((dy - dy_mean_hi) - dy_mean_lo) - ((x - mean_hi) - mean_lo) * slope) * scale */
     kernel_loop gradient;
-    /* out = dy * scale */
-    kernel_loop scale;
 } kernel_table;
 
 /* One per instruction set: fills in its loops. */

@@ -6,17 +6,136 @@
 #ifndef VECTORS_H
 #define VECTORS_H
 
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 typedef float vector_f32x16 __attribute__((ext_vector_type(16)));
 typedef double vector_f64x16 __attribute__((ext_vector_type(16)));
 
+#define VECTOR_INLINE static inline __attribute__((always_inline))
+
 /* SIMD16<Double>(v) is an out-of-line call per vector in Swift 6.3; this is two instructions with AVX-512. */
-static inline __attribute__((always_inline)) vector_f64x16 vector_widen(vector_f32x16 v) {
-    return __builtin_convertvector(v, vector_f64x16);
+VECTOR_INLINE vector_f64x16 vector_widen(vector_f32x16 v) { return __builtin_convertvector(v, vector_f64x16); }
+
+/* The first `lanes` of sixteen lanes, from 1 to 15 of them, from and to memory; the others keep `fill`, and nothing past
+ * the last element is touched. A mask register does it in one instruction. Elsewhere the elements take a way over the
+ * stack, in pieces of eight, four, two and one. */
+#if defined(__AVX512F__)
+
+VECTOR_INLINE vector_f32x16 vector_load_f32(const float *p, long lanes, vector_f32x16 fill) {
+    return (vector_f32x16)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)((1u << lanes) - 1), p);
 }
 
-/* One instruction, where Double.squareRoot() in Embedded Swift keeps a call of libm for negative numbers. */
-static inline __attribute__((always_inline)) double vector_square_root(double v) {
-    return __builtin_elementwise_sqrt(v);
+VECTOR_INLINE void vector_store_f32(vector_f32x16 v, float *p, long lanes) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), (__m512)v);
 }
+
+VECTOR_INLINE vector_f64x16 vector_load_f64(const double *p, long lanes, vector_f64x16 fill) {
+    unsigned mask = (1u << lanes) - 1;
+    vector_f64x16 v;
+    v.lo = _mm512_mask_loadu_pd((__m512d)fill.lo, (__mmask8)mask, p);
+    v.hi = _mm512_mask_loadu_pd((__m512d)fill.hi, (__mmask8)(mask >> 8), p + 8);
+    return v;
+}
+
+VECTOR_INLINE void vector_store_f64(vector_f64x16 v, double *p, long lanes) {
+    unsigned mask = (1u << lanes) - 1;
+    _mm512_mask_storeu_pd(p, (__mmask8)mask, (__m512d)v.lo);
+    _mm512_mask_storeu_pd(p + 8, (__mmask8)(mask >> 8), (__m512d)v.hi);
+}
+
+#elif defined(__AVX2__)
+
+/* The mask of eight lanes from the given one on. */
+VECTOR_INLINE __m256i vector_mask(long lanes, int from) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)lanes - from), lane);
+}
+
+/* Half a mask, for elements of twice the size. */
+VECTOR_INLINE __m256i vector_mask_f64(long lanes, int from) {
+    return _mm256_cvtepi32_epi64(_mm256_castsi256_si128(vector_mask(lanes, from)));
+}
+
+VECTOR_INLINE vector_f32x16 vector_load_f32(const float *p, long lanes, vector_f32x16 fill) {
+    __m256i low = vector_mask(lanes, 0), high = vector_mask(lanes, 8);
+    fill.lo = _mm256_blendv_ps(fill.lo, _mm256_maskload_ps(p, low), (__m256)low);
+    fill.hi = _mm256_blendv_ps(fill.hi, _mm256_maskload_ps(p + 8, high), (__m256)high);
+    return fill;
+}
+
+VECTOR_INLINE void vector_store_f32(vector_f32x16 v, float *p, long lanes) {
+    _mm256_maskstore_ps(p, vector_mask(lanes, 0), (__m256)v.lo);
+    _mm256_maskstore_ps(p + 8, vector_mask(lanes, 8), (__m256)v.hi);
+}
+
+VECTOR_INLINE vector_f64x16 vector_load_f64(const double *p, long lanes, vector_f64x16 fill) {
+    __m256d part[4];
+    memcpy(part, &fill, sizeof part);
+    for (int i = 0; i < 4; i++) {
+        __m256i mask = vector_mask_f64(lanes, 4 * i);
+        part[i] = _mm256_blendv_pd(part[i], _mm256_maskload_pd(p + 4 * i, mask), (__m256d)mask);
+    }
+    memcpy(&fill, part, sizeof part);
+    return fill;
+}
+
+VECTOR_INLINE void vector_store_f64(vector_f64x16 v, double *p, long lanes) {
+    __m256d part[4];
+    memcpy(part, &v, sizeof part);
+    for (int i = 0; i < 4; i++) _mm256_maskstore_pd(p + 4 * i, vector_mask_f64(lanes, 4 * i), part[i]);
+}
+
+#else
+
+static __attribute__((noinline)) void vector_copy(void *to, const void *from, long lanes, size_t size) {
+    char *target = (char *)to;
+    const char *source = (const char *)from;
+    if (lanes & 8) memcpy(target, source, 8 * size), target += 8 * size, source += 8 * size;
+    if (lanes & 4) memcpy(target, source, 4 * size), target += 4 * size, source += 4 * size;
+    if (lanes & 2) memcpy(target, source, 2 * size), target += 2 * size, source += 2 * size;
+    if (lanes & 1) memcpy(target, source, size);
+}
+
+VECTOR_INLINE vector_f32x16 vector_load_f32(const float *p, long lanes, vector_f32x16 fill) {
+    vector_copy(&fill, p, lanes, sizeof *p);
+    return fill;
+}
+
+VECTOR_INLINE void vector_store_f32(vector_f32x16 v, float *p, long lanes) { vector_copy(p, &v, lanes, sizeof *p); }
+
+VECTOR_INLINE vector_f64x16 vector_load_f64(const double *p, long lanes, vector_f64x16 fill) {
+    vector_copy(&fill, p, lanes, sizeof *p);
+    return fill;
+}
+
+VECTOR_INLINE void vector_store_f64(vector_f64x16 v, double *p, long lanes) { vector_copy(p, &v, lanes, sizeof *p); }
+
+#endif
+
+/* To memory past the caches; p is a multiple of 64 bytes. */
+VECTOR_INLINE void vector_stream_f32(vector_f32x16 v, float *p) {
+    __builtin_nontemporal_store(v, (vector_f32x16 *)p);
+}
+
+VECTOR_INLINE void vector_stream_f64(vector_f64x16 v, double *p) {
+    typedef double half __attribute__((ext_vector_type(8)));
+    __builtin_nontemporal_store((half)v.lo, (half *)p);
+    __builtin_nontemporal_store((half)v.hi, (half *)(p + 8));
+}
+
+/* Orders the streamed values before whatever is stored next. */
+VECTOR_INLINE void vector_stream_end(void) {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+VECTOR_INLINE void vector_prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+
+/* One instruction, where Double.squareRoot() in Embedded Swift keeps a call of libm for negative numbers. */
+VECTOR_INLINE double vector_square_root(double v) { return __builtin_elementwise_sqrt(v); }
 
 #endif

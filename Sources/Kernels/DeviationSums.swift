@@ -5,17 +5,20 @@ import CKernels
 struct DeviationSums<T: Element, L: Layout>: Terms {
     typealias Order = L
 
-    private let x: Column<T, L>
+    private let x: Column<T>
     private let centre: SIMD16<Double>
     private let rest: SIMD16<T>
 
     /// The lanes beyond a short strip hold the centre itself, and add nothing.
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-        x = Column(tile.x, strip)
-        centre = perLane(channels.centre, strip, L.self)
-        rest = SIMD16(repeating: T(channels.centre[0]))
+        x = Column(reducing: tile.x, tile, strip, L.self)
+        centre = PerChannel<Double, L>(channels.centre, strip).at(0)
+        rest = SIMD16(repeating: T(channels.centre[strip.stretch]))
     }
+
+    @inline(__always)
+    func prefetch(_ k: Int) { x.prefetch(k) }
 
     @inline(__always)
     func term(_ k: Int) -> Sums {

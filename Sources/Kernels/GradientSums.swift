@@ -5,15 +5,21 @@ import CKernels
 struct GradientSums<T: Element, L: Layout>: Terms {
     typealias Order = L
 
-    private let dy: Column<T, L>
-    private let x: Column<T, L>
+    private let dy: Column<T>
+    private let x: Column<T>
     private let mean: SIMD16<Double>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-        dy = Column(tile.dy, strip)
-        x = Column(tile.x, strip)
-        mean = perLane(channels.centre, strip, L.self)
+        dy = Column(reducing: tile.dy, tile, strip, L.self)
+        x = Column(reducing: tile.x, tile, strip, L.self)
+        mean = PerChannel<Double, L>(channels.centre, strip).at(0)
+    }
+
+    @inline(__always)
+    func prefetch(_ k: Int) {
+        dy.prefetch(k)
+        x.prefetch(k)
     }
 
     /// Lanes beyond a short strip hold dy = 0 and add nothing.

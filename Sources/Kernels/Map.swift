@@ -4,26 +4,54 @@ import CKernels
 /// The output of one vector of a strip.
 protocol Formula {
     associatedtype Scalar: Element
-    associatedtype Order: Layout
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
+    func prefetch(_ k: Int)
     func value(_ k: Int) -> SIMD16<Scalar>
 }
 
-/// The one loop that writes tensors. A vector is read whole before it is written, so `out` may be one of the inputs.
+/// The one loop that writes tensors, in the order of memory. A vector is read whole before it is written, so `out` may be
+/// one of the inputs. Streaming writes whole cache lines: a strip begins where one does, and what comes before it and
+/// after the last line is written as usual. It goes with asking early for what is read next, as both are for tensors that
+/// no cache holds.
 @inline(__always)
 func map<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    var mapping = Mapping<F>(tile: tile, channels: channels)
-    F.Order.walk(tile, &mapping)
+    if tile.streams != 0 {
+        write(F.self, tile, channels, streams: true)
+        vector_stream_end()
+    } else {
+        write(F.self, tile, channels, streams: false)
+    }
 }
 
-private struct Mapping<F: Formula>: Walker {
-    let tile: kernel_tile
-    let channels: kernel_channels
-
-    @inline(__always)
-    func visit(_ strip: Strip) {
-        let formula = F(tile, channels, strip)
-        let out = Column<F.Scalar, F.Order>(tile.out, strip)
-        for k in 0..<strip.count { out.store(formula.value(k), k) }
+@inline(__always)
+private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, streams: Bool) {
+    for run in 0..<tile.runs {
+        for stretch in 0..<tile.stretches {
+            func visit(_ column: Int, _ count: Int, _ lanes: Int) {
+                let strip = Strip(run: run, stretch: stretch, column: column, count: count, lanes: lanes)
+                let formula = F(tile, channels, strip)
+                let out = Column<F.Scalar>(tile.out, tile, strip)
+                for k in 0..<count {
+                    if streams { formula.prefetch(k) }
+                    out.store(formula.value(k), k, streams: streams)
+                }
+            }
+            var column = 0
+            if streams {
+                let first = Strip(run: run, stretch: stretch, column: 0, count: 0, lanes: laneCount)
+                column = min(elementsToLine(Column<F.Scalar>(tile.out, tile, first).base), tile.length)
+                if column > 0 { visit(0, 1, column) }
+            }
+            let count = (tile.length - column) / laneCount
+            visit(column, count, laneCount)
+            column += count * laneCount
+            if column < tile.length { visit(column, 1, tile.length - column) }
+        }
     }
+}
+
+/// Elements up to the next start of a cache line.
+@inline(__always)
+private func elementsToLine<T>(_ address: UnsafeMutablePointer<T>) -> Int {
+    Int(bitPattern: (0 &- UInt(bitPattern: address)) & 63) / MemoryLayout<T>.size
 }

@@ -16,44 +16,87 @@ struct Sums {
 protocol Terms {
     associatedtype Order: Layout
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
+    func prefetch(_ k: Int)
     func term(_ k: Int) -> Sums
 }
 
 /// The one loop that reads tensors to learn something of their channels.
 @inline(__always)
 func reduce<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    var reduction = Reduction<T>(tile: tile, channels: channels)
-    T.Order.walk(tile, &reduction)
-    if !T.Order.channelPerColumn {
-        channels.first[0] = reduction.running.first.sum()
-        channels.second[0] = reduction.running.second.sum()
+    if T.Order.channelPerColumn {
+        reduceColumns(T.self, tile, channels)
+    } else {
+        reduceStretches(T.self, tile, channels)
     }
 }
 
-private struct Reduction<T: Terms>: Walker {
-    let tile: kernel_tile
-    let channels: kernel_channels
-    /// Planes: the sums so far of the one channel. For rows they are kept where the results will be.
-    var running = Sums.zero
-
-    @inline(__always)
-    mutating func visit(_ strip: Strip) {
-        let terms = T(tile, channels, strip)
-        var sums = T.Order.channelPerColumn ? .zero : running
-        for k in 0..<strip.count { sums = sums + terms.term(k) }
-        if T.Order.channelPerColumn { keep(strip.run == 0 ? sums : kept(strip) + sums, strip) } else { running = sums }
+@inline(__always)
+private func sum<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: Sums
+) -> Sums {
+    let terms = T(tile, channels, strip)
+    var sums = start
+    for k in 0..<strip.count {
+        terms.prefetch(k)
+        sums = sums + terms.term(k)
     }
+    return sums
+}
 
-    @inline(__always)
-    private func kept(_ strip: Strip) -> Sums {
-        Sums(
-            first: loadLanes(channels.first + strip.column, lanes: strip.lanes),
-            second: loadLanes(channels.second + strip.column, lanes: strip.lanes))
+/// Planes: strips run within a stretch, and all of a channel's are summed before the next channel.
+@inline(__always)
+private func reduceStretches<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    let rest = tile.length % laneCount
+    for stretch in 0..<tile.stretches {
+        var sums = Sums.zero
+        for run in 0..<tile.runs {
+            let whole = Strip(run: run, stretch: stretch, column: 0, count: tile.length / laneCount, lanes: laneCount)
+            sums = sum(T.self, tile, channels, whole, from: sums)
+            if rest != 0 {
+                let last = Strip(run: run, stretch: stretch, column: tile.length - rest, count: 1, lanes: rest)
+                sums = sum(T.self, tile, channels, last, from: sums)
+            }
+        }
+        channels.first[stretch] = sums.first.sum()
+        channels.second[stretch] = sums.second.sum()
     }
+}
 
+/// Rows: strips run down a column of vectors, in bands of runs. The sums of a band join those of the bands before it,
+/// which wait where the results will be.
+@inline(__always)
+private func reduceColumns<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    let band = bandHeight(tile)
+    let rest = tile.length % laneCount
+    for run in stride(from: 0, to: tile.runs, by: band) {
+        let count = min(band, tile.runs - run)
+        func visit(_ column: Int, _ lanes: Int) {
+            let strip = Strip(run: run, stretch: 0, column: column, count: count, lanes: lanes)
+            var sums = sum(T.self, tile, channels, strip, from: .zero)
+            let first = channels.first + column
+            let second = channels.second + column
+            if run > 0 {
+                sums = Sums(first: loadLanes(first, lanes: lanes), second: loadLanes(second, lanes: lanes)) + sums
+            }
+            storeLanes(sums.first, to: first, lanes: lanes)
+            storeLanes(sums.second, to: second, lanes: lanes)
+        }
+        for column in stride(from: 0, to: tile.length - rest, by: laneCount) { visit(column, laneCount) }
+        if rest != 0 { visit(tile.length - rest, rest) }
+    }
+}
+
+/// Runs of rows that are summed before the next column: sixteen, whose cache lines are all in flight at once, or more if
+/// they are short, so that the way to the sums and back is worth it.
+@inline(__always)
+private func bandHeight(_ tile: kernel_tile) -> Int { max(16, 4096 / tile.length) }
+
+extension Column {
+    /// An operand along a strip of a reduction: within a stretch, or from run to run, where the next band comes next.
     @inline(__always)
-    private func keep(_ sums: Sums, _ strip: Strip) {
-        storeLanes(sums.first, to: channels.first + strip.column, lanes: strip.lanes)
-        storeLanes(sums.second, to: channels.second + strip.column, lanes: strip.lanes)
+    init<L: Layout>(reducing operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, _: L.Type) {
+        self.init(
+            operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount,
+            ahead: L.channelPerColumn ? bandHeight(tile) * operand.stride : tile.ahead)
     }
 }

@@ -7,8 +7,7 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         deviation_sums: { run(DeviationSumsLoop.self, $0!.pointee, $1!.pointee) },
         gradient_sums: { run(GradientSumsLoop.self, $0!.pointee, $1!.pointee) },
         normalize: { run(NormalizeLoop.self, $0!.pointee, $1!.pointee) },
-        gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) },
-        scale: { run(ScaleLoop.self, $0!.pointee, $1!.pointee) })
+        gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) })
 }
 
 /// A loop for any element type and layout; `run` picks, the one place that lists them all.
@@ -47,11 +46,5 @@ private enum NormalizeLoop: Loop {
 private enum GradientLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Gradient<T, L>.self, tile, channels)
-    }
-}
-
-private enum ScaleLoop: Loop {
-    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(Scale<T, L>.self, tile, channels)
     }
 }

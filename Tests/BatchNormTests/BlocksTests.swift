@@ -5,22 +5,38 @@ import XCTest
 
 /// The partition that every reduction is built on.
 final class BlocksTests: XCTestCase {
-    /// The blocks of a channel cover each of its values once, in order.
+    /// The blocks of a channel cover each of its values once, in order; rows side by side come out even.
     func testBlocksCoverEveryValueOnce() {
-        for outer in [0, 1, 2, 7, 1023, 1024, 1025, 4100] {
+        for outer in [0, 1, 2, 7, 1023, 1024, 1025, 4100, 70_001] {
             for inner in [0, 1, 2, 49, 8192, 8193, 16384, 16385, 50_000] where outer * inner < 1 << 22 {
-                let blocks = Blocks(outer: outer, inner: inner)
-                var next = 0
-                for block in 0..<blocks.count {
-                    let (outerRange, innerRange) = blocks[block]
-                    let (own, before) = blocks.values(block)
-                    XCTAssertEqual(own, outerRange.count * innerRange.count)
-                    XCTAssertGreaterThan(own, 0)
-                    XCTAssertEqual(before, next, "block \(block) of \(outer) x \(inner)")
-                    XCTAssertTrue(innerRange == 0..<inner || outerRange.count == 1)
-                    next += own
+                for (channels, abreast) in inner == 1 ? [(1, 16), (3, 16), (24, 2), (2048, 1)] : [(3, 1)] {
+                    let blocks = Blocks(outer: outer, channels: channels, inner: inner, abreast: abreast)
+                    var next = 0
+                    for block in 0..<blocks.count {
+                        let (outerRange, innerRange) = blocks[block]
+                        let (own, before) = blocks.values(block)
+                        XCTAssertEqual(own, outerRange.count * innerRange.count)
+                        XCTAssertGreaterThan(own, 0)
+                        XCTAssertEqual(before, next, "block \(block) of \(outer) x \(inner)")
+                        XCTAssertTrue(innerRange == 0..<inner || outerRange.count == 1)
+                        XCTAssertEqual(outerRange.count % blocks.abreast(block), 0)
+                        next += own
+                    }
+                    XCTAssertEqual(next, outer * inner)
                 }
-                XCTAssertEqual(next, outer * inner)
+            }
+        }
+    }
+
+    /// Rows side by side fill whole vectors, and no more rows than that takes.
+    func testRowsAbreast() {
+        for channels in 1...512 {
+            for elements in [1, 512] {
+                let rows = Blocks.abreast(channels, toFill: elements)
+                XCTAssertEqual(rows * channels % 16, 0)
+                XCTAssertGreaterThanOrEqual(rows * channels, elements)
+                let fewer = (1..<rows).first { $0 * channels % 16 == 0 && $0 * channels >= elements }
+                XCTAssertNil(fewer, "\(channels) channels, \(elements) elements")
             }
         }
     }

@@ -14,11 +14,16 @@ final class KernelTests: XCTestCase {
 
     private func sweepLengths<T: TestElement>(_: T.Type, _ layout: kernel_layout) {
         for length in 1...70 {
-            // More runs than a band of rows has, and gaps between them.
-            for (runs, gap) in [(1, 0), (3, 5), (17, 0)] {
+            // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them.
+            for (runs, stretches, gap) in [(1, 1, 0), (3, 2, 5), (17, 1, 0)] {
                 for side in [GuardedBuffer<T>.Side.before, .after] {
-                    let tile = Tile<T>(layout, runs: runs, length: length, gap: gap, side: side)
-                    for loop in Tile<T>.loops { tile.check(loop) }
+                    let channels = layout == KERNEL_ROWS ? 1 : stretches
+                    let tile = Tile<T>(layout, runs: runs, stretches: channels, length: length, gap: gap, side: side)
+                    for loop in Tile<T>.loops {
+                        for streams in loop.outputs == .elements ? [false, true] : [false] {
+                            tile.check(loop, streams: streams)
+                        }
+                    }
                 }
             }
         }
@@ -27,7 +32,9 @@ final class KernelTests: XCTestCase {
 
 /// A tile of random values with what its channels need.
 private struct Tile<T: TestElement> {
-    typealias Loop = (name: String, pointer: (kernel_table) -> kernel_loop, formula: (Tile<T>) -> [T], outputs: Outputs)
+    typealias Loop = (
+        name: String, pointer: (kernel_table) -> kernel_loop, formula: (Tile<T>) -> [T], outputs: Outputs
+    )
     enum Outputs { case sums, elements }
 
     static var loops: [Loop] {
@@ -36,26 +43,25 @@ private struct Tile<T: TestElement> {
                 "deviation_sums", { $0.deviation_sums },
                 { $0.sums { x, _, centre in (x - centre, (x - centre) * (x - centre)) } }, .sums
             ),
-            ("gradient_sums", { $0.gradient_sums }, { $0.sums { x, dy, centre in (dy, dy * (x - centre)) } }, .sums),
             (
-                "normalize", { $0.normalize }, { tile in tile.values { x, _, c in ((x - c[0]) - c[1]) * c[2] + c[3] } },
-                .elements
+                "gradient_sums", { $0.gradient_sums }, { $0.sums { x, dy, centre in (dy, dy * (x - centre)) } }, .sums
+            ),
+            (
+                "normalize", { $0.normalize },
+                { $0.values { x, _, c in ((x - c[0]) - c[1]) * c[2] + c[3] } }, .elements
             ),
             (
                 "gradient", { $0.gradient },
-                { tile in
-                    tile.values { x, dy, c in
-                        (((dy - c[4]) - c[5]) - ((x - c[0]) - c[1]) * c[6]) * c[2]
-                    }
-                }, .elements
+                { $0.values { x, dy, c in (((dy - c[4]) - c[5]) - ((x - c[0]) - c[1]) * c[6]) * c[2] } }, .elements
             ),
-            ("scale", { $0.scale }, { tile in tile.values { _, dy, c in dy * c[2] } }, .elements),
         ]
     }
 
     let layout: kernel_layout
     let runs: Int
+    let stretches: Int
     let length: Int
+    let pitch: Int
     let stride: Int
     let seed: UInt64
     let x: GuardedBuffer<T>
@@ -66,75 +72,76 @@ private struct Tile<T: TestElement> {
     let second: GuardedBuffer<Double>
     let coefficients: [GuardedBuffer<T>]
 
-    var channels: Int { layout == KERNEL_ROWS ? length : 1 }
+    private var channels: Int { layout == KERNEL_ROWS ? length : stretches }
 
-    init(_ layout: kernel_layout, runs: Int, length: Int, gap: Int, side: GuardedBuffer<T>.Side) {
+    init(
+        _ layout: kernel_layout, runs: Int, stretches: Int, length: Int, gap: Int, side: GuardedBuffer<T>.Side
+    ) {
         self.layout = layout
         self.runs = runs
+        self.stretches = stretches
         self.length = length
-        stride = length + gap
-        let elements = (runs - 1) * (length + gap) + length
-        let channels = layout == KERNEL_ROWS ? length : 1
+        pitch = length + gap
+        stride = stretches * (length + gap)
+        let elements = (runs - 1) * stride + (stretches - 1) * pitch + length
+        let channels = layout == KERNEL_ROWS ? length : stretches
         let doubleSide: GuardedBuffer<Double>.Side = side == .before ? .before : .after
         seed = UInt64(runs * 1000 + length)
         var generator = Generator(seed: seed)
-        func tensor() -> GuardedBuffer<T> {
-            let buffer = GuardedBuffer<T>(elements, guarded: side)
-            for index in 0..<elements { buffer.elements[index] = T(generator.normal()) }
+        func values(_ count: Int) -> GuardedBuffer<T> {
+            let buffer = GuardedBuffer<T>(count, guarded: side)
+            for index in 0..<count { buffer.elements[index] = T(generator.normal()) }
             return buffer
         }
-        x = tensor()
-        dy = tensor()
-        out = tensor()
+        x = values(elements)
+        dy = values(elements)
+        out = values(elements)
         centre = GuardedBuffer(channels, guarded: doubleSide)
         first = GuardedBuffer(channels, guarded: doubleSide)
         second = GuardedBuffer(channels, guarded: doubleSide)
         // A centre is a value of the element type.
         for index in 0..<channels { centre.elements[index] = Double(T(generator.normal())) }
-        coefficients = (0..<7).map { _ in
-            let buffer = GuardedBuffer<T>(channels, guarded: side)
-            for index in 0..<channels { buffer.elements[index] = T(generator.normal()) }
-            return buffer
+        coefficients = (0..<7).map { _ in values(channels) }
+    }
+
+    private func forEach(_ body: (_ index: Int, _ channel: Int) -> Void) {
+        for run in 0..<runs {
+            for stretch in 0..<stretches {
+                for column in 0..<length {
+                    body(run * stride + stretch * pitch + column, layout == KERNEL_ROWS ? column : stretch)
+                }
+            }
         }
     }
 
-    private func channel(_ column: Int) -> Int { layout == KERNEL_ROWS ? column : 0 }
-
     func sums(_ term: (Double, Double, Double) -> (Double, Double)) -> [T] {
         var sums = [Double](repeating: 0, count: 2 * channels)
-        for run in 0..<runs {
-            for column in 0..<length {
-                let index = run * stride + column
-                let (a, b) = term(
-                    Double(x.elements[index]), Double(dy.elements[index]), centre.elements[channel(column)])
-                sums[channel(column)] += a
-                sums[channels + channel(column)] += b
-            }
+        forEach { index, channel in
+            let (a, b) = term(Double(x.elements[index]), Double(dy.elements[index]), centre.elements[channel])
+            sums[channel] += a
+            sums[channels + channel] += b
         }
         return sums.map { T($0) }
     }
 
     func values(_ formula: (T, T, [T]) -> T) -> [T] {
         var result = Array(out.elements)
-        for run in 0..<runs {
-            for column in 0..<length {
-                let index = run * stride + column
-                let own = coefficients.map { $0.elements[channel(column)] }
-                result[index] = formula(x.elements[index], dy.elements[index], own)
-            }
+        forEach { index, channel in
+            result[index] = formula(x.elements[index], dy.elements[index], coefficients.map { $0.elements[channel] })
         }
         return result
     }
 
-    func check(_ loop: Loop) {
+    func check(_ loop: Loop, streams: Bool) {
         let expected = loop.formula(self)
         let before = Array(out.elements)
         var bits: [UInt64]?
         for (name, table) in instructionSets {
             for index in out.elements.indices { out.elements[index] = before[index] }
             for buffer in [first, second] { buffer.elements.update(repeating: .nan) }
-            run(loop.pointer(table))
-            let place = "\(loop.name) on \(name), \(T.self), \(layout), \(runs) x \(length), seed \(seed)"
+            run(loop.pointer(table), streams: streams)
+            let place =
+                "\(loop.name) on \(name), \(T.self), \(layout), \(runs) x \(stretches) x \(length), seed \(seed)"
             let found: [T]
             switch loop.outputs {
             case .elements:
@@ -153,27 +160,27 @@ private struct Tile<T: TestElement> {
                     XCTAssertLessThanOrEqual(abs(sum - Double(reference)), bound, place)
                 }
             }
-            let own =
-                found.map(\.bits) + Array(first.elements).map(\.bitPattern) + Array(second.elements).map(\.bitPattern)
+            let sums = (Array(first.elements) + Array(second.elements)).map(\.bitPattern)
+            let own = found.map(\.bits) + sums
             XCTAssertEqual(own, bits ?? own, "other bits than baseline: \(place)")
             bits = own
         }
         for index in out.elements.indices { out.elements[index] = before[index] }
     }
 
-    private func run(_ loop: kernel_loop) {
+    private func run(_ loop: kernel_loop, streams: Bool) {
         func operand(_ buffer: GuardedBuffer<T>) -> kernel_operand {
             kernel_operand(base: UnsafeMutableRawPointer(buffer.elements.baseAddress!), stride: stride)
         }
         func array(_ index: Int) -> UnsafeRawPointer { UnsafeRawPointer(coefficients[index].elements.baseAddress!) }
+        // What lies ahead is asked for and never read, so that it may be anywhere: here, behind the guard page.
         var tile = kernel_tile(
-            element: T.element, layout: layout, runs: runs, length: length, x: operand(x), dy: operand(dy),
-            out: operand(out))
+            element: T.element, layout: layout, runs: runs, stretches: stretches, pitch: pitch, length: length,
+            x: operand(x), dy: operand(dy), out: operand(out), ahead: 100_000, streams: streams ? 1 : 0)
         var channels = kernel_channels(
-            centre: centre.elements.baseAddress, first: first.elements.baseAddress, second: second.elements.baseAddress,
-            mean_hi: array(0), mean_lo: array(1), scale: array(2), shift: array(3), dy_mean_hi: array(4),
-            dy_mean_lo: array(5),
-            slope: array(6))
+            centre: centre.elements.baseAddress, first: first.elements.baseAddress,
+            second: second.elements.baseAddress, mean_hi: array(0), mean_lo: array(1), scale: array(2), shift: array(3),
+            dy_mean_hi: array(4), dy_mean_lo: array(5), slope: array(6))
         loop(&tile, &channels)
     }
 }

@@ -6,7 +6,8 @@ import XCTest
 /// several, tails of every kind, one channel and many.
 final class LayerTests: XCTestCase {
     private static let shapes = [
-        (2, 1, 1), (3, 5, 1), (40, 17, 1), (1030, 3, 1), (2, 3, 7), (9, 4, 49), (5, 2, 196), (1, 3, 1000),
+        (2, 1, 1), (3, 5, 1), (40, 17, 1), (1030, 3, 1), (70_001, 1, 1), (33, 30, 1), (5, 300, 1), (2, 3, 7),
+        (9, 4, 49), (5, 2, 196), (1, 3, 1000),
         (3, 1, 16390),
         (2500, 2, 7),
     ]

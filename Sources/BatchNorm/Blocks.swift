@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the blocks
+/// are put together in order. It depends on the shape and on what is dense, so that neither threads nor caches have a say
+/// in the bits.
+struct Blocks {
+    /// Values of one channel in a block, about. A block ends with a fold of sixteen lanes and a merge (some 50 cycles
+    /// against the 4,000 that its values take), and loses at most log₂ of its length in bits (see Moments.swift).
+    private static let planeValues = 16384
+    /// Rows in a block, as every channel has a merge per block; and values of all channels, where rows are short.
+    private static let rows = 1024
+    private static let rowValues = 65536
+
+    typealias Extent = (outer: Range<Int>, inner: Range<Int>)
+
+    let count: Int
+    /// Rows that lie side by side in a run of a tile, so that few channels fill the lanes; 1 for planes. Rows left over by
+    /// it are a block of their own, the last one, in single file.
+    let abreast: Int
+    private let outer: Int
+    private let inner: Int
+    /// Outer indices in a block, or blocks in an outer index: one of the two is 1.
+    private let span: Int
+    private let pieces: Int
+
+    init(outer: Int, channels: Int, inner: Int, abreast: Int) {
+        self.outer = outer
+        self.inner = inner
+        self.abreast = abreast
+        let rows = max(Blocks.rows, Blocks.rowValues / channels) / abreast * abreast
+        span = inner == 0 ? 1 : inner == 1 ? rows : max(1, Blocks.planeValues / inner)
+        pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
+        let whole = outer - outer % abreast
+        let full = whole == 0 ? 0 : (whole - 1) / span + 1
+        count = inner == 0 || outer == 0 ? 0 : (full + (whole < outer ? 1 : 0)) * pieces
+    }
+
+    /// The outer and inner indices of a block.
+    subscript(block: Int) -> Extent {
+        let whole = outer - outer % abreast
+        let first = min(block / pieces * span, whole)
+        let start = block % pieces * Blocks.planeValues
+        let end = pieces == 1 ? inner : min(start + Blocks.planeValues, inner)
+        return (first..<(first == whole ? outer : min(first + span, whole)), start..<end)
+    }
+
+    /// Values of one channel in a block, and in all blocks before it.
+    func values(_ block: Int) -> (own: Int, before: Int) {
+        let (outer, inner) = self[block]
+        return (outer.count * inner.count, outer.lowerBound * self.inner + inner.lowerBound)
+    }
+
+    func abreast(_ block: Int) -> Int { self[block].outer.count % abreast == 0 ? abreast : 1 }
+
+    /// Rows to lay side by side until a run has so many elements and ends with a whole vector; 1 if that takes too many.
+    static func abreast(_ channels: Int, toFill elements: Int) -> Int {
+        // 16 / gcd(16, channels)
+        let unit = 16 >> min(channels.trailingZeroBitCount, 4)
+        let rows = (elements - 1) / (unit * channels) + 1
+        return channels > 512 ? 1 : rows * unit
+    }
+}

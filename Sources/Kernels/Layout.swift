@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// A straight walk through a tile, one vector at a step: `count` steps from an element, `lanes` lanes wide.
+struct Strip {
+    let run: Int
+    let stretch: Int
+    /// The element's place in the stretch.
+    let column: Int
+    let count: Int
+    let lanes: Int
+}
+
+/// What a channel is to a tile. The loops know no other difference.
+protocol Layout {
+    /// Whether each column of a tile is a channel; otherwise each stretch is one.
+    static var channelPerColumn: Bool { get }
+}
+
+/// NCHW: a channel is a stretch of every run.
+enum Planes: Layout {
+    static var channelPerColumn: Bool { false }
+}
+
+/// NHWC and NC: a channel is a column of all runs.
+enum Rows: Layout {
+    static var channelPerColumn: Bool { true }
+}
+
+/// One operand along a strip.
+struct Column<T: Element> {
+    let base: UnsafeMutablePointer<T>
+    private let step: Int
+    private let lanes: Int
+    private let ahead: Int
+
+    /// Steps go `step` elements forward; what is asked for early lies `ahead` elements on.
+    @inline(__always)
+    init(_ operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, step: Int = laneCount, ahead: Int = 0) {
+        let offset = strip.run * operand.stride + strip.stretch * tile.pitch + strip.column
+        base = operand.base.assumingMemoryBound(to: T.self) + offset
+        self.step = step
+        lanes = strip.lanes
+        self.ahead = ahead
+    }
+
+    /// Asks for the cache line that will take this step's place.
+    @inline(__always)
+    func prefetch(_ k: Int) { vector_prefetch(base + (k * step + ahead)) }
+
+    @inline(__always)
+    func load(_ k: Int, fill: SIMD16<T> = .zero) -> SIMD16<T> {
+        loadLanes(UnsafePointer(base + k * step), lanes: lanes, fill: fill)
+    }
+
+    @inline(__always)
+    func store(_ vector: SIMD16<T>, _ k: Int, streams: Bool) {
+        if streams && lanes == laneCount {
+            T.stream(vector, to: base + k * step)
+        } else {
+            storeLanes(vector, to: base + k * step, lanes: lanes)
+        }
+    }
+}
+
+/// A value per channel, along a strip that runs within a stretch: the same at every step for planes, another vector at
+/// every step for rows.
+struct PerChannel<T: Element, L: Layout> {
+    private let values: UnsafePointer<T>
+    private let lanes: Int
+    private let constant: SIMD16<T>
+
+    @inline(__always)
+    init(_ values: UnsafeRawPointer, _ strip: Strip) {
+        let typed = values.assumingMemoryBound(to: T.self)
+        self.values = typed + strip.column
+        lanes = strip.lanes
+        constant = L.channelPerColumn ? .zero : SIMD16(repeating: typed[strip.stretch])
+    }
+
+    @inline(__always)
+    func at(_ k: Int) -> SIMD16<T> {
+        L.channelPerColumn ? loadLanes(values + k * laneCount, lanes: lanes) : constant
+    }
+}
