@@ -97,10 +97,14 @@ struct Coefficients {
     func setMean<T: Real>(_ mean: Double, rest: Double = 0, _ channel: Int, _: T.Type) {
         setTwoTerm(mean, rest, 0, channel, T.self)
     }
-    func setScale<T: Real>(_ scale: T, _ channel: Int) { array(2, T.self)[channel] = scale }
-    func setShift<T: Real>(_ shift: T, _ channel: Int) { array(3, T.self)[channel] = shift }
+
+    func setScale<T: Real>(_ scale: Double, _ channel: Int, _: T.Type) { array(2, T.self)[channel] = T(scale) }
+
+    func setShift<T: Real>(_ shift: Double, _ channel: Int, _: T.Type) { array(3, T.self)[channel] = T(shift) }
+
     func setGradientMean<T: Real>(_ mean: Double, _ channel: Int, _: T.Type) { setTwoTerm(mean, 0, 4, channel, T.self) }
-    func setSlope<T: Real>(_ slope: T, _ channel: Int) { array(6, T.self)[channel] = slope }
+
+    func setSlope<T: Real>(_ slope: Double, _ channel: Int, _: T.Type) { array(6, T.self)[channel] = T(slope) }
 
     /// A sum of two doubles as one of two elements, the second what the first rounds away. Infinity is itself and 0.
     private func setTwoTerm<T: Real>(_ value: Double, _ rest: Double, _ index: Int, _ channel: Int, _: T.Type) {

@@ -13,28 +13,32 @@ extension Sweep {
     /// One block of some channels, into a slot of the partial results.
     @inline(never)
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
-        var tile = tile(range, plan.blocks[block], abreast: plan.blocks.abreast(block))
+        let abreast = plan.blocks.abreast(block)
+        var tile = tile(range, plan.blocks[block], abreast: abreast)
         let partial = arrays.partial(slot, range.lowerBound)
         var channels = kernel_channels()
+        channels.centre = UnsafePointer(partial.centre)
         channels.first = partial.first
         channels.second = partial.second
         switch reduction {
         case .moments:
+            let inFile = self.tile(range, plan.blocks[block], abreast: 1)
             if geometry.element == KERNEL_FLOAT32 {
-                choosePivots(Float.self, tile, partial.centre)
+                choosePivots(Float.self, inFile, partial.centre)
             } else {
-                choosePivots(Double.self, tile, partial.centre)
+                choosePivots(Double.self, inFile, partial.centre)
             }
-            channels.centre = UnsafePointer(partial.centre)
+            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
             kernels.deviation_sums(&tile, &channels)
         case .gradientSums(let mean):
-            channels.centre = mean + range.lowerBound
-            // Side by side, each row needs the means beside it.
-            if tile.length > range.count && tile.layout == KERNEL_ROWS {
-                for column in 0..<tile.length { partial.centre[column] = mean[column % range.count] }
-                channels.centre = UnsafePointer(partial.centre)
-            }
+            partial.centre.update(from: mean + range.lowerBound, count: range.count)
+            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
             kernels.gradient_sums(&tile, &channels)
+        }
+        // About one centre, the sums of rows side by side are parts of the same sum.
+        for row in 1..<abreast {
+            partial.first.add(range.count, from: row)
+            partial.second.add(range.count, from: row)
         }
     }
 
@@ -44,32 +48,35 @@ extension Sweep {
         let partial = arrays.partial(slot, range.lowerBound)
         let first = arrays.first.unsafelyUnwrapped + range.lowerBound
         let second = arrays.second.unsafelyUnwrapped + range.lowerBound
-        let (own, before) = plan.blocks.values(block)
-        let abreast = plan.blocks.abreast(block)
-        for row in 0..<abreast {
-            let column = row * range.count
-            switch reduction {
-            case .moments:
-                let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
-                for index in 0..<range.count {
-                    let moments = Moments(
-                        count: Double(own / abreast), pivot: partial.centre[column + index],
-                        sum: partial.first[column + index], squares: partial.second[column + index])
-                    let sofar = Moments(
-                        count: Double(before + own / abreast * row), mean: first[index], rest: rest[index],
-                        m2: second[index])
-                    let merged = sofar.merged(with: moments)
-                    first[index] = merged.mean
-                    rest[index] = merged.rest
-                    second[index] = merged.m2
-                }
-            case .gradientSums:
-                let isFirst = block == 0 && row == 0
-                for index in 0..<range.count {
-                    first[index] = (isFirst ? 0 : first[index]) + partial.first[column + index]
-                    second[index] = (isFirst ? 0 : second[index]) + partial.second[column + index]
-                }
+        switch reduction {
+        case .moments:
+            let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
+            let (own, before) = plan.blocks.values(block)
+            for index in 0..<range.count {
+                let moments = Moments(
+                    count: Double(own), pivot: partial.centre[index], sum: partial.first[index],
+                    squares: partial.second[index])
+                let sofar = Moments(count: Double(before), mean: first[index], rest: rest[index], m2: second[index])
+                let merged = sofar.merged(with: moments)
+                first[index] = merged.mean
+                rest[index] = merged.rest
+                second[index] = merged.m2
+            }
+        case .gradientSums:
+            for index in 0..<range.count {
+                first[index] = (block == 0 ? 0 : first[index]) + partial.first[index]
+                second[index] = (block == 0 ? 0 : second[index]) + partial.second[index]
             }
         }
+    }
+}
+
+extension UnsafeMutablePointer<Double> {
+    /// The first elements once more, as a later row of so many.
+    fileprivate func copy(_ count: Int, to row: Int) { (self + row * count).update(from: self, count: count) }
+
+    /// Adds a later row of so many elements to the first.
+    fileprivate func add(_ count: Int, from row: Int) {
+        for index in 0..<count { self[index] += self[row * count + index] }
     }
 }

@@ -59,8 +59,8 @@ struct ForwardSettlement {
                 moments.m2[channel] = batch.m2
             }
         case .running(let eps, let runningMean, let runningVariance):
-            mean = Double(parameter(runningMean, channel, T.self))
-            inverseStd = BatchNorm.inverseStd(variance: Double(parameter(runningVariance, channel, T.self)), eps)
+            mean = parameter(runningMean, channel, T.self, else: 0)
+            inverseStd = BatchNorm.inverseStd(variance: parameter(runningVariance, channel, T.self, else: 1), eps)
         case .given(let means, let inverseStds):
             mean = means[channel]
             inverseStd = inverseStds[channel]
@@ -70,8 +70,8 @@ struct ForwardSettlement {
         if sweep.map == nil { return }
         let coefficients = sweep.arrays.coefficients
         coefficients.setMean(mean, rest: rest, channel, T.self)
-        coefficients.setScale(T((gamma.map { Double(parameter($0, channel, T.self)) } ?? 1) * inverseStd), channel)
-        coefficients.setShift(beta.map { parameter($0, channel, T.self) } ?? 0, channel)
+        coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
+        coefficients.setShift(parameter(beta, channel, T.self, else: 0), channel, T.self)
     }
 }
 
@@ -119,16 +119,16 @@ struct BackwardSettlement {
         sumDyXHat?[channel] = dyXHat
         if sweep.map == nil { return }
         let coefficients = sweep.arrays.coefficients
-        coefficients.setScale(T((gamma.map { Double(parameter($0, channel, T.self)) } ?? 1) * inverseStd), channel)
+        coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
         if frozen {
             coefficients.setMean(0, channel, T.self)
             // The zero that changes nothing it is added to: 0 would turn −0 into itself.
-            coefficients.setShift(-0.0, channel)
+            coefficients.setShift(-0.0, channel, T.self)
             return
         }
         coefficients.setMean(mean.unsafelyUnwrapped[channel], channel, T.self)
         coefficients.setGradientMean(dy / count, channel, T.self)
-        coefficients.setSlope(T(dyXHat / count * inverseStd), channel)
+        coefficients.setSlope(dyXHat / count * inverseStd, channel, T.self)
     }
 }
 
@@ -142,7 +142,10 @@ extension Sweep {
     }
 }
 
+/// A parameter of a channel, or what stands for one that the caller left out.
 @inline(__always)
-private func parameter<T: Real>(_ values: UnsafeRawPointer, _ channel: Int, _: T.Type) -> T {
-    values.assumingMemoryBound(to: T.self)[channel]
+private func parameter<T: Real>(
+    _ values: UnsafeRawPointer?, _ channel: Int, _: T.Type, else missing: Double
+) -> Double {
+    values.map { Double($0.assumingMemoryBound(to: T.self)[channel]) } ?? missing
 }
