@@ -10,8 +10,7 @@ struct Call {
     /// Runs the body of an exported function, and turns what it throws into a status and a message.
     @inline(__always)
     static func serve(_ function: StaticString, _ body: (Call) throws(Failure) -> Void) -> bn_status {
-        let library = Library.shared
-        guard let thread = library.pointee.thread else { return BN_ERROR_MEMORY }
+        guard let library = Library.shared, let thread = library.pointee.thread else { return BN_ERROR_MEMORY }
         do throws(Failure) {
             try body(Call(library: library, thread: thread))
             return BN_OK

@@ -32,7 +32,8 @@ struct Environment {
         if let text = getenv("BATCHNORM_NUM_THREADS"), text.pointee != 0 {
             if let count = number(text, end: 0), 1...Pool.maximum ~= count { return count }
             throw Failure(
-                BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .text(text), expected: "a whole number from 1 to 1024")
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .text(kept(text)),
+                expected: "a whole number from 1 to 1024")
         }
         // OpenMP allows a list, one number per nesting level.
         let comma = CChar(UInt8(ascii: ","))
@@ -104,4 +105,9 @@ struct Caches {
         self.second = (second ?? 256) << 10
         last = third.map { $0 << 10 } ?? 4 * self.second
     }
+}
+
+/// A copy of the start of a text of the environment's, whose own memory is the host's to change.
+func kept(_ text: UnsafePointer<CChar>) -> UnsafePointer<CChar> {
+    strndup(text, 64).map { UnsafePointer($0) } ?? characters("?")
 }

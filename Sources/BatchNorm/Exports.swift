@@ -145,7 +145,7 @@ public func exportStatusString(status: bn_status) -> UnsafePointer<CChar>? { wor
 
 @_cdecl("bn_last_error")
 public func exportLastError() -> UnsafePointer<CChar>? {
-    Library.shared.pointee.thread?.pointee.lastError ?? words(BN_ERROR_MEMORY)
+    Library.shared?.pointee.thread?.pointee.lastError ?? words(BN_ERROR_MEMORY)
 }
 
 @_cdecl("bn_isa_name")

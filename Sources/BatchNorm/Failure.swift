@@ -9,11 +9,11 @@ struct Failure: Error {
         /// A size as C sees it.
         case size(Int)
         case real(Double)
+        /// One of an array.
+        case element(Int, Double)
         case text(UnsafePointer<CChar>)
         case address(UInt)
         case overlap(StaticString)
-        /// The subject says it all.
-        case nothing
     }
 
     let status: bn_status
@@ -40,12 +40,12 @@ struct Failure: Error {
         case .integer(let value): message.append(" is ", value)
         case .size(let value): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)
+        case .element(let index, let value): message.append(index, value)
         case .address(let value): message.append(" is ", hexadecimal: value)
         case .text(let value): message.append(" is '", value, "'")
         case .overlap(let other):
             message.append(" overlaps ")
             message.append(other)
-        case .nothing: break
         }
         message.append("; expected ")
         message.append(expected)

@@ -15,7 +15,7 @@ struct Geometry {
     /// Values in a channel.
     var count: Int { outer * inner }
     var layout: kernel_layout { inner == 1 ? KERNEL_ROWS : KERNEL_PLANES }
-    var elementSize: Int { element == KERNEL_FLOAT32 ? 4 : 8 }
+    var elementSize: Int { element.size }
     var bytes: Int { count * channels * elementSize }
 
     init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
@@ -30,19 +30,22 @@ struct Geometry {
         outer = shape.outer
         inner = shape.inner
         let (slice, tooWide) = shape.channels.multipliedReportingOverflow(by: shape.inner)
-        if shape.outer < 0 || shape.inner < 0 || tooWide {
+        if shape.inner < 0 || tooWide {
             throw Failure(
-                BN_ERROR_SHAPE, "outer * channels * inner", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+                BN_ERROR_SHAPE, "shape->inner", .size(shape.inner),
+                expected: "channels * inner elements within PTRDIFF_MAX bytes")
         }
-        let size = element == KERNEL_FLOAT32 ? 4 : 8
+        let size = element.size
         func resolved(_ stride: Int, _ name: StaticString) throws(Failure) -> Int {
             if stride != 0 && (stride < 0 || stride < slice) {
                 throw Failure(BN_ERROR_SHAPE, name, .size(stride), expected: "0, or at least channels * inner")
             }
             let elements = max(stride, slice).multipliedReportingOverflow(by: max(shape.outer, 1))
-            if elements.overflow || elements.partialValue.multipliedReportingOverflow(by: size).overflow {
+            let bytes = elements.partialValue.multipliedReportingOverflow(by: size)
+            if shape.outer < 0 || elements.overflow || bytes.overflow {
                 throw Failure(
-                    BN_ERROR_SHAPE, "outer * stride", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+                    BN_ERROR_SHAPE, "shape->outer", .size(shape.outer),
+                    expected: "outer strides of channels * inner elements or more within PTRDIFF_MAX bytes")
             }
             return stride == 0 || shape.outer <= 1 ? slice : stride
         }
@@ -52,8 +55,7 @@ struct Geometry {
     }
 }
 
-/// Every array of channels has eight-byte elements or smaller ones, and working memory takes less than 256 bytes a
-/// channel.
+/// Few enough for arrays of eight-byte elements, and for sizes computed from them not to overflow.
 func channelCount(_ channels: Int) throws(Failure) -> Int {
     if channels == 0 || channels < 0 || channels > Int.max / 256 {
         throw Failure(BN_ERROR_SHAPE, "channels", .size(channels), expected: "at least 1, and fewer than memory holds")
@@ -62,6 +64,8 @@ func channelCount(_ channels: Int) throws(Failure) -> Int {
 }
 
 extension kernel_element {
+    var size: Int { self == KERNEL_FLOAT32 ? 4 : 8 }
+
     init(_ dtype: bn_dtype) throws(Failure) {
         switch dtype {
         case BN_FLOAT32: self = KERNEL_FLOAT32

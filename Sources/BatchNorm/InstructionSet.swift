@@ -42,11 +42,12 @@ enum InstructionSet: Int {
     static func chosen() throws(Failure) -> InstructionSet {
         guard let name = getenv("BATCHNORM_ISA"), name.pointee != 0 else { return widest }
         guard let isa = InstructionSet(name: name) else {
-            throw Failure(BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(name), expected: "baseline, avx2 or avx512")
+            throw Failure(
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(kept(name)), expected: "baseline, avx2 or avx512")
         }
         if isa.rawValue > widest.rawValue {
             throw Failure(
-                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(name),
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(kept(name)),
                 expected: widest == .avx2
                     ? "what this machine has: baseline or avx2" : "what this machine has: baseline")
         }

@@ -39,10 +39,19 @@ struct Message {
         }
     }
 
+    /// Somebody else's text, of which only printable ASCII is fit for one line of UTF-8.
     mutating func append(_ prefix: StaticString, _ value: UnsafePointer<CChar>, _ suffix: StaticString) {
         append(prefix)
-        append(value, min(strlen(value), 64))
+        for index in 0..<strlen(value) {
+            var character = 32...126 ~= value[index] ? value[index] : CChar(UInt8(ascii: "?"))
+            append(&character, 1)
+        }
         append(suffix)
+    }
+
+    mutating func append(_ index: Int, _ value: Double) {
+        append("[", index)
+        append("] is ", value)
     }
 
     mutating func append(_ prefix: StaticString, hexadecimal value: UInt) {

@@ -9,100 +9,128 @@ struct Job {
     let context: UnsafeRawPointer
     /// Takes the context and the number of an item. A C function, as there is no memory to be had for a closure.
     let body: @convention(c) (UnsafeRawPointer, Int) -> Void
+    /// Rounding and the treatment of subnormal numbers are the caller's on every thread.
+    fileprivate let floats = machine_float_state()
+
+    fileprivate init(count: Int, context: UnsafeRawPointer, body: @convention(c) (UnsafeRawPointer, Int) -> Void) {
+        self.count = count
+        self.context = context
+        self.body = body
+    }
 }
 
 /// The library's own threads: none until the first job that wants them, parked between jobs, never joined. They serve
 /// one caller at a time; another one that comes meanwhile does its work alone.
-final class Pool {
+struct Pool {
     static let maximum = 1024
 
-    private let busy = Atomic<Bool>(false)
-    private let next = Atomic<Int>(0)
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let opened = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    private let left = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    /// The rest is guarded by the mutex.
-    private var workers = 0
-    private var job: Job?
-    private var openings = 0
-    private var inside = 0
-    private var watchesForks = false
+    /// In one place for good, and reached by pointer alone: threads change it under each other's feet.
+    private struct State: ~Copyable {
+        let busy = Atomic<Bool>(false)
+        let next = Atomic<Int>(0)
+        var mutex = pthread_mutex_t()
+        var opened = pthread_cond_t()
+        var left = pthread_cond_t()
+        /// The rest is guarded by the mutex.
+        var workers = 0
+        var job: Job?
+        var openings = 0
+        var inside = 0
+        var watchesForks = false
+    }
 
-    init() { reset() }
+    private let state: UnsafeMutablePointer<State>
+
+    /// Nil if there is no memory.
+    init?() {
+        guard let memory = malloc(MemoryLayout<State>.size) else { return nil }
+        state = memory.bindMemory(to: State.self, capacity: 1)
+        state.initialize(to: State())
+        reset()
+    }
 
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
-    func run(_ job: Job, threads: Int) {
-        let helpers = min(threads, job.count) - 1
-        guard helpers > 0, !busy.exchange(true, ordering: .acquiring) else {
-            for item in 0..<job.count { job.body(job.context, item) }
+    func run(
+        _ count: Int, _ context: UnsafeRawPointer, threads: Int,
+        _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
+    ) {
+        let helpers = min(threads, count) - 1
+        guard helpers > 0, !state.pointee.busy.exchange(true, ordering: .acquiring) else {
+            for item in 0..<count { body(context, item) }
             return
         }
+        let job = Job(count: count, context: context, body: body)
         open(job, helpers)
         work(job)
         close()
-        busy.store(false, ordering: .releasing)
+        state.pointee.busy.store(false, ordering: .releasing)
     }
 
     private func open(_ job: Job, _ helpers: Int) {
-        next.store(0, ordering: .relaxed)
-        pthread_mutex_lock(mutex)
-        if !watchesForks {
+        state.pointee.next.store(0, ordering: .relaxed)
+        pthread_mutex_lock(&state.pointee.mutex)
+        if !state.pointee.watchesForks {
             // A child has none of its parent's threads, and its copy of the lock may be held by one of them.
-            watchesForks = pthread_atfork(nil, nil) { Library.shared.pointee.pool.reset() } == 0
+            state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
         }
-        while workers < helpers, threads_start(serve, nil) == 0 { workers += 1 }
-        self.job = job
-        openings = helpers
-        pthread_cond_broadcast(opened)
-        pthread_mutex_unlock(mutex)
+        while state.pointee.workers < helpers, threads_start(serve, state) == 0 { state.pointee.workers += 1 }
+        state.pointee.job = job
+        state.pointee.openings = helpers
+        pthread_cond_broadcast(&state.pointee.opened)
+        pthread_mutex_unlock(&state.pointee.mutex)
     }
 
     /// Waits for those who came in, and for nobody who was too late.
     private func close() {
-        pthread_mutex_lock(mutex)
-        openings = 0
-        while inside > 0 { pthread_cond_wait(left, mutex) }
-        job = nil
-        pthread_mutex_unlock(mutex)
+        pthread_mutex_lock(&state.pointee.mutex)
+        state.pointee.openings = 0
+        while state.pointee.inside > 0 { pthread_cond_wait(&state.pointee.left, &state.pointee.mutex) }
+        state.pointee.job = nil
+        pthread_mutex_unlock(&state.pointee.mutex)
     }
 
     private func work(_ job: Job) {
-        while case let item = next.wrappingAdd(1, ordering: .relaxed).oldValue, item < job.count {
+        while case let item = state.pointee.next.wrappingAdd(1, ordering: .relaxed).oldValue, item < job.count {
             job.body(job.context, item)
         }
     }
 
     /// The life of a worker.
     fileprivate func attend() -> Never {
-        pthread_mutex_lock(mutex)
+        pthread_mutex_lock(&state.pointee.mutex)
         while true {
-            guard openings > 0, let job else {
-                pthread_cond_wait(opened, mutex)
+            guard state.pointee.openings > 0, let job = state.pointee.job else {
+                pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
                 continue
             }
-            openings -= 1
-            inside += 1
-            pthread_mutex_unlock(mutex)
+            state.pointee.openings -= 1
+            state.pointee.inside += 1
+            pthread_mutex_unlock(&state.pointee.mutex)
+            machine_set_float_state(job.floats)
             work(job)
-            pthread_mutex_lock(mutex)
-            inside -= 1
-            if inside == 0 { pthread_cond_signal(left) }
+            pthread_mutex_lock(&state.pointee.mutex)
+            state.pointee.inside -= 1
+            if state.pointee.inside == 0 { pthread_cond_signal(&state.pointee.left) }
         }
+    }
+
+    fileprivate init(serving memory: UnsafeMutableRawPointer) {
+        state = memory.assumingMemoryBound(to: State.self)
     }
 
     /// As it was before the first job.
     private func reset() {
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(opened, nil)
-        pthread_cond_init(left, nil)
-        workers = 0
-        job = nil
-        openings = 0
-        inside = 0
-        busy.store(false, ordering: .relaxed)
+        pthread_mutex_init(&state.pointee.mutex, nil)
+        pthread_cond_init(&state.pointee.opened, nil)
+        pthread_cond_init(&state.pointee.left, nil)
+        state.pointee.workers = 0
+        state.pointee.job = nil
+        state.pointee.openings = 0
+        state.pointee.inside = 0
+        state.pointee.busy.store(false, ordering: .relaxed)
     }
 }
 
-private func serve(_: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-    Library.shared.pointee.pool.attend()
+private func serve(_ state: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    Pool(serving: state.unsafelyUnwrapped).attend()
 }

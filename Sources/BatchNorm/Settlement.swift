@@ -67,7 +67,7 @@ struct ForwardSettlement {
         }
         savedMean?[channel] = mean
         savedInverseStd?[channel] = inverseStd
-        if sweep.map == nil { return }
+        if sweep.map == nil || sweep.geometry.count == 0 { return }
         let coefficients = sweep.arrays.coefficients
         coefficients.setMean(mean, rest: rest, channel, T.self)
         coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
@@ -117,7 +117,7 @@ struct BackwardSettlement {
         dbeta?.assumingMemoryBound(to: T.self)[channel] = T(dy)
         sumDy?[channel] = dy
         sumDyXHat?[channel] = dyXHat
-        if sweep.map == nil { return }
+        if sweep.map == nil || sweep.geometry.count == 0 { return }
         let coefficients = sweep.arrays.coefficients
         coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
         if frozen {

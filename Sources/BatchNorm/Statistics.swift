@@ -11,7 +11,8 @@ func mergeMoments(
     let channels = try channelCount(channels)
     let (rows, tooMany) = parts.multipliedReportingOverflow(by: channels)
     if parts < 0 || tooMany || rows > Int.max / 8 {
-        throw Failure(BN_ERROR_SHAPE, "parts * channels", .nothing, expected: "a product within PTRDIFF_MAX bytes")
+        throw Failure(
+            BN_ERROR_SHAPE, "parts", .size(parts), expected: "parts * channels doubles within PTRDIFF_MAX bytes")
     }
     func input(_ pointer: UnsafePointer<Double>?, _ name: StaticString) throws(Failure) -> Region {
         if parts > 0 { _ = try need(pointer, name) }
@@ -70,7 +71,7 @@ func updateRunning(
     let m2 = try need(m2, "m2")
     let runningMean = try need(runningMean, "running_mean")
     let runningVar = try need(runningVar, "running_var")
-    let size = element == KERNEL_FLOAT32 ? 4 : 8
+    let size = element.size
     var memory = Memory()
     try memory.input(Region("count", count, count: channels, size: 8))
     try memory.input(Region("mean", mean, count: channels, size: 8))
@@ -80,7 +81,7 @@ func updateRunning(
     try checkCounts("count", count, channels)
     for channel in 0..<channels where !options.biasedRunningVariance && count[channel] > 0 && count[channel] <= 1 {
         throw Failure(
-            BN_ERROR_SINGLE_VALUE, "count", .real(count[channel]),
+            BN_ERROR_SINGLE_VALUE, "count", .element(channel, count[channel]),
             expected: "0 or more than 1: one value has no unbiased variance")
     }
     let update = RunningUpdate(
@@ -97,6 +98,7 @@ func updateRunning(
 
 private func checkCounts(_ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
     for index in 0..<number where !(counts[index] >= 0 && counts[index] < .infinity) {
-        throw Failure(BN_ERROR_OPTION, name, .real(counts[index]), expected: "a finite number of values, at least 0")
+        throw Failure(
+            BN_ERROR_OPTION, name, .element(index, counts[index]), expected: "a finite number of values, at least 0")
     }
 }

@@ -93,7 +93,8 @@ extension Call {
         try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
         for channel in 0..<geometry.channels where !(count[channel] > 0 && count[channel] < .infinity) {
             throw Failure(
-                BN_ERROR_OPTION, "count", .real(count[channel]), expected: "a finite number of values, more than 0")
+                BN_ERROR_OPTION, "count", .element(channel, count[channel]),
+                expected: "a finite number of values, more than 0")
         }
         sweep.settlement = .backward(
             BackwardSettlement(

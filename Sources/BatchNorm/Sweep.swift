@@ -72,7 +72,7 @@ struct Sweep: ~Copyable {
     private func share(
         _ count: Int, _ pool: Pool, _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
     ) {
-        withUnsafePointer(to: self) { pool.run(Job(count: count, context: $0, body: body), threads: plan.threads) }
+        withUnsafePointer(to: self) { pool.run(count, $0, threads: plan.threads, body) }
     }
 
     private static func at(_ context: UnsafeRawPointer) -> UnsafePointer<Sweep> {

@@ -12,6 +12,9 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 /* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
 static inline bool machine_has_avx2(void) {
@@ -33,7 +36,7 @@ static inline bool machine_has_avx512(void) {
 #endif
 }
 
-/* CPUs in the affinity mask of the calling thread; 1 if it cannot be read. The system call itself, as glibc declares
+/* CPUs in the affinity mask of this thread; 1 if it cannot be read. The system call itself, as glibc declares
    its wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library.
    */
 static inline int machine_affinity(void) {
@@ -43,6 +46,33 @@ static inline int machine_affinity(void) {
     for (long i = 0; i < bytes / (long)sizeof *mask; i++) count += __builtin_popcountl(mask[i]);
     return count > 0 ? count : 1;
 }
+
+/* Rounding mode and what becomes of subnormal numbers, as the calling thread has them. */
+static inline unsigned machine_float_state(void) {
+#if defined(__x86_64__)
+    return _mm_getcsr();
+#elif defined(__aarch64__)
+    unsigned long state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    return (unsigned)state;
+#else
+    return 0;
+#endif
+}
+
+static inline void machine_set_float_state(unsigned state) {
+#if defined(__x86_64__)
+    _mm_setcsr(state & ~0x3fu); /* without the exceptions that the other thread has met */
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)state));
+#else
+    (void)state;
+#endif
+}
+
+/* A pointer that one thread sets and others find set or not. */
+static inline void *machine_load(void *const *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
+static inline void machine_store(void **place, void *value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
 
 /* The start of a small file as a string; "" if there is none. */
 static inline void machine_read(const char *path, char *text, size_t size) {

@@ -8,7 +8,8 @@
 #include <pthread.h>
 #include <signal.h>
 
-/* A detached thread that takes none of the host's signals. Returns 0, or what pthread_create does. */
+/* A detached thread that takes none of the signals that are sent to the host. Those that its own instructions raise are
+ * the host's to handle: blocked, they would be fatal. Returns 0, or what pthread_create does. */
 static inline int threads_start(void *(*body)(void *), void *argument) {
     sigset_t all, before;
     pthread_attr_t attributes;
@@ -17,17 +18,16 @@ static inline int threads_start(void *(*body)(void *), void *argument) {
     if (error) return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGTRAP);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&thread, &attributes, body, argument);
     pthread_sigmask(SIG_SETMASK, &before, 0);
     pthread_attr_destroy(&attributes);
     return error;
-}
-
-/* Runs a function once in the life of the process. Call it from one module only: each has a flag of its own. */
-static inline void threads_once(void (*body)(void)) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, body);
 }
 
 #endif
