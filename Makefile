@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo test check clean
+.PHONY: help lib demo test check bench bench-kernels clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lib: ## build the shared library, .build/release/libbatchnorm.so
 	@scripts/library
@@ -15,6 +15,12 @@ test: ## run the Swift, C and Python tests; the last line counts them
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check
+
+bench: ## measure the library beside its peers; a quarter of an hour on an idle machine
+	@scripts/bench
+
+bench-kernels: ## bytes per cycle of each loop, beside what memory allows
+	@scripts/bench-kernels
 
 clean: ## remove everything that was built or installed here
 	rm -rf .build .build-* .venv-* .swiftpm python/dist

@@ -14,31 +14,34 @@
  * boundary as double (`channels` elements each): they are few, and float32 would round away what was computed exactly.
  * Pointers need the alignment of one element and no more.
  *
- * Aliasing. An output may share memory with another argument in two cases only: y == x and dx == dy, the pointer and
- * the stride both equal. Anything else that overlaps is BN_ERROR_OVERLAP. Gaps between strided slices belong to nobody.
+ * Aliasing. An output may be y == x or dx == dy, the pointer and the stride both equal, and what a function says of its
+ * small arrays. Any other overlap of an output is BN_ERROR_OVERLAP. Gaps between strided slices belong to nobody.
  *
  * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the
  * running statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was
  * expected; of several, the one found first.
  *
  * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
- * has invstd 0, so that y is beta. |x - mean| must not exceed the largest finite value of the dtype, nor its square
- * that of a double; otherwise the channel overflows to infinity or NaN as the formulas do.
+ * has invstd 0, so that y is beta. Finite data overflow, to infinity or NaN, or vanish, to beta, where |x - mean| or
+ * gamma * invstd is outside the normal numbers of the dtype, or the sum of (x - mean)^2 outside those of a double: in
+ * float32 a standard deviation below 1e-38 with eps 0, or above 1e37; in float64 below 1e-153 or above 1e150.
  *
  * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
- * run, whichever of the outputs are wanted. They may differ between two versions of the library and between two
- * layouts of the same values.
+ * run, whichever of the outputs are wanted; but for the sign and the payload of a NaN. They may differ between two
+ * versions of the library and between two layouts of the same values.
  *
  * Threads. Every function may be called from several threads at once, provided that no two calls write the same memory.
  * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
- * one of them, or while they serve another caller, it runs on the calling thread alone. fork() is safe.
+ * one of them, or while they serve another caller, it runs on the calling thread alone. The library's threads take none
+ * of the signals that are sent to the process, and compute with the caller's rounding mode and treatment of subnormal
+ * numbers. fork() is safe; so is everything but a thread's cancellation in the middle of a call.
  *
  * Environment, read once, at the first call:
  *     BATCHNORM_ISA          baseline, avx2 or avx512: the instruction set (default: the widest that the CPU has)
  *     BATCHNORM_NUM_THREADS  1 to 1024: the number of threads (default: OMP_NUM_THREADS, else the CPUs granted to the
- *                            process by its affinity mask and its cgroup quota)
- * An empty value counts as none, and so does an OMP_NUM_THREADS that is not a number. Of the two above, one that cannot
- * be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
+ *                            process by its affinity mask and its container's cgroup quota)
+ * An empty value counts as none, and so does an OMP_NUM_THREADS below 1 or not a number; one above 1024 is 1024. Of the
+ * two above, one that cannot be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
  */
 #ifndef BATCHNORM_H
 #define BATCHNORM_H
@@ -82,12 +85,12 @@ typedef enum bn_status {
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
-    BN_ERROR_MEMORY = 41       /* working memory (a few numbers per channel) could not be had */
+    BN_ERROR_MEMORY = 41       /* working memory could not be had: some numbers per channel and 1024 of its values */
 } bn_status;
 
 /* The extents of a call's tensors, and the distances between their outer slices.
  *
- *     bn_shape shape = {sizeof shape, 32, 64, 56 * 56};     // 32 dense images of 64 channels, NCHW
+ *     bn_shape shape = BN_SHAPE(32, 64, 56 * 56);     // 32 dense images of 64 channels, NCHW
  *
  * A stride is counted in elements, from one outer index to the next; 0 stands for dense (channels * inner). It must be
  * at least that, also where a call has no use for it, and lets a call work on a part of a larger tensor: the first 64
@@ -102,6 +105,9 @@ typedef struct bn_shape {
     size_t y_stride;    /* of y, and of its gradient dy (default 0) */
     size_t dx_stride;   /* of dx (default 0) */
 } bn_shape;
+
+/* An initializer for dense tensors. */
+#define BN_SHAPE(outer, channels, inner) {sizeof(bn_shape), (outer), (channels), (inner), 0, 0, 0}
 
 /* What a call may be told. Every field is checked, also by a function that does not use it. A NULL pointer means all
  * defaults; start from BN_OPTIONS_INIT to change one:
@@ -175,7 +181,9 @@ bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, con
  * count, mean, m2: outputs, none NULL. */
 bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, double *count, double *mean, double *m2);
 
-/* Moments of the union of `parts` sets, in the order given (Chan, Golub and LeVeque, 1979).
+/* Moments of the union of `parts` sets, in the order given (Chan, Golub and LeVeque, 1979):
+ *
+ *     n = n1 + n2      mean = mean1 + (mean2 - mean1) * n2 / n      m2 = m21 + m22 + (mean2 - mean1)^2 * n1 * n2 / n
  *
  *     counts, means, m2s   parts x channels, dense; empty parts (count 0) are fine, and so is parts == 0
  *     count, mean, m2      outputs, none NULL; each may be the first row of its inputs
@@ -207,9 +215,12 @@ bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *d
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);
 
-/* Moves running statistics of the given dtype towards the moments of a batch. Channels with a count of 0 stay as they
- * are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless biased_running_var is 1; one that is negative or
- * not finite is BN_ERROR_OPTION. Uses options: momentum, biased_running_var. */
+/* running = (1 - momentum) * running + momentum * batch, where batch is mean for running_mean, and for running_var
+ * m2 / (count - 1), or m2 / count if biased_running_var is 1. The running statistics are of the given dtype.
+ *
+ * Channels with a count of 0 stay as they are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless
+ * biased_running_var is 1; one that is negative or not finite is BN_ERROR_OPTION.
+ * Uses options: momentum, biased_running_var. */
 bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
                             void *running_mean, void *running_var, const bn_options *options);
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library itself: through its Python package, and from C."""
+
+from __future__ import annotations
+
+import ctypes
+
+import batchnorm as bn
+from batchnorm import _c_api
+
+from harness.native import compiled
+from harness.problem import EPS, MOMENTUM, Array, Problem
+from harness.system import Caller, Trial
+from harness.timing import repeated
+from harness.workloads import Operation
+
+from . import OURS, OURS_FROM_C
+
+VERSION = f"{bn.__version__}, {bn.isa()}"
+FUNCTIONS = {"training": "bn_forward_training", "inference": "bn_forward_inference", "backward": "bn_backward"}
+
+
+class Ours:
+    """Calls of the Python package, with `out`."""
+
+    name = OURS
+    version = VERSION
+    caller: Caller = "python"
+    composed = False
+
+    def __init__(self, threads: int) -> None:
+        bn.set_num_threads(threads)
+
+    def prepare(self, problem: Problem, operation: Operation) -> Trial:
+        p, axis = problem, problem.axis
+        x, dy, y, dx = (flat.reshape(p.shape) for flat in (p.x, p.dy, p.y, p.dx))
+        if operation == "training":
+
+            def call() -> object:
+                return bn.forward_training(
+                    x, p.gamma, p.beta, p.running_mean, p.running_var, axis=axis, momentum=MOMENTUM, eps=EPS, out=y
+                )
+        elif operation == "inference":
+
+            def call() -> object:
+                return bn.forward_inference(
+                    x, p.gamma, p.beta, p.running_mean, p.running_var, axis=axis, eps=EPS, out=y
+                )
+        else:
+            _, saved = bn.forward_training(x, p.gamma, p.beta, axis=axis, eps=EPS, out=y)
+
+            def call() -> object:
+                return bn.backward(dy, x, saved, p.gamma, axis=axis, out=dx)
+
+        return Trial(repeated(call), lambda: p.dx if operation == "backward" else p.y)
+
+
+class OursFromC:
+    """The same functions, called by a loop in C."""
+
+    name = OURS_FROM_C
+    version = VERSION
+    caller: Caller = "c"
+    composed = False
+
+    def __init__(self, threads: int) -> None:
+        bn.set_num_threads(threads)
+        self.repeat = compiled("native/repeat.c").repeat_layer_call
+        self.repeat.restype = ctypes.c_double
+        self.repeat.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_long,
+            ctypes.POINTER(_c_api.Shape),
+            ctypes.c_int,
+            ctypes.POINTER(ctypes.c_void_p * 8),
+            ctypes.POINTER(_c_api.Options),
+        ]
+
+    def prepare(self, problem: Problem, operation: Operation) -> Trial:
+        p = problem
+        mean, invstd = (value.copy() for value in p.statistics)
+        dgamma, dbeta = p.gamma.copy(), p.beta.copy()
+        arrays: list[Array]
+        if operation == "backward":
+            arrays = [p.dy, p.x, p.gamma, mean, invstd, p.dx, dgamma, dbeta]
+        else:
+            arrays = [p.x, p.gamma, p.beta, p.running_mean, p.running_var, p.y, mean, invstd]
+        pointers = (ctypes.c_void_p * 8)(*(array.ctypes.data for array in arrays))
+        shape = _c_api.Shape(ctypes.sizeof(_c_api.Shape), *p.core_shape, 0, 0, 0)
+        options = _c_api.Options(ctypes.sizeof(_c_api.Options), EPS, MOMENTUM, 0, 0)
+        dtype = {4: _c_api.DType.FLOAT32, 8: _c_api.DType.FLOAT64}[p.dtype.itemsize]
+        function = ctypes.cast(getattr(_c_api.lib, FUNCTIONS[operation]), ctypes.c_void_p)
+
+        def run(times: int) -> float:
+            # The pointers are good only as long as these live: mean, invstd, dgamma and dbeta have no other owner.
+            assert len(arrays) == len(pointers)
+            seconds: float = self.repeat(function, times, shape, dtype, pointers, options)
+            if seconds < 0:
+                raise RuntimeError(f"{FUNCTIONS[operation]} failed: {_c_api.last_error()}")
+            return seconds
+
+        return Trial(run, lambda: p.dx if operation == "backward" else p.y)
