@@ -109,15 +109,18 @@ extension Call {
 
 extension Geometry {
     /// A tensor that is needed, unless it has no elements.
+    @inline(never)
     func input(_ base: UnsafeRawPointer?, _ name: StaticString, _ stride: Int) throws(Failure) -> kernel_operand {
         if base == nil && count != 0 { throw Failure(BN_ERROR_NULL, name, .null, expected: "a pointer") }
         return kernel_operand(base: UnsafeMutableRawPointer(mutating: base), stride: stride)
     }
 
+    @inline(never)
     func parameters(_ name: StaticString, _ base: UnsafeRawPointer?) -> Region {
         Region(name, base, count: channels, size: elementSize)
     }
 
+    @inline(never)
     func statistics(_ name: StaticString, _ base: UnsafePointer<Double>?) -> Region {
         Region(name, base, count: channels, size: 8)
     }

@@ -8,6 +8,8 @@ struct Plan {
     private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, abreast: 1)
     /// Channels that are handled together.
     private(set) var columns = 1
+    /// Channels of rows that are mapped together.
+    private(set) var mapped = 1
     /// Rows side by side in a run of a map, so that short rows fill vectors, and its coefficients are read in order.
     private(set) var abreast = 1
     /// Elements from those in hand to the same of the next group; 0 if two groups are more than a cache holds.
@@ -50,10 +52,12 @@ struct Plan {
         } else if !isRows {
             columns = min(channels, max(1, fitting), shared)
         } else if sweep.reduction == nil {
-            columns = min(channels, Plan.mappedColumns, shared)
+            columns = min(channels, shared)
         } else {
             columns = fitting < Plan.narrowestPanel * unit ? channels : min(channels, fitting, shared)
         }
+        let coefficients = Plan.coefficientBytes / (2 + 2 * inputs) / geometry.elementSize / unit * unit
+        mapped = isRows && abreast == 1 ? max(unit, coefficients) : channels
         if columns < channels && 2 * columns * channelBytes <= caches.second * 7 / 8 {
             ahead = columns * geometry.inner
         }
@@ -63,8 +67,8 @@ struct Plan {
     private static let bytesPerThread = 1 << 18
     /// Elements of a run of short rows: enough to make little of its ends.
     private static let runLength = 512
-    /// Columns whose coefficients, four arrays of them, stay in a first-level cache beside the rows.
-    private static let mappedColumns = 1024
+    /// Bytes of coefficients that stay in a first-level cache beside the rows: of four arrays, or six with a gradient.
+    private static let coefficientBytes = 12288
     /// Cache lines of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 8
 }

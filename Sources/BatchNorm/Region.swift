@@ -10,11 +10,13 @@ struct Region {
     let alignment: Int
 
     /// An array of one element per channel; or rows of such.
+    @inline(never)
     init(_ name: StaticString, _ base: UnsafeRawPointer?, rows: Int = 1, count: Int, size: Int) {
         self.init(name, base, runs: rows, width: count * size, stride: count * size, alignment: size)
     }
 
     /// A tensor.
+    @inline(never)
     init(_ name: StaticString, _ base: UnsafeRawPointer?, _ geometry: Geometry, stride: Int) {
         let size = geometry.elementSize
         self.init(

@@ -79,27 +79,35 @@ struct Sweep: ~Copyable {
         context.assumingMemoryBound(to: Sweep.self)
     }
 
+    @inline(never)
     private func reduce(item: Int) {
         let block = item % plan.blocks.count
         if let reduction { reduce(reduction, block, members(of: item / plan.blocks.count), slot: block) }
     }
 
+    @inline(never)
     private func apply(item: Int) {
         apply(members(of: item / plan.blocks.count), plan.blocks[item % plan.blocks.count])
     }
 
+    @inline(never)
     private func settle(_ range: Range<Int>) {
         settlement?.settle(self, range)
         if plan.abreast > 1 && map != nil { arrays.coefficients.lay(plan.abreast) }
     }
 
+    /// Maps some channels, no more at a time than have their coefficients in a first-level cache.
     @inline(never)
     private func apply(_ range: Range<Int>, _ extent: Blocks.Extent) {
         let whole = extent.outer.upperBound - extent.outer.count % plan.abreast
-        apply(range, (extent.outer.lowerBound..<whole, extent.inner), abreast: plan.abreast)
-        apply(range, (whole..<extent.outer.upperBound, extent.inner), abreast: 1)
+        for first in stride(from: range.lowerBound, to: range.upperBound, by: plan.mapped) {
+            let part = first..<min(first + plan.mapped, range.upperBound)
+            apply(part, (extent.outer.lowerBound..<whole, extent.inner), abreast: plan.abreast)
+            apply(part, (whole..<extent.outer.upperBound, extent.inner), abreast: 1)
+        }
     }
 
+    @inline(never)
     private func apply(_ range: Range<Int>, _ extent: Blocks.Extent, abreast: Int) {
         guard let map, !extent.outer.isEmpty, !extent.inner.isEmpty else { return }
         var tile = tile(range, extent, abreast: abreast)

@@ -27,27 +27,41 @@ func map<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels
 private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, streams: Bool) {
     for run in 0..<tile.runs {
         for stretch in 0..<tile.stretches {
-            func visit(_ column: Int, _ count: Int, _ lanes: Int) {
-                let strip = Strip(run: run, stretch: stretch, column: column, count: count, lanes: lanes)
-                let formula = F(tile, channels, strip)
-                let out = Column<F.Scalar>(tile.out, tile, strip)
-                for k in 0..<count {
-                    if streams { formula.prefetch(k) }
-                    out.store(formula.value(k), k, streams: streams)
-                }
+            func strip(_ column: Int, _ count: Int, _ lanes: Int) -> Strip {
+                Strip(run: run, stretch: stretch, column: column, count: count, lanes: lanes)
             }
             var column = 0
             if streams {
-                let first = Strip(run: run, stretch: stretch, column: 0, count: 0, lanes: laneCount)
-                column = min(elementsToLine(Column<F.Scalar>(tile.out, tile, first).base), tile.length)
-                if column > 0 { visit(0, 1, column) }
+                let start = Column<F.Scalar>(tile.out, tile, strip(0, 0, laneCount)).base
+                column = min(elementsToLine(start), tile.length)
+                if column > 0 { writePart(F.self, tile, channels, strip(0, 1, column)) }
             }
             let count = (tile.length - column) / laneCount
-            visit(column, count, laneCount)
+            write(F.self, tile, channels, strip(column, count, laneCount), streams: streams)
             column += count * laneCount
-            if column < tile.length { visit(column, 1, tile.length - column) }
+            if column < tile.length {
+                writePart(F.self, tile, channels, strip(column, 1, tile.length - column))
+            }
         }
     }
+}
+
+@inline(__always)
+private func write<F: Formula>(
+    _: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, streams: Bool
+) {
+    let formula = F(tile, channels, strip)
+    let out = Column<F.Scalar>(tile.out, tile, strip)
+    for k in 0..<strip.count {
+        if streams { formula.prefetch(k) }
+        out.store(formula.value(k), k, streams: streams)
+    }
+}
+
+/// A vector that is not full. Out of line, once for all the places that have one: they would be half of the code.
+@inline(never)
+private func writePart<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+    write(F.self, tile, channels, strip, streams: false)
 }
 
 /// Elements up to the next start of a cache line.

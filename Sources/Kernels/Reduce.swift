@@ -70,20 +70,34 @@ private func reduceColumns<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels:
     let rest = tile.length % laneCount
     for run in stride(from: 0, to: tile.runs, by: band) {
         let count = min(band, tile.runs - run)
-        func visit(_ column: Int, _ lanes: Int) {
-            let strip = Strip(run: run, stretch: 0, column: column, count: count, lanes: lanes)
-            var sums = sum(T.self, tile, channels, strip, from: .zero)
-            let first = channels.first + column
-            let second = channels.second + column
-            if run > 0 {
-                sums = Sums(first: loadLanes(first, lanes: lanes), second: loadLanes(second, lanes: lanes)) + sums
-            }
-            storeLanes(sums.first, to: first, lanes: lanes)
-            storeLanes(sums.second, to: second, lanes: lanes)
+        for column in stride(from: 0, to: tile.length - rest, by: laneCount) {
+            let strip = Strip(run: run, stretch: 0, column: column, count: count, lanes: laneCount)
+            reduceColumn(T.self, tile, channels, strip)
         }
-        for column in stride(from: 0, to: tile.length - rest, by: laneCount) { visit(column, laneCount) }
-        if rest != 0 { visit(tile.length - rest, rest) }
+        if rest != 0 {
+            let strip = Strip(run: run, stretch: 0, column: tile.length - rest, count: count, lanes: rest)
+            reducePartOfColumn(T.self, tile, channels, strip)
+        }
     }
+}
+
+@inline(__always)
+private func reduceColumn<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+    var sums = sum(T.self, tile, channels, strip, from: .zero)
+    let first = channels.first + strip.column
+    let second = channels.second + strip.column
+    if strip.run > 0 {
+        sums = Sums(first: loadLanes(first, lanes: strip.lanes), second: loadLanes(second, lanes: strip.lanes)) + sums
+    }
+    storeLanes(sums.first, to: first, lanes: strip.lanes)
+    storeLanes(sums.second, to: second, lanes: strip.lanes)
+}
+
+@inline(never)
+private func reducePartOfColumn<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip
+) {
+    reduceColumn(T.self, tile, channels, strip)
 }
 
 /// Runs of rows that are summed before the next column: sixteen, whose cache lines are all in flight at once, or more if
