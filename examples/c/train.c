@@ -13,8 +13,8 @@
 
 enum { SAMPLES = 16, CHANNELS = 4, PIXELS = 8 * 8, SIZE = SAMPLES * CHANNELS * PIXELS, STEPS = 200 };
 
-/* N, C and H * W; the strides are the dense ones. */
-static const bn_shape batch = {sizeof batch, SAMPLES, CHANNELS, PIXELS, 0, 0, 0};
+/* N, C and H * W. */
+static const bn_shape batch = BN_SHAPE(SAMPLES, CHANNELS, PIXELS);
 
 struct layer {
     float gamma[CHANNELS], beta[CHANNELS], running_mean[CHANNELS], running_var[CHANNELS];
@@ -145,17 +145,18 @@ static int infer(const struct layer *layer)
     return far(error, unavoidable);
 }
 
-/* One value per channel is enough for inference: the mean of the channel becomes beta. Training has to refuse it. */
+/* One value per channel is enough for inference: the mean of the channel becomes beta, but for what the running mean is
+ * off by. Training has to refuse it. */
 static int infer_single(struct layer *layer)
 {
-    const bn_shape single = {sizeof single, 1, CHANNELS, 1, 0, 0, 0};
+    const bn_shape single = BN_SHAPE(1, CHANNELS, 1);
     float y[CHANNELS];
     int failures = 0;
 
     check(bn_forward_inference(&single, BN_FLOAT32, true_mean, layer->gamma, layer->beta, layer->running_mean,
                                layer->running_var, y, NULL, NULL, NULL),
           "bn_forward_inference");
-    printf("\nchannel   x = mean        y     beta\n");
+    printf("\nchannel  true mean        y     beta\n");
     for (int c = 0; c < CHANNELS; c++) {
         printf("%7d %10.1f %8.3f %8.3f\n", c, true_mean[c], y[c], layer->beta[c]);
         failures += far(y[c], layer->beta[c]);
