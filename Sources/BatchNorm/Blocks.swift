@@ -17,6 +17,9 @@ struct Blocks {
     /// Rows that lie side by side in a run of a tile, so that few channels fill the lanes; 1 for planes. Rows left over by
     /// it are a block of their own, the last one, in single file.
     let abreast: Int
+    /// Runs of rows that are summed before the next column: sixteen, whose cache lines are all in flight at once, or more
+    /// if they are short, so that the way to the sums and back is worth it.
+    let band: Int
     private let outer: Int
     private let inner: Int
     /// Outer indices in a block, or blocks in an outer index: one of the two is 1.
@@ -27,6 +30,7 @@ struct Blocks {
         self.outer = outer
         self.inner = inner
         self.abreast = abreast
+        band = max(16, 4096 / (channels * abreast))
         let rows = max(Blocks.rows, Blocks.rowValues / channels) / abreast * abreast
         span = inner == 0 ? 1 : inner == 1 ? rows : max(1, Blocks.planeValues / inner)
         pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1

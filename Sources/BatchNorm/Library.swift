@@ -12,24 +12,36 @@ struct Library: ~Copyable {
     private let requested = Atomic<Int>(0)
     private let key: pthread_key_t
 
-    /// Nil if there is no memory for it, or no key for its threads' own; a later call tries again.
+    /// Nil if there is no memory for it, or no key for its threads' own; a later call tries again. Of several first calls
+    /// each makes one, and one of them stays: a lock might be held for ever in the child of a fork.
     static var shared: UnsafeMutablePointer<Library>? {
         if let known = machine_load(&theLibrary) { return known.assumingMemoryBound(to: Library.self) }
-        pthread_mutex_lock(&making)
-        defer { pthread_mutex_unlock(&making) }
-        if theLibrary == nil { machine_store(&theLibrary, make()) }
-        return theLibrary?.assumingMemoryBound(to: Library.self)
+        if let made = make(), !machine_publish(&theLibrary, made) { discard(made) }
+        return machine_load(&theLibrary)?.assumingMemoryBound(to: Library.self)
     }
 
-    private static func make() -> UnsafeMutableRawPointer? {
+    private static func make() -> UnsafeMutablePointer<Library>? {
         guard let memory = malloc(MemoryLayout<Library>.size) else { return nil }
-        var key = pthread_key_t()
-        guard let pool = Pool(), pthread_key_create(&key, { ThreadState.destroy($0) }) == 0 else {
+        guard let pool = Pool() else {
             free(memory)
             return nil
         }
-        memory.bindMemory(to: Library.self, capacity: 1).initialize(to: Library(pool, key))
-        return memory
+        var key = pthread_key_t()
+        guard pthread_key_create(&key, { ThreadState.destroy($0) }) == 0 else {
+            pool.discard()
+            free(memory)
+            return nil
+        }
+        let library = memory.bindMemory(to: Library.self, capacity: 1)
+        library.initialize(to: Library(pool, key))
+        return library
+    }
+
+    /// Undoes `make`.
+    private static func discard(_ library: UnsafeMutablePointer<Library>) {
+        pthread_key_delete(library.pointee.key)
+        library.pointee.pool.discard()
+        free(library)
     }
 
     private init(_ pool: Pool, _ key: pthread_key_t) {
@@ -52,6 +64,5 @@ struct Library: ~Copyable {
     var thread: UnsafeMutablePointer<ThreadState>? { ThreadState.current(key) }
 }
 
-/// One of each in the library: a flag in a C header would be one in every object file that includes it.
+/// One in the library: a variable in a C header would be one in every object file that includes it.
 nonisolated(unsafe) private var theLibrary: UnsafeMutableRawPointer?
-nonisolated(unsafe) private var making = pthread_mutex_t()

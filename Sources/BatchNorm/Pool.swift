@@ -49,6 +49,9 @@ struct Pool {
         reset()
     }
 
+    /// For a pool that never ran anything.
+    func discard() { free(state) }
+
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
     func run(
         _ count: Int, _ context: UnsafeRawPointer, threads: Int,

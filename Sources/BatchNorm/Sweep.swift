@@ -133,7 +133,8 @@ struct Sweep: ~Copyable {
         return kernel_tile(
             element: geometry.element, layout: geometry.layout, runs: extent.outer.count / abreast,
             stretches: rows ? 1 : range.count, pitch: geometry.inner,
-            length: rows ? range.count * abreast : extent.inner.count, x: part(x), dy: part(dy), out: part(out),
+            length: rows ? range.count * abreast : extent.inner.count, band: plan.blocks.band, x: part(x), dy: part(dy),
+            out: part(out),
             ahead: plan.ahead, streams: plan.streams ? 1 : 0)
     }
 }

@@ -29,6 +29,8 @@ typedef struct kernel_tile {
     enum kernel_element element;
     enum kernel_layout layout;
     size_t runs, stretches, pitch, length;
+    /* runs of rows that a reduction sums before the next column: it decides bits, and follows from the whole shape */
+    size_t band;
     kernel_operand x, dy, out;
     /* how many elements ahead of those in hand what comes next lies in the operands that are read; 0 if nobody knows */
     size_t ahead;

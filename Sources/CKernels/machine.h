@@ -70,9 +70,12 @@ static inline void machine_set_float_state(unsigned state) {
 #endif
 }
 
-/* A pointer that one thread sets and others find set or not. */
+/* A pointer that is set once: what is there, and whether this thread was the one to set it. */
 static inline void *machine_load(void *const *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
-static inline void machine_store(void **place, void *value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
+static inline bool machine_publish(void **place, void *value) {
+    void *none = 0;
+    return __atomic_compare_exchange_n(place, &none, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
 
 /* The start of a small file as a string; "" if there is none. */
 static inline void machine_read(const char *path, char *text, size_t size) {

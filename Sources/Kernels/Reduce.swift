@@ -66,10 +66,9 @@ private func reduceStretches<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channel
 /// which wait where the results will be.
 @inline(__always)
 private func reduceColumns<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    let band = bandHeight(tile)
     let rest = tile.length % laneCount
-    for run in stride(from: 0, to: tile.runs, by: band) {
-        let count = min(band, tile.runs - run)
+    for run in stride(from: 0, to: tile.runs, by: tile.band) {
+        let count = min(tile.band, tile.runs - run)
         for column in stride(from: 0, to: tile.length - rest, by: laneCount) {
             let strip = Strip(run: run, stretch: 0, column: column, count: count, lanes: laneCount)
             reduceColumn(T.self, tile, channels, strip)
@@ -100,17 +99,12 @@ private func reducePartOfColumn<T: Terms>(
     reduceColumn(T.self, tile, channels, strip)
 }
 
-/// Runs of rows that are summed before the next column: sixteen, whose cache lines are all in flight at once, or more if
-/// they are short, so that the way to the sums and back is worth it.
-@inline(__always)
-private func bandHeight(_ tile: kernel_tile) -> Int { max(16, 4096 / tile.length) }
-
 extension Column {
     /// An operand along a strip of a reduction: within a stretch, or from run to run, where the next band comes next.
     @inline(__always)
     init<L: Layout>(reducing operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, _: L.Type) {
         self.init(
             operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount,
-            ahead: L.channelPerColumn ? bandHeight(tile) * operand.stride : tile.ahead)
+            ahead: L.channelPerColumn ? tile.band * operand.stride : tile.ahead)
     }
 }

@@ -176,6 +176,7 @@ private struct Tile<T: TestElement> {
         // What lies ahead is asked for and never read, so that it may be anywhere: here, behind the guard page.
         var tile = kernel_tile(
             element: T.element, layout: layout, runs: runs, stretches: stretches, pitch: pitch, length: length,
+            band: 16,
             x: operand(x), dy: operand(dy), out: operand(out), ahead: 100_000, streams: streams ? 1 : 0)
         var channels = kernel_channels(
             centre: centre.elements.baseAddress, first: first.elements.baseAddress,

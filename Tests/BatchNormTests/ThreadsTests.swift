@@ -9,8 +9,10 @@ final class ThreadsTests: XCTestCase {
     override func tearDown() { check(bn_set_num_threads(0)) }
 
     /// A megabyte, which is enough for four threads: split by channels, by blocks of planes, by blocks of rows, and by
-    /// panels of rows.
-    private static let shapes = [(4, 64, 1024), (2, 1, 131_072), (87_400, 3, 1), (1024, 256, 1)]
+    /// panels of rows of several widths.
+    private static let shapes = [
+        (4, 64, 1024), (2, 1, 131_072), (87_400, 3, 1), (1024, 256, 1), (128, 2048, 1), (40, 8192, 1),
+    ]
 
     private struct Results: Equatable {
         var bits: [UInt64] = []

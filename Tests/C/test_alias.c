@@ -114,6 +114,44 @@ static void strides_that_meet(void) {
     }
 }
 
+/* Whether two tensors have an element in common, when y begins so many elements after x. */
+static int have_common_element(const bn_shape *s, long distance) {
+    long slice = (long)(s->channels * s->inner);
+    for (size_t i = 0; i < s->outer; i++) {
+        for (size_t j = 0; j < s->outer; j++) {
+            long apart = distance + (long)(j * s->y_stride) - (long)(i * s->x_stride);
+            if (apart > -slice && apart < slice) return 1;
+        }
+    }
+    return 0;
+}
+
+/* Every way in which slices of one parent can lie beside, between or upon each other: with equal strides, the end of a
+ * slice may reach the beginning of the next; with others, they meet somewhere or not at all. */
+static void slices_of_one_parent(void) {
+    enum { slice = 6, farthest = 60, most_slices = 4, longest = 17 };
+    static float parent[2 * farthest + most_slices * longest];
+    static const size_t strides[] = {6, 7, 11, 12, 13, longest};
+    enum { stride_count = sizeof strides / sizeof strides[0] };
+    float parameter[2] = {1, 1};
+    for (size_t outer = 1; outer <= most_slices; outer++) {
+        for (int pair = 0; pair < stride_count * stride_count; pair++) {
+            bn_shape shape = dense(outer, 2, slice / 2);
+            shape.x_stride = strides[pair / stride_count];
+            shape.y_stride = strides[pair % stride_count];
+            for (int distance = -farthest; distance <= farthest; distance++) {
+                float *x = parent + (distance < 0 ? -distance : 0), *y = parent + (distance < 0 ? 0 : distance);
+                bn_status status = bn_forward_inference(&shape, BN_FLOAT32, x, NULL, NULL, parameter, parameter, y,
+                                                        NULL, NULL, NULL);
+                int same_place = distance == 0 && (shape.x_stride == shape.y_stride || outer == 1);
+                int legal = same_place || !have_common_element(&shape, distance);
+                CHECK(status == (legal ? BN_OK : BN_ERROR_OVERLAP), "status %d: %zu slices, strides %zu and %zu, %d on",
+                      (int)status, outer, shape.x_stride, shape.y_stride, distance);
+            }
+        }
+    }
+}
+
 int main(void) {
     start();
     RUN(dense_in_place);
@@ -122,5 +160,6 @@ int main(void) {
     RUN(gaps_are_left_alone);
     RUN(interleaved);
     RUN(strides_that_meet);
+    RUN(slices_of_one_parent);
     return finish();
 }

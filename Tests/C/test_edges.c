@@ -3,6 +3,8 @@
  * The corners of the contract: nothing asked for, nothing given, no variance, values that are not numbers. */
 #include "reference.h"
 
+#include <fenv.h>
+
 static const bn_options defaults = BN_OPTIONS_INIT;
 
 static int same(const void *a, const void *b, size_t bytes) {
@@ -79,6 +81,36 @@ static void check_empty(bn_shape shape, bn_dtype dtype, double eps, double invst
         CHECK(get(dtype, p.dbeta, c) == 0, "dbeta %g", get(dtype, p.dbeta, c));
     }
     free(mean), free(var), free_problem(&p);
+}
+
+/* For a host that has unmasked floating-point exceptions, or looks at them afterwards. */
+static void expect_no_exceptions(bn_shape shape, bn_dtype dtype) {
+    problem p = make_problem(shape, dtype, 0, 1);
+    bn_options frozen = BN_OPTIONS_INIT;
+    frozen.frozen = 1;
+    CHECK_OK(train(&p, NULL));
+    bn_status (*const calls[])(problem *p, const bn_options *options) = {train, infer, backward};
+    for (int call = 0; call < 3; call++) {
+        for (int is_frozen = 0; is_frozen < 2; is_frozen++) {
+            feclearexcept(FE_ALL_EXCEPT);
+            bn_status status = calls[call](&p, is_frozen ? &frozen : NULL);
+            int raised = fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW);
+            CHECK(status == BN_OK, "status %d", (int)status);
+            CHECK(raised == 0, "call %d (%s, frozen %d): invalid %d, divided by zero %d, overflow %d", call,
+                  name_of(dtype), is_frozen, (raised & FE_INVALID) != 0, (raised & FE_DIVBYZERO) != 0,
+                  (raised & FE_OVERFLOW) != 0);
+        }
+    }
+    free_problem(&p);
+}
+
+static void empty_batch_raises_nothing(void) {
+    for (int d = 0; d < dtype_count; d++) {
+        expect_no_exceptions(dense(0, 5, 7), dtypes[d]);
+        expect_no_exceptions(dense(3, 5, 0), dtypes[d]);
+        expect_no_exceptions(dense(0, 40, 1), dtypes[d]);
+        expect_no_exceptions(dense(0, 1, 0), dtypes[d]);
+    }
 }
 
 static void empty_batch(void) {
@@ -165,6 +197,7 @@ int main(void) {
     RUN(null_outputs);
     RUN(null_x);
     RUN(empty_batch);
+    RUN(empty_batch_raises_nothing);
     RUN(single_value);
     RUN(no_variance);
     RUN(channels_are_apart);

@@ -6,6 +6,7 @@
 #include "child.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 static void every_call_works(void) {
     for (size_t i = 0; i < LENGTH(every_call); i++) {
@@ -80,6 +81,63 @@ static void isa_refused(void) {
     for (size_t v = 0; v < LENGTH(values); v++) in_child("BATCHNORM_ISA", values[v], expect_isa_refused);
 }
 
+/* The text of a variable is the host's: here it is overwritten after the first call, then gone. */
+static const char *variable;
+
+static void expect_own_copy(void) {
+    char message[1000];
+    size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
+    char *text = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(text != MAP_FAILED, "no page");
+    sprintf(text, "%s=first-text", variable);
+    CHECK(putenv(text) == 0, "cannot be put");
+    REFUSED(training, BN_ERROR_ENVIRONMENT, "first-text", (void)0);
+    strncpy(message, bn_last_error(), sizeof message - 1)[sizeof message - 1] = '\0';
+
+    memset(text + strlen(variable) + 1, '#', bytes - strlen(variable) - 2);
+    REFUSED(training, BN_ERROR_ENVIRONMENT, variable, (void)0);
+    CHECK(strcmp(message, bn_last_error()) == 0, "\"%s\" became \"%s\"", message, bn_last_error());
+
+    text[strlen(variable) + 2] = '\0'; /* for unsetenv to find */
+    CHECK(unsetenv(variable) == 0 && munmap(text, bytes) == 0, "cannot be taken back");
+    for (size_t i = 0; i < LENGTH(every_call); i++) {
+        REFUSED(every_call[i], BN_ERROR_ENVIRONMENT, "first-text", (void)0);
+    }
+    REFUSED(training, BN_ERROR_ENVIRONMENT, variable, (void)0);
+    CHECK(strcmp(message, bn_last_error()) == 0, "\"%s\" became \"%s\"", message, bn_last_error());
+}
+
+static void text_is_copied(void) {
+    variable = "BATCHNORM_ISA";
+    in_child(NULL, NULL, expect_own_copy);
+    variable = "BATCHNORM_NUM_THREADS";
+    in_child(NULL, NULL, expect_own_copy);
+}
+
+static void expect_printable(void) {
+    REFUSED(training, BN_ERROR_ENVIRONMENT, variable, (void)0);
+    const char *message = bn_last_error();
+    for (const char *p = message; *p != '\0'; p++) {
+        CHECK(*p >= 0x20 && *p <= 0x7E, "byte %#x at %d of \"%s\"", *p & 0xFF, (int)(p - message), message);
+    }
+    CHECK(strstr(message, "sse") != NULL, "\"%s\" lacks the text", message);
+    CHECK(names(message, "expected"), "\"%s\" lacks what was expected", message);
+}
+
+/* Control characters, bytes that are no UTF-8, and UTF-8 that would be cut in the middle of a character. */
+static void text_is_made_printable(void) {
+    static const char *const values[] = {"sse\n", "sse\nsecond line\r\n", "sse\t\033[31m\177", "sse\200\377\303",
+                                         "sse \303\244\342\202\254"};
+    char wide[2000] = "sse";
+    for (int i = 3; i < 1997; i += 2) memcpy(wide + i, "\303\244", 2);
+    static const char *const variables[] = {"BATCHNORM_ISA", "BATCHNORM_NUM_THREADS"};
+    for (size_t i = 0; i < LENGTH(variables); i++) {
+        variable = variables[i];
+        for (size_t v = 0; v < LENGTH(values); v++) in_child(variable, values[v], expect_printable);
+        in_child(variable, wide, expect_printable);
+    }
+}
+
 static void change_after_first_call(void) {
     every_call_works();
     setenv("BATCHNORM_ISA", "nonsense", 1);
@@ -98,6 +156,8 @@ int main(void) {
     RUN(threads_from_affinity);
     RUN(threads_refused);
     RUN(isa_refused);
+    RUN(text_is_copied);
+    RUN(text_is_made_printable);
     RUN(read_once);
     return finish();
 }

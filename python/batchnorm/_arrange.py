@@ -15,23 +15,27 @@ from numpy.typing import ArrayLike
 
 from . import _arrays
 from ._arrays import Array, address
-from ._layout import Axis, Plan, plan
+from ._layout import Axis, Plan, as_axis, plan
 
 
 def one(x: ArrayLike, axis: Axis) -> tuple[Plan, Array, int]:
     """x of a call without other tensors, and its address."""
+    axis = as_axis(axis)
     (x,) = _in_one_order(_tensors(x=x), axis, None)
     return _fit(axis, x), x, address(x)
 
 
 def two(dy: ArrayLike, x: ArrayLike, axis: Axis) -> tuple[Plan, Array, Array, int, int]:
     """dy and x of a call that gives no tensor, and their addresses."""
+    axis = as_axis(axis)
     x, dy = _in_one_order(_tensors(x=x, dy=dy), axis, None)
     return _fit(axis, x, dy), dy, x, address(dy), address(x)
 
 
 def forward(x: ArrayLike, axis: Axis, out: Array | None) -> tuple[Plan, Array, Array, int, int]:
     """x and y of a call, and their addresses. y is `out`, or a new dense array in x's memory order."""
+    if type(axis) is not int:
+        axis = as_axis(axis)
     if type(x) is ndarray and (out is None or _takes(out, x)):
         fit = plan(x.shape, x.dtype, axis, x.strides, None if out is None else out.strides)
         if fit is not None:
@@ -48,6 +52,8 @@ def backward(
     dy: ArrayLike, x: ArrayLike, axis: Axis, out: Array | None
 ) -> tuple[Plan, Array, Array, Array, int, int, int]:
     """dy, x and dx of a call, and their addresses. dx is `out`, or a new dense array in x's memory order."""
+    if type(axis) is not int:
+        axis = as_axis(axis)
     if type(x) is ndarray and type(dy) is ndarray and dy.shape == x.shape and dy.dtype == x.dtype:
         fit = None
         if out is None or _takes(out, x):

@@ -64,25 +64,36 @@ def output(value: Any, name: str, like: Array) -> Array:
 
 
 def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
-    """gamma or beta, and its address; what is no array takes the dtype of x."""
+    """gamma or beta, and its address; numbers that are no array take the dtype of x."""
     if value is None:
         return None, None
     if type(value) is not np.ndarray:
-        value = plain(value, name) if hasattr(value, "dtype") else np.array(value, plan.dtype)
+        typed = hasattr(value, "dtype")
+        value = plain(value, name)
+        if not typed:
+            # A cast alone would parse texts, and take None for NaN.
+            if value.dtype.kind not in "fiu":
+                raise TypeError(f"{name} has elements of dtype {value.dtype}, expected numbers")
+            value = value.astype(plan.dtype)
     _check(value, name, plan)
     return value, address(value)
 
 
-def running(value: Any, name: str, plan: Plan) -> int | None:
-    """The address of running_mean or running_var, which has to be an array because it is updated in place."""
+def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | None:
+    """The address of running_mean or running_var: an array, as it is updated in place, by this call or by others."""
     if value is None:
         return None
     if type(value) is not np.ndarray:
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
     _check(value, name, plan)
-    if not value.flags.writeable:
-        raise ValueError(f"{name} is read-only, but it is updated in place")
+    if updated and not value.flags.writeable:
+        raise read_only(name)
     return address(value)
+
+
+def read_only(name: str) -> ValueError:
+    """For running statistics that were to be updated."""
+    return ValueError(f"{name} is read-only, but it is updated in place")
 
 
 def _check(array: NDArray[Any], name: str, plan: Plan) -> None:

@@ -45,6 +45,16 @@ class Plan(NamedTuple):
     empty: bool
 
 
+def as_axis(axis: Any) -> Axis:
+    """`axis` as an int or a tuple of int; plan() could not tell 1 from 1.0, which are equal."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    try:
+        axes = tuple(operator.index(a) for a in given)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}, expected an int or a tuple of int") from None
+    return axes if isinstance(axis, tuple) else axes[0]
+
+
 @lru_cache(maxsize=512)
 def plan(
     shape: tuple[int, ...],
@@ -81,11 +91,10 @@ def plan(
 def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     """The channel axes counted from the front, checked: one, or several that are adjacent and in order."""
     given = axis if isinstance(axis, tuple) else (axis,)
-    axes = tuple(operator.index(a) for a in given)
-    for a in axes:
+    for a in given:
         if not -rank <= a < rank:
             raise ValueError(f"axis {a} is out of range for an array of rank {rank}")
-    axes = tuple(a % rank for a in axes)
+    axes = tuple(a % rank for a in given)
     if not axes or axes != tuple(range(axes[0], axes[0] + len(axes))):
         raise ValueError(f"axis {axis} is not a group of adjacent axes in ascending order")
     return axes

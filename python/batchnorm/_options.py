@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from ._c_api import Options
 
@@ -13,14 +16,37 @@ DEFAULT_MOMENTUM = float("0.1")
 
 
 def make_options(
-    eps: float = 1e-5, momentum: float = 0.1, unbiased: bool = True, frozen: bool = False
+    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False
 ) -> ctypes._Pointer[Options]:
     """A new bn_options; the library checks the values."""
-    return ctypes.pointer(Options(ctypes.sizeof(Options), eps, momentum, not unbiased, frozen))
+    numbers = number(eps, "eps"), number(momentum, "momentum")
+    return ctypes.pointer(Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen))
 
 
 # Calls repeat their options: the structures are kept and never written again.
-options = lru_cache(maxsize=128)(make_options)
+kept_options = lru_cache(maxsize=128)(make_options)
+
+
+def options(
+    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False
+) -> ctypes._Pointer[Options]:
+    """A bn_options with these values."""
+    try:
+        return kept_options(eps, momentum, unbiased, frozen)
+    except TypeError:
+        pass  # an array, which has no hash: a number perhaps, but none to look up by
+    return make_options(eps, momentum, unbiased, frozen)
+
+
+def number(value: Any, name: str) -> float:
+    """`value` as a float, if it is one number; float() would take a text as well."""
+    if not isinstance(value, (float, int)):
+        array = np.asarray(value)
+        if array.shape != ():
+            raise TypeError(f"{name} has shape {array.shape}, expected a number")
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} is of type {type(value).__name__}, expected a number")
+    return float(value)
 
 
 def weight_of_new(momentum: float | None, decay: float | None) -> float | None:
@@ -29,6 +55,7 @@ def weight_of_new(momentum: float | None, decay: float | None) -> float | None:
         return momentum
     if momentum is not DEFAULT_MOMENTUM:
         raise ValueError("momentum and decay say the same thing (decay = 1 - momentum): give one of them")
+    decay = number(decay, "decay")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is {decay}, expected a number from 0 to 1")
     return 1.0 - decay

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import Array, parameter, running
+from ._arrays import Array, parameter, read_only, running
 from ._layout import Plan
 from ._state import arrays_of, load_state_dict, state_dict
 
@@ -57,12 +57,15 @@ class Parameters:
     def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
         self._gamma, gamma = parameter(self._gamma, "gamma", fit)
         self._beta, beta = parameter(self._beta, "beta", fit)
-        mean = running(self._running_mean, "running_mean", fit)
-        var = running(self._running_var, "running_var", fit)
+        mean = running(self._running_mean, "running_mean", fit, updated=False)
+        var = running(self._running_var, "running_var", fit, updated=False)
         # numpy.ndarray.resize() refuses to move an array that is weakly referenced, so that the addresses stay good.
         self._pins = [weakref.ref(array) for array in arrays_of(self).values()]
         self._addresses = gamma, beta, mean, var
         return self._addresses
+
+    def _read_only(self) -> ValueError:
+        return read_only("running_var" if self._running_mean.flags.writeable else "running_mean")
 
     def __getstate__(self) -> dict[str, Any]:
         """Addresses are good for the original only."""

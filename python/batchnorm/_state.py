@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._arrays import plain
+
 if TYPE_CHECKING:
     from ._parameters import Parameters
 
@@ -50,18 +52,19 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
 
 
 def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
-    array = np.asarray(value)
+    array = plain(value, key)
     if array.shape != target.shape:
         raise ValueError(f"{key} has shape {array.shape}, expected {target.shape}")
     if array.dtype != target.dtype:
         raise TypeError(f"{key} has dtype {array.dtype}, expected {target.dtype}")
     if not target.flags.writeable:
         raise ValueError(f"{key} cannot be loaded: the layer's array is read-only")
-    return array
+    # A copy, as it may be one of the layer's own arrays, which are about to be written.
+    return array.copy()
 
 
 def _checked_count(value: ArrayLike) -> int:
-    count = np.asarray(value)
+    count = plain(value, _COUNT)
     if count.shape != ():
         raise ValueError(f"{_COUNT} has shape {count.shape}, expected ()")
     if count.dtype.kind not in "iu":

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import _arrange
 from ._arrays import Array, address
 from ._c_api import lib, raise_error
-from ._layout import DTYPES, Axis, Plan
-from ._options import DEFAULT_MOMENTUM, make_options, options, weight_of_new
+from ._layout import DTYPES, Axis, Plan, as_axis
+from ._options import DEFAULT_MOMENTUM, make_options, number, options, weight_of_new
 from ._parameters import Parameters
 from .saved import SavedStatistics
 from .statistics import inverse_std, update_running
@@ -52,6 +52,7 @@ class BatchNorm(Parameters):
     ----------
     gamma, beta, running_mean, running_var : ndarray or None
         Given to the library by pointer. An assigned array is checked at the next call.
+        Running statistics may be read-only in evaluation, but not in training, which updates them.
     grad_gamma, grad_beta : ndarray or None
         Written anew, not added to, by each backward().
     num_batches_tracked : int
@@ -80,6 +81,7 @@ class BatchNorm(Parameters):
         decay: float | None = None,
         unbiased: bool = True,
     ) -> None:
+        axis = as_axis(axis)
         extents = num_features if isinstance(num_features, tuple) else (num_features,)
         self._channel_shape = tuple(operator.index(n) for n in extents)
         if not extents or min(self._channel_shape) < 1:
@@ -92,8 +94,9 @@ class BatchNorm(Parameters):
         if self.dtype not in DTYPES:
             raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
         self.num_features, self.axis = num_features, axis
-        self.eps, self.unbiased = eps, unbiased
-        self.momentum = weight_of_new(momentum, decay)
+        self.eps, self.unbiased = number(eps, "eps"), unbiased
+        weight = weight_of_new(momentum, decay)
+        self.momentum = None if weight is None else number(weight, "momentum")
         self.training = True
         super().__init__(self._channel_shape, self.dtype, affine, track_running_stats)
         self.grad_gamma = self.grad_beta = None
@@ -118,6 +121,9 @@ class BatchNorm(Parameters):
         of_batch = self.training or mean is None
         saved = SavedStatistics(fit.channel_shape, frozen=not of_batch)
         tracking = self.training and self.track_running_stats
+        # An array may become read-only at any time, and its address does not tell.
+        if tracking and mean and var and not (self._running_mean.flags.writeable and self._running_var.flags.writeable):
+            raise self._read_only()
         if of_batch:
             status = lib.bn_forward_training(
                 fit.shape,

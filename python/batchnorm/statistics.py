@@ -6,7 +6,7 @@ They are float64 arrays, one element per channel. `steps` tells how they make up
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,30 +49,34 @@ def moments(x: ArrayLike, axis: Axis = 1) -> Moments:
     return result
 
 
-def merge_moments(parts: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]]) -> Moments:
+def merge_moments(parts: Moments | Iterable[Sequence[ArrayLike]]) -> Moments:
     """Moments of the union of disjoint parts, merged in the order given (Chan, Golub and LeVeque, 1979).
 
     Parameters
     ----------
-    parts : sequence of (count, mean, m2)
+    parts : iterable of (count, mean, m2), or an array of shape (parts, 3, channels)
         At least one, all of one shape. A part may be empty.
 
     Raises
     ------
     ValueError
-        There are no parts, their shapes differ, or a count is negative or not finite.
+        There are no parts, a part is not three arrays, their shapes differ, or a count is negative or not finite.
     """
-    if not parts:
+    given = [tuple(part) for part in ((parts,) if isinstance(parts, Moments) else parts)]
+    if not given:
         raise ValueError("parts is empty: without a part the number of channels is not known")
-    shape = np.shape(parts[0][0])
+    for number, part in enumerate(given):
+        if len(part) != 3 or np.ndim(part[0]) == 0:
+            raise ValueError(f"part {number} is {part}, expected arrays of count, mean and m2, one element per channel")
+    shape = np.shape(given[0][0])
     rows = [
         np.stack(
-            [doubles(part[i], f"{name} of part {number}", shape).reshape(shape) for number, part in enumerate(parts)]
+            [doubles(part[i], f"{name} of part {number}", shape).reshape(shape) for number, part in enumerate(given)]
         )
         for i, name in enumerate(Moments._fields)
     ]
     result = Moments(*np.empty((3, *shape)))
-    status = lib.bn_merge_moments(len(parts), result.mean.size, *map(address, rows), *map(address, result))
+    status = lib.bn_merge_moments(len(given), result.mean.size, *map(address, rows), *map(address, result))
     if status:
         raise_error(status)
     return result

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def _misaligned(x: Array) -> Array:
     return view
 
 
+def _in_packed_records(x: Array) -> Array:
+    """Each sample beside a byte of its own, so that samples are no whole number of elements apart."""
+    records = np.zeros(len(x), [("sample", x.dtype, x.shape[1:]), ("byte", "u1")])
+    records["sample"] = x
+    return records["sample"]
+
+
 def _read_only(x: Array) -> Array:
     x = x.copy()
     x.flags.writeable = False
@@ -63,6 +71,12 @@ COPIED: dict[str, Callable[[Array], Array]] = {
     "backwards": lambda x: x[::-1].copy()[::-1],
     "last backwards": lambda x: x[..., ::-1].copy()[..., ::-1],
     "misaligned": _misaligned,
+    "misaligned, channels last": lambda x: np.moveaxis(_misaligned(np.moveaxis(x, 1, -1)), -1, 1),
+    "every second of the channels last": lambda x: np.moveaxis(
+        _in_larger(np.moveaxis(x, 1, -1), (len(x), *x.shape[2:], 2 * x.shape[1]), np.s_[..., ::2]), -1, 1
+    ),
+    "backwards, Fortran": lambda x: x[::-1].copy(order="F")[::-1],
+    "samples in packed records": _in_packed_records,
     "one field of a record": lambda x: np.rec.fromarrays([np.zeros(x.shape, "i1"), x])["f1"],
 }
 LAYOUTS = {**BY_POINTER, **COPIED}
@@ -97,6 +111,14 @@ def spied(name: str) -> Iterator[list[tuple[Any, ...]]]:
         yield calls
     finally:
         setattr(_c_api.lib, name, function)
+
+
+def digest(arrays: Iterable[Array]) -> str:
+    """Of all bits, but of a NaN only that it is one: its sign and payload are the processor's."""
+    result = hashlib.sha256()
+    for array in arrays:
+        result.update(np.where(np.isnan(array), array.dtype.type(np.nan), array).tobytes())
+    return result.hexdigest()
 
 
 def pointer(array: Array) -> int:

@@ -70,6 +70,25 @@ def test_results_are_dense_in_the_order_of_x(x: Array, layout: str) -> None:
         assert result.flags.writeable
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_field_that_is_no_whole_number_of_elements_from_the_next(rng: np.random.Generator, first: bool) -> None:
+    """Alone in its channel the field is what outer slices are made of, 12 bytes apart: one and a half elements."""
+    fields = [("value", "f8"), ("number", "i4")]
+    records = np.zeros((7, 1), fields if first else fields[::-1])
+    assert records.itemsize == 12
+    records["value"] = rng.normal(size=(7, 1))
+    x = records["value"]
+    dense = x.copy()
+    with spied("bn_forward_training") as calls:
+        y, saved = bn.forward_training(x)
+    assert calls[0][2] != pointer(x)
+    expected, expected_saved = bn.forward_training(dense)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(saved.mean, expected_saved.mean)
+    for given, exact in zip(bn.backward(x, x, saved), bn.backward(dense, dense, saved)):
+        assert np.array_equal(given, exact)
+
+
 def test_channel_axes_apart_in_memory_give_c_order(x: Array) -> None:
     apart = np.asfortranarray(x)
     y, _ = bn.forward_training(apart, axis=(1, 2))
@@ -177,6 +196,16 @@ def test_lists_and_subclasses_are_taken_for_their_values() -> None:
     assert np.array_equal(y, expected)
 
 
+@pytest.mark.parametrize("name", ["gamma", "beta"])
+def test_lists_of_parameters_hold_numbers(x: Array, name: str) -> None:
+    expected, _ = bn.forward_training(x, **{name: np.array([1, 2, 3], "f4")})  # type: ignore[arg-type]
+    for given in ([1, 2, 3], (1.0, 2, np.float64(3)), [np.float32(1), np.int8(2), np.array(3)], range(1, 4)):
+        assert np.array_equal(bn.forward_training(x, **{name: given})[0], expected)  # type: ignore[arg-type]
+    for wrong in (["1", "2", "3"], [b"1"] * 3, [None] * 3, [1.0, None, 2.0], [1j] * 3, [True] * 3, "123"):
+        with pytest.raises(TypeError, match=f"{name} has elements of dtype .*, expected numbers"):
+            bn.forward_training(x, **{name: wrong})  # type: ignore[arg-type]
+
+
 def test_arrays_live_as_long_as_they_are_used(x: Array) -> None:
     y, saved = bn.forward_training(x.tolist(), np.ones(3).tolist())
     mean = saved.mean
@@ -206,11 +235,11 @@ def test_arrays_that_warn_when_written_are_read_without_a_warning(x: Array) -> N
 
 def test_plans_of_many_shapes_do_not_pile_up() -> None:
     from batchnorm._layout import plan
-    from batchnorm._options import options
+    from batchnorm._options import kept_options
 
     for n in range(2, 1000):
         bn.forward_training(np.zeros((n, 1)), eps=float(n))
-    for cache in (plan, options):
+    for cache in (plan, kept_options):
         info = cache.cache_info()
         assert info.maxsize is not None
         assert info.currsize <= info.maxsize

@@ -12,10 +12,10 @@ ISAS = ["baseline", "avx2", "avx512"]
 
 # Prints a digest for each case, over every output. Large enough cases use several threads.
 DIGESTS = """
-import hashlib, itertools
+import itertools
 import numpy as np
 import batchnorm as bn
-from helpers import LAYOUTS
+from helpers import LAYOUTS, digest
 
 SHAPES = [(2, 1), (5, 3), (300, 7), (64, 130), (9, 4, 1), (6, 5, 7, 7), (3, 33, 5, 3), (2, 64, 56, 56),
           (1, 2, 300, 301), (8192, 64), (33, 17, 29), (16, 256, 7, 7)]
@@ -30,31 +30,93 @@ for shape, layout, dtype in itertools.product(SHAPES, ["C", "channels last", "ch
     outputs += [bn.forward_inference(x, gamma, beta, mean, var)]
     outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var), gamma), *bn.moments(x)]
     outputs += [*bn.backward_reduce(dy, x, saved.mean, saved.invstd)]
-    digest = hashlib.sha256()
-    for output in outputs:
-        digest.update(np.ascontiguousarray(output).tobytes())
-    print(shape, layout, dtype, digest.hexdigest())
+    assert not any(np.isnan(output).any() for output in outputs)
+    print(shape, layout, dtype, digest(outputs))
 """
+
+# The same with a NaN in each kind of input, in a channel of its own: what follows from it is NaN, and nothing else is.
+NANS = """
+import itertools
+import numpy as np
+import batchnorm as bn
+from helpers import LAYOUTS, digest
+
+SHAPES = [(300, 7), (64, 130), (6, 7, 7, 7), (9, 33, 5), (2, 64, 56, 56)]
+IN_X, INFINITE, IN_GAMMA, IN_BETA, IN_DY, IN_MEAN, CLEAN = range(7)
+print(bn.isa(), bn.get_num_threads())
+for shape, layout, dtype in itertools.product(SHAPES, ["C", "channels last", "first channels"], ["f4", "f8"]):
+    rng = np.random.default_rng(len(shape))
+    plain_x, plain_dy = rng.normal(size=(2, *shape)).astype(dtype)
+    gamma, beta, mean, var = (rng.normal(size=(4, shape[1])) ** 2).astype(dtype)
+    middle = tuple(n // 2 for n in shape[2:])
+    plain_x[(1, IN_X, *middle)] = plain_dy[(1, IN_DY, *middle)] = np.nan
+    plain_x[(1, INFINITE, *middle)] = np.inf
+    gamma[IN_GAMMA] = beta[IN_BETA] = mean[IN_MEAN] = np.nan
+    x, dy = LAYOUTS[layout](plain_x), LAYOUTS[layout](plain_dy)
+
+    def check(result, *channels):
+        places = np.zeros(result.shape, bool)
+        np.moveaxis(places, 1 if places.ndim > 1 else 0, 0)[list(channels)] = True
+        assert np.array_equal(np.isnan(result), places), (shape, layout, dtype, channels)
+
+    outputs = [bn.forward_inference(x, gamma, beta, mean, var)]
+    elsewhere = outputs[0].copy()
+    assert np.isnan(elsewhere[(1, IN_X, *middle)])
+    elsewhere[(1, IN_X, *middle)] = 0
+    check(elsewhere, IN_GAMMA, IN_BETA, IN_MEAN)
+    y, saved = bn.forward_training(x, gamma, beta, mean, var)
+    check(y, IN_X, INFINITE, IN_GAMMA, IN_BETA)
+    check(saved.mean, IN_X)
+    check(saved.invstd, IN_X, INFINITE)
+    check(mean, IN_X, IN_MEAN)
+    check(var, IN_X, INFINITE)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma)
+    check(dx, IN_X, INFINITE, IN_GAMMA, IN_DY)
+    check(dgamma, IN_X, INFINITE, IN_DY)
+    check(dbeta, IN_DY)
+    outputs += [y, saved.mean, saved.invstd, mean, var, dx, dgamma, dbeta]
+    outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var), gamma), *bn.moments(x)]
+    outputs += [*bn.backward_reduce(dy, x, saved.mean, saved.invstd)]
+    print(shape, layout, dtype, digest(outputs))
+"""
+
+
+def digests_of(code: str, count: int) -> list[str]:
+    done = python(code, BATCHNORM_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[1:]
+    assert len(lines) == len(set(lines)) == count
+    return lines
 
 
 @pytest.fixture(scope="module")
 def digests() -> list[str]:
-    done = python(DIGESTS, BATCHNORM_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 97
-    assert len(set(lines)) == 97
-    return lines[1:]
+    return digests_of(DIGESTS, 96)
+
+
+@pytest.fixture(scope="module")
+def digests_with_nans() -> list[str]:
+    return digests_of(NANS, 30)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_same_bits(digests: list[str], isa: str, threads: int) -> None:
-    done = python(DIGESTS, BATCHNORM_ISA=isa, BATCHNORM_NUM_THREADS=str(threads))
+    compare(DIGESTS, isa, threads, digests)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_same_nans(digests_with_nans: list[str], isa: str, threads: int) -> None:
+    compare(NANS, isa, threads, digests_with_nans)
+
+
+def compare(code: str, isa: str, threads: int, expected: list[str]) -> None:
+    done = python(code, BATCHNORM_ISA=isa, BATCHNORM_NUM_THREADS=str(threads))
     if "BATCHNORM_ISA" in done.stderr:
         pytest.skip(f"this machine has no {isa}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{isa} {threads}", *digests]
+    assert done.stdout.splitlines() == [f"{isa} {threads}", *expected]
 
 
 CALL = "import batchnorm as bn; bn.forward_training([[1.0], [2.0]])"

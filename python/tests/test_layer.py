@@ -214,6 +214,31 @@ def test_parameters_may_be_replaced(layer: bn.BatchNorm, x: Array) -> None:
         layer(x)
 
 
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_running_statistics_that_become_read_only_are_not_updated(layer: bn.BatchNorm, x: Array, name: str) -> None:
+    layer(x)
+    getattr(layer, name).flags.writeable = False
+    before = snapshot(layer)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{name} is read-only, but it is updated in place"):
+            layer(x)
+        assert snapshot(layer) == before
+    layer.track_running_stats = False
+    layer(x)
+    layer.track_running_stats = True
+    getattr(layer, name).flags.writeable = True
+    layer(x)
+    assert layer.num_batches_tracked == 2
+
+
+def test_evaluation_reads_read_only_running_statistics(layer: bn.BatchNorm, x: Array) -> None:
+    expected = copy.deepcopy(layer).eval()(x)
+    layer.running_mean.flags.writeable = layer.running_var.flags.writeable = False
+    assert np.array_equal(layer.eval()(x), expected)
+    with pytest.raises(ValueError, match="running_mean is read-only"):
+        layer.train()(x)
+
+
 def test_addresses_are_taken_once_and_stay_good(layer: bn.BatchNorm, x: Array) -> None:
     with spied("bn_forward_training") as calls:
         layer(x)

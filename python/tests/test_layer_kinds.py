@@ -19,7 +19,13 @@ import batchnorm as bn
         ({"num_features": 2.5}, TypeError, "float"),
         ({"num_features": (3, 4)}, ValueError, "as many of one as of the other"),
         ({"axis": (1, 2)}, ValueError, "as many of one as of the other"),
+        ({"axis": 1.0}, TypeError, "axis is 1.0, expected an int or a tuple of int"),
+        ({"axis": [1]}, TypeError, r"axis is \[1\], expected an int or a tuple of int"),
+        ({"num_features": (3, 4), "axis": [1, 2]}, TypeError, "expected an int or a tuple of int"),
         ({"eps": -1}, ValueError, "eps"),
+        ({"eps": np.ones(2)}, TypeError, r"eps has shape \(2,\), expected a number"),
+        ({"momentum": np.ones(2)}, TypeError, r"momentum has shape \(2,\), expected a number"),
+        ({"decay": np.ones(2)}, TypeError, r"decay has shape \(2,\), expected a number"),
         ({"momentum": 2}, ValueError, "momentum"),
         ({"decay": 2}, ValueError, "decay is 2"),
         ({"decay": 0.9, "momentum": 0.1}, ValueError, "give one of them"),
@@ -67,6 +73,10 @@ def test_ranks(rng: np.random.Generator, kind: Any, ranks: tuple[int, ...], expe
             bn.BatchNorm((3, 4), (1, 2), 1e-3, None, False, False, np.float64, unbiased=False),
             "BatchNorm((3, 4), axis=(1, 2), eps=0.001, momentum=None, affine=False, track_running_stats=False, "
             "unbiased=False, dtype=float64)",
+        ),
+        (
+            bn.BatchNorm(np.int64(3), np.int64(1), np.float32(0.5), np.array(0.25)),  # type: ignore[arg-type]
+            "BatchNorm(3, axis=1, eps=0.5, momentum=0.25, affine=True, track_running_stats=True)",
         ),
         (
             bn.BatchNorm1d(5, decay=0.99),

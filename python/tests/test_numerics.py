@@ -157,6 +157,42 @@ def test_nan_and_infinity_stay_in_their_channel(rng: np.random.Generator, axis: 
         assert not np.isfinite(statistic[2])
 
 
+@pytest.mark.parametrize("layout", ["C", "channels last"])
+@pytest.mark.parametrize("shape", [(7, 3), (5000, 3), (64, 33), (4, 3, 5, 7), (3, 2, 150, 151)])
+def test_a_mean_between_two_neighbours(rng: np.random.Generator, shape: tuple[int, ...], layout: str) -> None:
+    """Values a few ulps apart: a mean of one double is up to half an ulp off, which is a tenth of the deviations."""
+    shift, ulps = 1e12, rng.integers(-8, 9, shape)
+    x = shift + ulps * np.spacing(shift)
+    y, saved = bn.forward_training(LAYOUTS[layout](x), eps=0)
+    expected, mean, _ = reference.forward_training(x - shift, [1] * shape[1], [0] * shape[1], 0)
+    assert (abs(saved.mean - shift - mean) <= np.spacing(shift)).all()
+    assert (abs(y - expected) <= 1e-13).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("infinity", [np.inf, -np.inf])
+@pytest.mark.parametrize("layout", ["C", "channels last"])
+@pytest.mark.parametrize("shape", [(7, 3), (5000, 3), (4, 3, 5, 7), (3, 3, 150, 151)])
+def test_an_infinite_mean(
+    rng: np.random.Generator, shape: tuple[int, ...], layout: str, infinity: float, dtype: Any
+) -> None:
+    """The sum of a channel is infinite by one value or by all, wherever they are; a deviation from it is none."""
+    clean = rng.normal(size=shape).astype(dtype)
+    expected, _ = bn.forward_training(LAYOUTS[layout](clean))
+    for places in (np.s_[:], 0, -1, np.s_[::2]):
+        x = clean.copy()
+        channel = np.moveaxis(x, 1, 0)[1].ravel()
+        channel[places] = infinity
+        np.moveaxis(x, 1, 0)[1] = channel.reshape(shape[0], *shape[2:])
+        running_mean, running_var = np.zeros((2, 3), dtype)
+        y, saved = bn.forward_training(LAYOUTS[layout](x), None, None, running_mean, running_var)
+        assert saved.mean[1] == running_mean[1] == infinity
+        assert np.isnan(saved.invstd[1])
+        assert np.isnan(running_var[1])
+        assert np.isnan(y[:, 1]).all()
+        assert np.array_equal(y[:, [0, 2]], expected[:, [0, 2]])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_running_statistics(rng: np.random.Generator, unbiased: bool, dtype: Any) -> None:

@@ -139,10 +139,49 @@ def test_running_statistics_are_written_in_place_or_refused(x: Array) -> None:
         ({"decay": 1.5}, ValueError, "decay is 1.5"),
         ({"decay": np.nan}, ValueError, "decay is nan"),
         ({"momentum": 0.1, "decay": 0.9}, ValueError, "give one of them"),
-        ({"momentum": None}, TypeError, "float|number"),
-        ({"eps": "small"}, TypeError, "float|number"),
+        ({"momentum": None}, TypeError, "momentum is of type NoneType, expected a number"),
+        ({"eps": "small"}, TypeError, "eps is of type str, expected a number"),
+        ({"eps": "1e-3"}, TypeError, "eps is of type str, expected a number"),
+        ({"eps": 1e-3j}, TypeError, "eps is of type complex, expected a number"),
+        ({"eps": np.full(2, 1e-3)}, TypeError, r"eps has shape \(2,\), expected a number"),
+        ({"eps": [1e-3]}, TypeError, r"eps has shape \(1,\), expected a number"),
+        ({"momentum": np.full((3, 1), 0.1)}, TypeError, r"momentum has shape \(3, 1\), expected a number"),
+        ({"decay": np.full(3, 0.9)}, TypeError, r"decay has shape \(3,\), expected a number"),
     ],
 )
 def test_options_are_refused(x: Array, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         bn.forward_training(x, **options)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array, np.float16])
+def test_options_may_be_numbers_of_numpy(x: Array, number: Any) -> None:
+    options = {"eps": 0.25, "momentum": 0.5}
+    running, expected_running = np.zeros((2, 3), "f4"), np.zeros((2, 3), "f4")
+    expected, _ = bn.forward_training(x, None, None, *expected_running, **options)  # type: ignore[arg-type]
+    y, _ = bn.forward_training(x, None, None, *running, **{name: number(value) for name, value in options.items()})
+    assert np.array_equal(y, expected)
+    assert np.array_equal(running, expected_running)
+    assert np.array_equal(bn.inverse_std([1.0], [3.0], eps=number(1)), [0.5])
+
+
+@pytest.mark.parametrize("axis", [1.0, [1], np.array([1]), np.array(1.0), "1", None, (1.0,), (1, 2.0), ([1],)])
+def test_axis_is_an_int_or_a_tuple_of_int(x: Array, axis: Any) -> None:
+    """Also where equal ones that fit have been seen before."""
+    for fitting in (1, (1,), (1, 2)):
+        _, saved = bn.forward_training(x, axis=fitting)
+    for call in (
+        lambda: bn.forward_training(x, axis=axis),
+        lambda: bn.forward_inference(x, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), axis=axis),
+        lambda: bn.backward(x, x, saved, axis=axis),
+        lambda: bn.moments(x, axis),
+        lambda: bn.backward_reduce(x, x, np.zeros(3), np.ones(3), axis=axis),
+    ):
+        with pytest.raises(TypeError, match="axis is .*, expected an int or a tuple of int"):
+            call()
+
+
+def test_axis_may_be_an_integer_of_numpy(x: Array) -> None:
+    expected, _ = bn.forward_training(x, axis=2)
+    for axis in (np.int64(2), np.uint8(2), np.array(2), (np.int32(2),)):
+        assert np.array_equal(bn.forward_training(x, axis=axis)[0], expected)  # type: ignore[arg-type]

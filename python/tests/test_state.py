@@ -98,6 +98,9 @@ def test_a_missing_count_is_zero() -> None:
         ({"num_batches_tracked": 1.5}, TypeError, "num_batches_tracked has dtype float64"),
         ({"num_batches_tracked": -1}, ValueError, "num_batches_tracked is -1"),
         ({"num_batches_tracked": np.zeros(2, int)}, ValueError, r"num_batches_tracked has shape \(2,\)"),
+        ({"running_mean": np.ma.zeros(3, "f4")}, TypeError, "running_mean is a masked array"),
+        ({"weight": np.ma.masked_equal(np.float32([1, 2, 3]), 2)}, TypeError, "weight is a masked array"),
+        ({"num_batches_tracked": np.ma.array(7)}, TypeError, "num_batches_tracked is a masked array"),
         ({"gamma": np.ones(3, "f4")}, KeyError, "gamma is unexpected"),
     ],
 )
@@ -107,6 +110,22 @@ def test_nothing_is_half_loaded(change: Any, error: type[Exception], message: st
     with pytest.raises(error, match=message):
         layer.load_state_dict({**trained().state_dict(), **change})
     assert same(layer.state_dict(), before)
+
+
+def test_values_may_be_the_layer_s_own_arrays() -> None:
+    layer = trained()
+    before = layer.state_dict()
+    swapped = {
+        "weight": layer.beta,
+        "bias": layer.gamma[::-1],
+        "running_mean": layer.running_var,
+        "running_var": layer.running_mean,
+    }
+    layer.load_state_dict(swapped)
+    assert np.array_equal(layer.gamma, before["bias"])
+    assert np.array_equal(layer.beta, before["weight"][::-1])
+    assert np.array_equal(layer.running_mean, before["running_var"])
+    assert np.array_equal(layer.running_var, before["running_mean"])
 
 
 @pytest.mark.parametrize("key", KEYS[:4])

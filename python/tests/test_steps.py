@@ -87,13 +87,14 @@ def test_a_batch_in_parts(rng: np.random.Generator, axis: Any, borders: list[int
 @pytest.mark.parametrize("x_layout", LAYOUTS)
 def test_sums_and_dx_in_every_layout(rng: np.random.Generator, x_layout: str, dy_layout: str) -> None:
     x, dy = rng.normal(size=(2, 4, 3, 2, 5))
-    _, saved = bn.forward_training(x)
-    expected = reference.backward(dy, x, saved.mean, saved.invstd, [1.0] * 3)
+    _, mean, invstd = reference.forward_training(x, [1] * 3, [0] * 3, 1e-5)
+    expected = reference.backward(dy, x, mean, invstd, [1] * 3)
+    mean, invstd = mean.astype(float), invstd.astype(float)
     given_x, given_dy = LAYOUTS[x_layout](x), LAYOUTS[dy_layout](dy)
-    sums = bn.backward_reduce(given_dy, given_x, saved.mean, saved.invstd)
+    sums = bn.backward_reduce(given_dy, given_x, mean, invstd)
     assert np.allclose(sums.sum_dy, expected[2].astype(float), rtol=0, atol=1e-13)
     assert np.allclose(sums.sum_dy_x_hat, expected[1].astype(float), rtol=0, atol=1e-13)
-    dx = bn.backward_apply(given_dy, given_x, saved.mean, saved.invstd, [40.0] * 3, *sums)
+    dx = bn.backward_apply(given_dy, given_x, mean, invstd, [40.0] * 3, *sums)
     assert np.allclose(dx, expected[0].astype(float), rtol=0, atol=1e-13)
 
 
@@ -149,3 +150,21 @@ def test_update_running() -> None:
 def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(np.zeros(3))
+
+
+def test_parts_as_they_come(rng: np.random.Generator) -> None:
+    """A generator, an array of parts as an exchange gathers them, and a single part by itself."""
+    x = rng.normal(size=(12, 3, 4))
+    parts = [bn.moments(x[:5]), bn.moments(x[5:])]
+    expected = bn.merge_moments(parts)
+    for given in (iter(parts), np.array(parts)):
+        for found, wanted in zip(bn.merge_moments(given), expected):
+            assert np.array_equal(found, wanted)
+    for found, wanted in zip(bn.merge_moments(parts[0]), parts[0]):
+        assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("parts", [[(6.0, 1.0, 2.0)], [([1.0], [2.0])], [np.ones(3)], [(1.0,)]])
+def test_parts_that_are_not_three_arrays(parts: list[tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match="part 0 is .*, expected arrays of count, mean and m2"):
+        bn.merge_moments(parts)

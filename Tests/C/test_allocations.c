@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Working memory: had once, given back with its thread, and any one of the allocations may fail. */
+#define _DEFAULT_SOURCE
+#include "allocations.h"
+#include "child.h"
+#include "problem.h"
+
+#include <pthread.h>
+
+/* Planes and rows; split among threads, and small. */
+static const size_t shapes[][3] = {{16, 64, 784}, {20000, 96, 1}, {3, 1, 400000}, {4, 8, 16}, {40, 5, 1}};
+enum { shape_count = sizeof shapes / sizeof shapes[0] };
+
+static problem problem_of(int i, bn_dtype dtype) {
+    random_state = seed;
+    return make_problem(dense(shapes[i][0], shapes[i][1], shapes[i][2]), dtype, 3, 1);
+}
+
+static int run_every_call(problem *p) {
+    double *count = p->mean, *mean = p->invstd, m2[96], sum[96], product[96];
+    int failed = train(p, NULL) != BN_OK || infer(p, NULL) != BN_OK || backward(p, NULL) != BN_OK;
+    failed |= bn_backward_reduce(&p->shape, p->dtype, p->dy, p->x, p->mean, p->invstd, sum, product) != BN_OK;
+    failed |= bn_normalize(&p->shape, p->dtype, p->x, p->gamma, p->beta, p->mean, p->invstd, p->y, NULL) != BN_OK;
+    failed |= bn_moments(&p->shape, p->dtype, p->x, count, mean, m2) != BN_OK;
+    failed |= bn_backward_apply(&p->shape, p->dtype, p->dy, p->x, p->gamma, mean, m2, count, sum, product, p->dx,
+                                NULL) != BN_OK;
+    failed |= bn_merge_moments(1, p->shape.channels, count, mean, m2, count, mean, m2) != BN_OK;
+    failed |= bn_update_running(p->shape.channels, p->dtype, count, mean, m2, p->running_mean, p->running_var,
+                                NULL) != BN_OK;
+    return failed | (bn_inverse_std(p->shape.channels, count, m2, m2, NULL) != BN_OK);
+}
+
+static void the_second_call_allocates_nothing(void) {
+    for (int threads = 1; threads <= 3; threads++) {
+        CHECK_OK(bn_set_num_threads(threads));
+        for (int i = 0; i < shape_count; i++) {
+            for (int d = 0; d < dtype_count; d++) {
+                problem p = problem_of(i, dtypes[d]);
+                CHECK(run_every_call(&p) == 0, "%s", bn_last_error());
+                long before = allocations;
+                CHECK(run_every_call(&p) == 0, "%s", bn_last_error());
+                CHECK(allocations == before, "%ld allocations (%d threads, %s, case %d)", allocations - before,
+                      threads, name_of(p.dtype), i);
+                free_problem(&p);
+            }
+        }
+    }
+    CHECK_OK(bn_set_num_threads(0));
+}
+
+/* So that the values of the next key need memory: the C library has room of its own for those of the first few. */
+static void take_some_keys(void) {
+    pthread_key_t key;
+    for (int i = 0; i < 64; i++) CHECK(pthread_key_create(&key, NULL) == 0, "no key");
+}
+
+/* The number of the first allocation that fails, and how many do: one, or all from then on. */
+static long first_failure, failures;
+
+/* Enough for every allocation of a first call, and for its two threads'. The last of them should not be reached. */
+enum { allocations_tried = 24 };
+
+/* The first call fails as a whole or succeeds as a whole, and after it there is nothing left that would be missing. */
+static void first_call_fails(void) {
+    problem p = problem_of(0, BN_FLOAT32), expected = problem_of(0, BN_FLOAT32);
+    size_t tensor = p.elements * sizeof(float), channels = p.shape.channels * sizeof(double);
+    take_some_keys();
+    fail_allocations(first_failure, failures);
+    bn_status status = train(&p, NULL);
+    const char *message = bn_last_error();
+    fail_allocations(LONG_MAX, 0);
+    CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, message);
+    CHECK(message != NULL, "no message"); /* but an empty one, if there was no memory to keep it in */
+    if (status == BN_ERROR_MEMORY) {
+        CHECK(memcmp(p.y, expected.y, tensor) == 0, "y was written");
+        CHECK(memcmp(p.mean, expected.mean, channels) == 0, "saved_mean was written");
+        CHECK_OK(train(&p, NULL));
+    }
+    CHECK_OK(backward(&p, NULL));
+    CHECK(bn_get_num_threads() == 3, "%d threads", bn_get_num_threads());
+    CHECK_OK(train(&expected, NULL));
+    CHECK_OK(backward(&expected, NULL));
+    CHECK(memcmp(p.y, expected.y, tensor) == 0, "y differs");
+    CHECK(memcmp(p.dx, expected.dx, tensor) == 0, "dx differs");
+    CHECK(memcmp(p.mean, expected.mean, channels) == 0, "saved_mean differs");
+}
+
+static void refusal_fails(void) {
+    problem p = problem_of(4, BN_FLOAT32);
+    take_some_keys();
+    fail_allocations(first_failure, failures);
+    bn_status status = train(&p, NULL);
+    const char *message = bn_last_error();
+    fail_allocations(LONG_MAX, 0);
+    CHECK(status == BN_ERROR_ENVIRONMENT || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, message);
+    CHECK(message != NULL, "no message");
+    CHECK(train(&p, NULL) == BN_ERROR_ENVIRONMENT, "%s", bn_last_error());
+    CHECK(strstr(bn_last_error(), "BATCHNORM_NUM_THREADS") != NULL, "%s", bn_last_error());
+}
+
+static void each_failure(const char *threads, void (*function)(void)) {
+    for (first_failure = 0; first_failure < allocations_tried; first_failure++) {
+        for (failures = 1; failures <= 1000; failures += 999) in_child("BATCHNORM_NUM_THREADS", threads, function);
+    }
+}
+
+static void any_allocation_may_fail(void) { each_failure("3", first_call_fails); }
+static void any_allocation_of_a_refusal_may_fail(void) { each_failure("three", refusal_fails); }
+
+/* Every function, as the first one that is called. */
+static int number;
+
+static void questions_fail(void) {
+    fail_allocations(0, 1000);
+    switch (number) {
+    case 0: (void)bn_last_error(); break;
+    case 1: (void)bn_isa_name(); break;
+    case 2: (void)bn_get_num_threads(); break;
+    case 3: (void)bn_set_num_threads(2); break;
+    case 4: (void)bn_version(); break;
+    default: (void)bn_status_string(BN_OK); break;
+    }
+    CHECK(bn_last_error() != NULL, "NULL");
+    fail_allocations(LONG_MAX, 0);
+    CHECK(bn_isa_name() != NULL, "%s", bn_last_error());
+    CHECK(bn_get_num_threads() > 0, "%s", bn_last_error());
+}
+
+static void questions_without_memory(void) {
+    for (number = 0; number <= 5; number++) in_child(NULL, NULL, questions_fail);
+}
+
+/* Threads one after another, so that each finds the stack and the heap that the last one left. */
+enum { first_threads = 100, short_lives = 2000 };
+
+static void *call_once(void *argument) {
+    return train(argument, NULL) == BN_OK && infer(argument, NULL) == BN_OK ? NULL : argument;
+}
+
+static void *fail_once(void *argument) {
+    problem wrong = *(problem *)argument;
+    wrong.shape.channels = 0;
+    return train(&wrong, NULL) == BN_ERROR_SHAPE ? NULL : argument;
+}
+
+static int live_and_die(int lives, problem *p) {
+    int wrong = 0;
+    for (int i = 0; i < lives; i++) {
+        pthread_t thread;
+        void *result = p;
+        if (pthread_create(&thread, NULL, i % 2 ? call_once : fail_once, p) == 0) pthread_join(thread, &result);
+        wrong += result != NULL;
+    }
+    return wrong;
+}
+
+static long resident_pages(void) {
+    long size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL && fscanf(file, "%ld %ld", &size, &resident) == 2, "no /proc/self/statm");
+    if (file != NULL) fclose(file);
+    return resident;
+}
+
+/* Exactly as many blocks as before: what a thread is given is given back. What is not from the heap shows in resident
+ * memory, of which no thread can keep less than a page; one for every fourth would be too many. The C library keeps
+ * nothing more for the threads after the first ones, which left it their stacks and heaps. */
+static void threads_leave_nothing(void) {
+    problem p = problem_of(0, BN_FLOAT32);
+    p.shape = dense(2, 512, 4);
+    p.gamma = p.beta = NULL;
+    p.running_mean = random_values(BN_FLOAT32, 512, 0, 1);
+    p.running_var = random_values(BN_FLOAT32, 512, 2, 1);
+    p.mean = p.invstd = NULL;
+    CHECK(live_and_die(first_threads, &p) == 0, "calls failed");
+    long pages = resident_pages(), blocks = blocks_in_use;
+    CHECK(live_and_die(short_lives, &p) == 0, "calls failed");
+    CHECK(blocks_in_use == blocks, "%ld more blocks", blocks_in_use - blocks);
+    pages = resident_pages() - pages;
+    CHECK(pages < short_lives / 4, "%ld more pages", pages);
+}
+
+int main(void) {
+    start();
+    RUN(any_allocation_may_fail);
+    RUN(any_allocation_of_a_refusal_may_fail);
+    RUN(questions_without_memory);
+    RUN(the_second_call_allocates_nothing);
+    RUN(threads_leave_nothing);
+    return finish();
+}
