@@ -68,15 +68,17 @@ def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int 
     if value is None:
         return None, None
     if type(value) is not np.ndarray:
-        typed = hasattr(value, "dtype")
-        value = plain(value, name)
-        if not typed:
-            # A cast alone would parse texts, and take None for NaN.
-            if value.dtype.kind not in "fiu":
-                raise TypeError(f"{name} has elements of dtype {value.dtype}, expected numbers")
-            value = value.astype(plan.dtype)
+        value = plain(value, name) if hasattr(value, "dtype") else numbers(value, name, plan.dtype)
     _check(value, name, plan)
     return value, address(value)
+
+
+def numbers(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A list of numbers as an array. A cast alone would parse texts, and take None for NaN."""
+    array = plain(value, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} has elements of dtype {array.dtype}, expected numbers")
+    return array.astype(dtype)
 
 
 def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | None:

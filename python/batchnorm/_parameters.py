@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import Array, parameter, read_only, running
+from ._arrays import Array, numbers, parameter, read_only, running
 from ._layout import Plan
 from ._state import arrays_of, load_state_dict, state_dict
 
 
 class Parameter:
-    """An array that may be replaced by assignment; the next call checks it and takes its address."""
+    """An array that may be replaced by assignment; the next call checks it and takes its address.
+
+    A list of numbers becomes an array at once, where one is taken, so that whoever reads the attribute finds an array.
+    """
+
+    def __init__(self, takes_numbers: bool = False) -> None:
+        self.takes_numbers = takes_numbers
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.key = "_" + name
@@ -24,7 +30,9 @@ class Parameter:
     def __get__(self, layer: Parameters | None, owner: type) -> Any:
         return self if layer is None else layer.__dict__[self.key]
 
-    def __set__(self, layer: Parameters, value: Array | None) -> None:
+    def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
+        if self.takes_numbers and isinstance(value, (list, tuple)):
+            value = numbers(value, self.key[1:], layer.dtype)
         layer.__dict__[self.key] = value
         layer._addresses = None
 
@@ -32,11 +40,12 @@ class Parameter:
 class Parameters:
     """The part of a layer that is saved: gamma, beta, the running statistics and their count."""
 
-    gamma = Parameter()
-    beta = Parameter()
+    gamma = Parameter(takes_numbers=True)
+    beta = Parameter(takes_numbers=True)
     running_mean = Parameter()
     running_var = Parameter()
     num_batches_tracked: int
+    dtype: np.dtype[Any]
 
     _gamma: Any
     _beta: Any

@@ -112,7 +112,8 @@ class BatchNorm(Parameters):
     def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
         """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
 
-        `out`, if given, takes y in place; it may be x itself, but then there is no backward().
+        `out`, if given, takes y in place; it may be x itself, but then there is no backward(). The layer keeps x, not a
+        copy of it: whoever changes x before backward() changes the gradient.
         """
         fit, x, y, x_address, y_address = _arrange.forward(x, self.axis, out)
         if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:

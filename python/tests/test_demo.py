@@ -176,7 +176,8 @@ def test_missing_package_is_one_sentence(package: str) -> None:
     block = f"import sys; sys.modules[{package!r}] = None; from batchnorm.cli import main; sys.exit(main(['demo']))"
     done = python("-c", block)
     assert done.returncode == 1
-    assert done.stderr == f"batchnorm: the demo needs {DEMO_PACKAGES[package]}: pip install 'batchnorm[demo]'\n"
+    needed = DEMO_PACKAGES[package]
+    assert done.stderr == f"batchnorm: the demo needs {needed}: pip install './python[demo]' in a checkout\n"
 
 
 def test_output_is_checked_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -278,3 +278,15 @@ def test_resets_are_in_place(layer: bn.BatchNorm, x: Array) -> None:
     layer.reset_parameters()
     assert layer.num_batches_tracked == 0
     assert [array.tolist() for array in arrays] == [[1] * 3, [0] * 3, [0] * 3, [1] * 3]
+
+
+def test_assigned_numbers_are_an_array_at_once() -> None:
+    layer = bn.BatchNorm(3)
+    layer.gamma = [1, 2, 3]
+    assert layer.gamma.dtype == np.float32
+    assert np.array_equal(layer.state_dict()["weight"], [1, 2, 3])
+    layer.reset_parameters()
+    assert np.array_equal(layer.gamma, [1, 1, 1])
+    with pytest.raises(TypeError, match="gamma has elements of dtype"):
+        layer.gamma = ["1", "2", "3"]
+    assert np.array_equal(layer.gamma, [1, 1, 1])
