@@ -22,6 +22,12 @@ struct Environment {
         }
     }
 
+    /// Frees what the failures hold.
+    func discard() {
+        isaFailure?.found.discard()
+        threadsFailure?.found.discard()
+    }
+
     func check() throws(Failure) {
         if let isaFailure { throw isaFailure }
         if let threadsFailure { throw threadsFailure }
@@ -32,7 +38,7 @@ struct Environment {
         if let text = getenv("BATCHNORM_NUM_THREADS"), text.pointee != 0 {
             if let count = number(text, end: 0), 1...Pool.maximum ~= count { return count }
             throw Failure(
-                BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .text(kept(text)),
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_NUM_THREADS", .copied(text),
                 expected: "a whole number from 1 to 1024")
         }
         // OpenMP allows a list, one number per nesting level.
@@ -105,9 +111,4 @@ struct Caches {
         self.second = (second ?? 256) << 10
         last = third.map { $0 << 10 } ?? 4 * self.second
     }
-}
-
-/// A copy of the start of a text of the environment's, whose own memory is the host's to change.
-func kept(_ text: UnsafePointer<CChar>) -> UnsafePointer<CChar> {
-    strndup(text, 64).map { UnsafePointer($0) } ?? characters("?")
 }

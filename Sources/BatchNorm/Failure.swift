@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
+import CKernels
 
 /// Why a call cannot be served: the argument at fault, what was found there, and what was expected.
 struct Failure: Error {
@@ -11,7 +12,8 @@ struct Failure: Error {
         case real(Double)
         /// One of an array.
         case element(Int, Double)
-        case text(UnsafePointer<CChar>)
+        /// The failure's own, made by `copied`.
+        case text(UnsafeMutablePointer<CChar>)
         case address(UInt)
         case overlap(StaticString)
     }
@@ -49,5 +51,14 @@ struct Failure: Error {
         }
         message.append("; expected ")
         message.append(expected)
+    }
+}
+
+extension Failure.Found {
+    /// The start of a text of the environment's, whose own memory is the host's to change.
+    static func copied(_ text: UnsafePointer<CChar>) -> Failure.Found { strndup(text, 64).map { .text($0) } ?? .null }
+
+    func discard() {
+        if case .text(let text) = self { free(text) }
     }
 }

@@ -43,11 +43,11 @@ enum InstructionSet: Int {
         guard let name = getenv("BATCHNORM_ISA"), name.pointee != 0 else { return widest }
         guard let isa = InstructionSet(name: name) else {
             throw Failure(
-                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(kept(name)), expected: "baseline, avx2 or avx512")
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .copied(name), expected: "baseline, avx2 or avx512")
         }
         if isa.rawValue > widest.rawValue {
             throw Failure(
-                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .text(kept(name)),
+                BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", .copied(name),
                 expected: widest == .avx2
                     ? "what this machine has: baseline or avx2" : "what this machine has: baseline")
         }

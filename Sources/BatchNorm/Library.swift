@@ -39,6 +39,7 @@ struct Library: ~Copyable {
 
     /// Undoes `make`.
     private static func discard(_ library: UnsafeMutablePointer<Library>) {
+        library.pointee.environment.discard()
         pthread_key_delete(library.pointee.key)
         library.pointee.pool.discard()
         free(library)

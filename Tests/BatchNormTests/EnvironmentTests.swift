@@ -17,6 +17,7 @@ final class EnvironmentTests: XCTestCase {
 
     private func message(_ failure: Failure?) -> String? {
         guard let failure else { return nil }
+        defer { failure.found.discard() }
         return withUnsafeTemporaryAllocation(of: CChar.self, capacity: Message.capacity) { buffer in
             var message = Message(buffer.baseAddress!)
             failure.describe(in: "bn", to: &message)
