@@ -24,14 +24,17 @@ struct Job {
 struct Pool {
     static let maximum = 1024
 
-    /// In one place for good, and reached by pointer alone: threads change it under each other's feet.
-    private struct State: ~Copyable {
+    /// What threads change under each other's feet. Both parts are in one place for good, and reached by pointer alone.
+    private struct Flags: ~Copyable {
         let busy = Atomic<Bool>(false)
         let next = Atomic<Int>(0)
+    }
+
+    /// What they change one at a time, holding the mutex.
+    private struct State {
         var mutex = pthread_mutex_t()
         var opened = pthread_cond_t()
         var left = pthread_cond_t()
-        /// The rest is guarded by the mutex.
         var workers = 0
         var job: Job?
         var openings = 0
@@ -39,18 +42,27 @@ struct Pool {
         var watchesForks = false
     }
 
+    private let flags: UnsafeMutablePointer<Flags>
     private let state: UnsafeMutablePointer<State>
+    /// From the one to the other: a cache line of their own for the flags.
+    private static let distance = 64
 
     /// Nil if there is no memory.
     init?() {
-        guard let memory = malloc(MemoryLayout<State>.size) else { return nil }
-        state = memory.bindMemory(to: State.self, capacity: 1)
+        guard let memory = malloc(Pool.distance + MemoryLayout<State>.size) else { return nil }
+        self.init(at: memory)
+        flags.initialize(to: Flags())
         state.initialize(to: State())
         reset()
     }
 
+    fileprivate init(at memory: UnsafeMutableRawPointer) {
+        flags = memory.assumingMemoryBound(to: Flags.self)
+        state = (memory + Pool.distance).assumingMemoryBound(to: State.self)
+    }
+
     /// For a pool that never ran anything.
-    func discard() { free(state) }
+    func discard() { free(flags) }
 
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
     func run(
@@ -58,7 +70,7 @@ struct Pool {
         _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
     ) {
         let helpers = min(threads, count) - 1
-        guard helpers > 0, !state.pointee.busy.exchange(true, ordering: .acquiring) else {
+        guard helpers > 0, !flags.pointee.busy.exchange(true, ordering: .acquiring) else {
             for item in 0..<count { body(context, item) }
             return
         }
@@ -66,17 +78,17 @@ struct Pool {
         open(job, helpers)
         work(job)
         close()
-        state.pointee.busy.store(false, ordering: .releasing)
+        flags.pointee.busy.store(false, ordering: .releasing)
     }
 
     private func open(_ job: Job, _ helpers: Int) {
-        state.pointee.next.store(0, ordering: .relaxed)
+        flags.pointee.next.store(0, ordering: .relaxed)
         pthread_mutex_lock(&state.pointee.mutex)
         if !state.pointee.watchesForks {
             // A child has none of its parent's threads, and its copy of the lock may be held by one of them.
             state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
         }
-        while state.pointee.workers < helpers, threads_start(serve, state) == 0 { state.pointee.workers += 1 }
+        while state.pointee.workers < helpers, threads_start(serve, flags) == 0 { state.pointee.workers += 1 }
         state.pointee.job = job
         state.pointee.openings = helpers
         pthread_cond_broadcast(&state.pointee.opened)
@@ -93,7 +105,7 @@ struct Pool {
     }
 
     private func work(_ job: Job) {
-        while case let item = state.pointee.next.wrappingAdd(1, ordering: .relaxed).oldValue, item < job.count {
+        while case let item = flags.pointee.next.wrappingAdd(1, ordering: .relaxed).oldValue, item < job.count {
             job.body(job.context, item)
         }
     }
@@ -117,10 +129,6 @@ struct Pool {
         }
     }
 
-    fileprivate init(serving memory: UnsafeMutableRawPointer) {
-        state = memory.assumingMemoryBound(to: State.self)
-    }
-
     /// As it was before the first job.
     private func reset() {
         pthread_mutex_init(&state.pointee.mutex, nil)
@@ -130,10 +138,10 @@ struct Pool {
         state.pointee.job = nil
         state.pointee.openings = 0
         state.pointee.inside = 0
-        state.pointee.busy.store(false, ordering: .relaxed)
+        flags.pointee.busy.store(false, ordering: .relaxed)
     }
 }
 
-private func serve(_ state: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-    Pool(serving: state.unsafelyUnwrapped).attend()
+private func serve(_ pool: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    Pool(at: pool.unsafelyUnwrapped).attend()
 }
