@@ -17,8 +17,9 @@ struct Blocks {
     /// Rows that lie side by side in a run of a tile, so that few channels fill the lanes; 1 for planes. Rows left over by
     /// it are a block of their own, the last one, in single file.
     let abreast: Int
-    /// Runs of rows that are summed before the next column: sixteen, whose cache lines are all in flight at once, or more
-    /// if they are short, so that the way to the sums and back is worth it.
+    /// Runs of rows that are summed before the next column. Sums go to memory and back once per band; so many cache lines
+    /// of a column, and as many of the next band's, must find room in the few places that a first-level cache has for
+    /// addresses a power of two apart.
     let band: Int
     private let outer: Int
     private let inner: Int
@@ -26,11 +27,12 @@ struct Blocks {
     private let span: Int
     private let pieces: Int
 
-    init(outer: Int, channels: Int, inner: Int, abreast: Int) {
+    /// `inputs`: tensors that a reduction reads.
+    init(outer: Int, channels: Int, inner: Int, abreast: Int, inputs: Int) {
         self.outer = outer
         self.inner = inner
         self.abreast = abreast
-        band = max(16, 4096 / (channels * abreast))
+        band = max(4, 4096 / (inputs * inputs * channels * abreast))
         let rows = max(Blocks.rows, Blocks.rowValues / channels) / abreast * abreast
         span = inner == 0 ? 1 : inner == 1 ? rows : max(1, Blocks.planeValues / inner)
         pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1

@@ -9,7 +9,7 @@ struct ChannelArrays {
     private(set) var rest = UnsafeMutablePointer<Double>(bitPattern: 0)
     /// The same of the blocks that are not folded yet, and what their reduction is centred on: an array per slot.
     private var partials = UnsafeMutablePointer<Double>(bitPattern: 0)
-    /// Elements from one array to the next: whole cache lines, as vectors are read from them.
+    /// Elements from one array to the next: whole vectors, as the loops read them.
     private var channels = 0
     private var partialChannels = 0
     private(set) var coefficients = Coefficients()
@@ -21,9 +21,9 @@ struct ChannelArrays {
         _ geometry: Geometry, slots: Int, abreast: (reduction: Int, map: Int),
         _ thread: UnsafeMutablePointer<ThreadState>
     ) throws(Failure) {
-        channels = (geometry.channels + 7) & ~7
-        partialChannels = (geometry.channels * abreast.reduction + 7) & ~7
-        let pitch = (geometry.channels * abreast.map * geometry.elementSize + 63) & ~63
+        channels = wholeVectors(geometry.channels)
+        partialChannels = wholeVectors(geometry.channels * abreast.reduction)
+        let pitch = wholeVectors(geometry.channels * abreast.map) * geometry.elementSize
         let partial = (3 * slots).multipliedReportingOverflow(by: partialChannels)
         let doubles = partial.partialValue.addingReportingOverflow(3 * channels)
         let bytes = doubles.partialValue.multipliedReportingOverflow(by: 8)
@@ -34,6 +34,8 @@ struct ChannelArrays {
         second = first.map { $0 + channels }
         rest = second.map { $0 + channels }
         partials = rest.map { $0 + channels }
+        // What a loop reads beyond the last channel changes no result, but may not be a signalling NaN.
+        memset(memory, 0, geometry.channels % 16 == 0 ? 0 : total.partialValue)
         coefficients = Coefficients(
             memory + bytes.partialValue, pitch: pitch, period: geometry.channels * geometry.elementSize,
             size: geometry.elementSize)
@@ -51,6 +53,8 @@ struct ChannelArrays {
         let second: UnsafeMutablePointer<Double>
     }
 }
+
+private func wholeVectors(_ elements: Int) -> Int { (elements + 15) & ~15 }
 
 /// The coefficients of a map: an array per coefficient, in the element type.
 struct Coefficients {

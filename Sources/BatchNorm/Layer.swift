@@ -94,7 +94,7 @@ extension Call {
         try memory.output(geometry.parameters("dgamma", dgamma))
         try memory.output(geometry.parameters("dbeta", dbeta))
         let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !options.frozen)
-        if needsSums { sweep.reduction = .gradientSums(mean: mean) }
+        if needsSums { sweep.reduction = .gradientSums(mean: mean, inverseStd: inverseStd) }
         sweep.settlement = .backward(
             BackwardSettlement(
                 sums: needsSums ? .reduced(count: geometry.count) : .none, inverseStd: inverseStd, mean: mean,

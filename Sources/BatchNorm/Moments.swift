@@ -69,25 +69,3 @@ func inverseStd(variance: Double, _ eps: Double) -> Double {
     let sum = variance + eps
     return sum == 0 ? 0 : 1 / vector_square_root(sum)
 }
-
-/// For each channel of a tile, the median of the first, the middle and the last value; 0 if it is not finite, as an
-/// infinite pivot would make an infinite mean NaN.
-func choosePivots<T: Real>(_: T.Type, _ tile: kernel_tile, _ pivots: UnsafeMutablePointer<Double>) {
-    let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self))
-    let rows = tile.layout == KERNEL_ROWS
-    let middle = tile.runs / 2 * tile.x.stride + (rows ? 0 : tile.length / 2)
-    let last = (tile.runs - 1) * tile.x.stride + (rows ? 0 : tile.length - 1)
-    for channel in 0..<(rows ? tile.length : tile.stretches) {
-        let first = rows ? channel : channel * tile.pitch
-        let (a, b, c) = (x[first], x[first + middle], x[first + last])
-        let (low, high) = a < b ? (a, b) : (b, a)
-        let least = c < high ? c : high
-        let median = Double(low < least ? least : low)
-        pivots[channel] = median - median == 0 ? median : 0
-    }
-}
-
-/// The element types, as the engine sees them: something to convert to and from double.
-protocol Real: BinaryFloatingPoint {}
-extension Float: Real {}
-extension Double: Real {}

@@ -5,7 +5,7 @@ import CKernels
 /// follow from the shape and from what is dense; the rest is the machine's, and leaves no trace in the bits.
 struct Plan {
     private(set) var threads = 1
-    private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, abreast: 1)
+    private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, abreast: 1, inputs: 1)
     /// Channels that are handled together.
     private(set) var columns = 1
     /// Channels of rows that are mapped together.
@@ -22,7 +22,7 @@ struct Plan {
     init(_ sweep: borrowing Sweep, threads limit: Int, _ caches: Caches) {
         let geometry = sweep.geometry
         let channels = geometry.channels
-        let inputs = (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1)
+        let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
         let channelBytes = max(1, geometry.count * geometry.elementSize * inputs)
         threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
 
@@ -37,14 +37,14 @@ struct Plan {
         let fillsLanes = inputsAreDense && sweep.reduction != nil && channels % 16 != 0 && channels < 256
         blocks = Blocks(
             outer: geometry.outer, channels: channels, inner: geometry.inner,
-            abreast: fillsLanes ? Blocks.abreast(channels, toFill: 1) : 1)
+            abreast: fillsLanes ? Blocks.abreast(channels, toFill: 1) : 1, inputs: inputs)
         if inputsAreDense && isDense(sweep.out) {
             abreast = Blocks.abreast(channels, toFill: Plan.runLength)
             if 2 * abreast > geometry.outer { abreast = 1 }
         }
 
-        // Columns come by the cache line, so that no two threads share one.
-        let unit = isRows ? 64 / geometry.elementSize : 1
+        // Columns come by the vector, so that no two threads share a cache line.
+        let unit = isRows ? 16 : 1
         let shared = max(unit, (channels + threads - 1) / threads / unit * unit)
         let fitting = caches.second * 3 / 8 / channelBytes / unit * unit
         if abreast > 1 || fillsLanes {

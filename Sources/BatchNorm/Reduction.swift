@@ -6,7 +6,7 @@ enum Reduction {
     /// first = mean(x), second = Σ(x − mean)²
     case moments
     /// first = Σdy, second = Σdy · (x − mean), about the means given
-    case gradientSums(mean: UnsafePointer<Double>)
+    case gradientSums(mean: UnsafePointer<Double>, inverseStd: UnsafePointer<Double>)
 }
 
 extension Sweep {
@@ -20,25 +20,27 @@ extension Sweep {
         channels.centre = UnsafePointer(partial.centre)
         channels.first = partial.first
         channels.second = partial.second
+        func sum(_ loop: kernel_loop?) {
+            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
+            loop?(&tile, &channels)
+            // About one centre, the sums of rows side by side are parts of the same sum.
+            for row in 1..<abreast {
+                partial.first.add(range.count, from: row)
+                partial.second.add(range.count, from: row)
+            }
+        }
         switch reduction {
         case .moments:
-            let inFile = self.tile(range, plan.blocks[block], abreast: 1)
-            if geometry.element == KERNEL_FLOAT32 {
-                choosePivots(Float.self, inFile, partial.centre)
-            } else {
-                choosePivots(Double.self, inFile, partial.centre)
+            let centres = Centres(self.tile(range, plan.blocks[block], abreast: 1), partial.centre)
+            sum(centres.choose() ? kernels.power_sums : kernels.deviation_sums)
+            if centres.reconsider(
+                sums: partial.first, squares: partial.second, values: plan.blocks.values(block).own)
+            {
+                sum(kernels.deviation_sums)
             }
-            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
-            kernels.deviation_sums(&tile, &channels)
-        case .gradientSums(let mean):
-            partial.centre.update(from: mean + range.lowerBound, count: range.count)
-            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
-            kernels.gradient_sums(&tile, &channels)
-        }
-        // About one centre, the sums of rows side by side are parts of the same sum.
-        for row in 1..<abreast {
-            partial.first.add(range.count, from: row)
-            partial.second.add(range.count, from: row)
+        case .gradientSums(let mean, let inverseStd):
+            let areZero = Centres.choose(geometry.element, range, mean, inverseStd, partial.centre)
+            sum(areZero ? kernels.product_sums : kernels.gradient_sums)
         }
     }
 
@@ -62,10 +64,13 @@ extension Sweep {
                 rest[index] = merged.rest
                 second[index] = merged.m2
             }
-        case .gradientSums:
+        case .gradientSums(let means, _):
             for index in 0..<range.count {
-                first[index] = (block == 0 ? 0 : first[index]) + partial.first[index]
-                second[index] = (block == 0 ? 0 : second[index]) + partial.second[index]
+                let mean = means[range.lowerBound + index]
+                let sum = partial.first[index]
+                let products = partial.second[index] - (partial.centre[index] == mean ? 0 : mean * sum)
+                first[index] = (block == 0 ? 0 : first[index]) + sum
+                second[index] = (block == 0 ? 0 : second[index]) + products
             }
         }
     }

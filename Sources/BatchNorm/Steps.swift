@@ -60,7 +60,7 @@ extension Call {
         try memory.input(geometry.statistics("invstd", inverseStd))
         try memory.output(geometry.statistics("sum_dy", try need(sumDy, "sum_dy")))
         try memory.output(geometry.statistics("sum_dy_x_hat", try need(sumDyXHat, "sum_dy_x_hat")))
-        sweep.reduction = .gradientSums(mean: mean)
+        sweep.reduction = .gradientSums(mean: mean, inverseStd: inverseStd)
         sweep.settlement = .backward(
             BackwardSettlement(
                 sums: .reduced(count: geometry.count), inverseStd: inverseStd, sumDy: sumDy, sumDyXHat: sumDyXHat))

@@ -50,8 +50,12 @@ typedef struct kernel_channels {
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
 
 typedef struct kernel_table {
+    /* first = sum(x), second = sum(x^2), of float32: what deviation_sums gives, to the bit, where every centre is 0 */
+    kernel_loop power_sums;
     /* first = sum(x - centre), second = sum((x - centre)^2); centre is a value of the element type */
     kernel_loop deviation_sums;
+    /* first = sum(dy), second = sum(dy * x), of float32: what gradient_sums gives, to the bit, where every centre is 0 */
+    kernel_loop product_sums;
     /* first = sum(dy), second = sum(dy * (x - centre)) */
     kernel_loop gradient_sums;
     /* out = ((x - mean_hi) - mean_lo) * scale + shift */

@@ -19,6 +19,15 @@ typedef double vector_f64x16 __attribute__((ext_vector_type(16)));
 /* SIMD16<Double>(v) is an out-of-line call per vector in Swift 6.3; this is two instructions with AVX-512. */
 VECTOR_INLINE vector_f64x16 vector_widen(vector_f32x16 v) { return __builtin_convertvector(v, vector_f64x16); }
 
+/* sum + a * b where the product is exact: fusing the two operations rounds no less and no more. */
+VECTOR_INLINE vector_f64x16 vector_add_product(vector_f64x16 sum, vector_f64x16 a, vector_f64x16 b) {
+#if defined(__FMA__) || defined(__AVX512F__)
+    return __builtin_elementwise_fma(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
 /* The first `lanes` of sixteen lanes, from 1 to 15 of them, from and to memory; the others keep `fill`, and nothing past
  * the last element is touched. A mask register does it in one instruction. Elsewhere the elements take a way over the
  * stack, in pieces of eight, four, two and one. */
@@ -133,6 +142,8 @@ VECTOR_INLINE void vector_stream_end(void) {
 #endif
 }
 
+/* What is read next goes to the first cache; what is read after the rest of this one's contents, to the second. */
+VECTOR_INLINE void vector_prefetch_soon(const void *p) { __builtin_prefetch(p, 0, 3); }
 VECTOR_INLINE void vector_prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* One instruction, where Double.squareRoot() in Embedded Swift keeps a call of libm for negative numbers. */

@@ -18,11 +18,11 @@ struct DeviationSums<T: Element, L: Layout>: Terms {
     }
 
     @inline(__always)
-    func prefetch(_ k: Int) { x.prefetch(k) }
+    func prefetch(_ k: Int) { x.prefetch(k, L.self) }
 
     @inline(__always)
-    func term(_ k: Int) -> Sums {
+    func add(_ k: Int, to sums: Sums) -> Sums {
         let d = T.widen(x.load(k, fill: rest)) - centre
-        return Sums(first: d, second: d * d)
+        return sums + Sums(first: d, second: d * d)
     }
 }

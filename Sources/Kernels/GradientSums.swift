@@ -18,14 +18,14 @@ struct GradientSums<T: Element, L: Layout>: Terms {
 
     @inline(__always)
     func prefetch(_ k: Int) {
-        dy.prefetch(k)
-        x.prefetch(k)
+        dy.prefetch(k, L.self)
+        x.prefetch(k, L.self)
     }
 
     /// Lanes beyond a short strip hold dy = 0 and add nothing.
     @inline(__always)
-    func term(_ k: Int) -> Sums {
+    func add(_ k: Int, to sums: Sums) -> Sums {
         let g = T.widen(dy.load(k))
-        return Sums(first: g, second: g * (T.widen(x.load(k)) - mean))
+        return sums + Sums(first: g, second: g * (T.widen(x.load(k)) - mean))
     }
 }

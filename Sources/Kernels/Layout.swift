@@ -49,6 +49,9 @@ struct Column<T: Element> {
     func prefetch(_ k: Int) { vector_prefetch(base + (k * step + ahead)) }
 
     @inline(__always)
+    func prefetchSoon(_ k: Int) { vector_prefetch_soon(base + (k * step + ahead)) }
+
+    @inline(__always)
     func load(_ k: Int, fill: SIMD16<T> = .zero) -> SIMD16<T> {
         loadLanes(UnsafePointer(base + k * step), lanes: lanes, fill: fill)
     }
@@ -64,22 +67,20 @@ struct Column<T: Element> {
 }
 
 /// A value per channel, along a strip that runs within a stretch: the same at every step for planes, another vector at
-/// every step for rows.
+/// every step for rows. The arrays of the engine end with a whole vector, so that no strip is too short for one.
 struct PerChannel<T: Element, L: Layout> {
     private let values: UnsafePointer<T>
-    private let lanes: Int
     private let constant: SIMD16<T>
 
     @inline(__always)
     init(_ values: UnsafeRawPointer, _ strip: Strip) {
         let typed = values.assumingMemoryBound(to: T.self)
         self.values = typed + strip.column
-        lanes = strip.lanes
         constant = L.channelPerColumn ? .zero : SIMD16(repeating: typed[strip.stretch])
     }
 
     @inline(__always)
     func at(_ k: Int) -> SIMD16<T> {
-        L.channelPerColumn ? loadLanes(values + k * laneCount, lanes: lanes) : constant
+        L.channelPerColumn ? loadLanes(values + k * laneCount) : constant
     }
 }

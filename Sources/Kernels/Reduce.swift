@@ -12,91 +12,129 @@ struct Sums {
     static func + (a: Sums, b: Sums) -> Sums { Sums(first: a.first + b.first, second: a.second + b.second) }
 }
 
-/// What one vector of a strip adds to the sums.
+/// What the vectors of a strip add to the sums of its channels.
 protocol Terms {
     associatedtype Order: Layout
+    associatedtype Totals = Sums
+    /// The same for several strips at once.
+    associatedtype Many: Terms = Self
+    /// Strips that are summed at once.
+    static var strips: Int { get }
+    static var zero: Totals { get }
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
-    func term(_ k: Int) -> Sums
+    func add(_ k: Int, to totals: Totals) -> Totals
+    static func finish(_ totals: Totals, _ channels: kernel_channels, _ strip: Strip)
 }
 
-/// The one loop that reads tensors to learn something of their channels.
+/// The one loop that reads tensors to learn something of their channels. As many strips at once as an instruction set has
+/// registers for, then those left over one by one; the bits of a channel are the same either way.
 @inline(__always)
 func reduce<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
     if T.Order.channelPerColumn {
         reduceColumns(T.self, tile, channels)
     } else {
-        reduceStretches(T.self, tile, channels)
+        let done = reduceStretches(T.Many.self, tile, channels, from: 0)
+        if T.Many.strips > 1 { _ = reduceStretches(T.self, tile, channels, from: done) }
     }
 }
 
 @inline(__always)
 private func sum<T: Terms>(
-    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: Sums
-) -> Sums {
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: T.Totals
+) -> T.Totals {
     let terms = T(tile, channels, strip)
-    var sums = start
+    var totals = start
     for k in 0..<strip.count {
         terms.prefetch(k)
-        sums = sums + terms.term(k)
+        totals = terms.add(k, to: totals)
     }
-    return sums
+    return totals
 }
 
 /// Planes: strips run within a stretch, and all of a channel's are summed before the next channel.
 @inline(__always)
-private func reduceStretches<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+private func reduceStretches<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, from first: Int
+) -> Int {
     let rest = tile.length % laneCount
-    for stretch in 0..<tile.stretches {
-        var sums = Sums.zero
+    var stretch = first
+    while stretch + T.strips <= tile.stretches {
+        var totals = T.zero
         for run in 0..<tile.runs {
             let whole = Strip(run: run, stretch: stretch, column: 0, count: tile.length / laneCount, lanes: laneCount)
-            sums = sum(T.self, tile, channels, whole, from: sums)
+            totals = sum(T.self, tile, channels, whole, from: totals)
             if rest != 0 {
                 let last = Strip(run: run, stretch: stretch, column: tile.length - rest, count: 1, lanes: rest)
-                sums = sum(T.self, tile, channels, last, from: sums)
+                totals = sum(T.self, tile, channels, last, from: totals)
             }
         }
-        channels.first[stretch] = sums.first.sum()
-        channels.second[stretch] = sums.second.sum()
+        T.finish(totals, channels, Strip(run: 0, stretch: stretch, column: 0, count: 0, lanes: laneCount))
+        stretch += T.strips
     }
+    return stretch
 }
 
-/// Rows: strips run down a column of vectors, in bands of runs. The sums of a band join those of the bands before it,
-/// which wait where the results will be.
+/// Rows: strips run down a column of vectors, in bands of runs.
 @inline(__always)
 private func reduceColumns<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
     let rest = tile.length % laneCount
-    for run in stride(from: 0, to: tile.runs, by: tile.band) {
-        let count = min(tile.band, tile.runs - run)
-        for column in stride(from: 0, to: tile.length - rest, by: laneCount) {
-            let strip = Strip(run: run, stretch: 0, column: column, count: count, lanes: laneCount)
-            reduceColumn(T.self, tile, channels, strip)
-        }
+    var run = 0
+    while run < tile.runs {
+        let band = Strip(run: run, stretch: 0, column: 0, count: min(tile.band, tile.runs - run), lanes: laneCount)
+        let done = reduceColumns(T.Many.self, tile, channels, band)
+        if T.Many.strips > 1 { _ = reduceColumns(T.self, tile, channels, done) }
         if rest != 0 {
-            let strip = Strip(run: run, stretch: 0, column: tile.length - rest, count: count, lanes: rest)
-            reducePartOfColumn(T.self, tile, channels, strip)
+            let part = Strip(run: run, stretch: 0, column: tile.length - rest, count: band.count, lanes: rest)
+            reducePartOfColumn(T.self, tile, channels, part)
         }
+        run += tile.band
     }
 }
 
+/// From a strip on to the last of which all lanes are needed; gives the next one.
 @inline(__always)
-private func reduceColumn<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-    var sums = sum(T.self, tile, channels, strip, from: .zero)
-    let first = channels.first + strip.column
-    let second = channels.second + strip.column
-    if strip.run > 0 {
-        sums = Sums(first: loadLanes(first, lanes: strip.lanes), second: loadLanes(second, lanes: strip.lanes)) + sums
+private func reduceColumns<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ first: Strip
+) -> Strip {
+    var strip = first
+    while strip.column + T.strips * laneCount <= tile.length {
+        T.finish(sum(T.self, tile, channels, strip, from: T.zero), channels, strip)
+        strip = Strip(
+            run: strip.run, stretch: 0, column: strip.column + T.strips * laneCount, count: strip.count,
+            lanes: laneCount)
     }
-    storeLanes(sums.first, to: first, lanes: strip.lanes)
-    storeLanes(sums.second, to: second, lanes: strip.lanes)
+    return strip
 }
 
 @inline(never)
 private func reducePartOfColumn<T: Terms>(
     _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip
 ) {
-    reduceColumn(T.self, tile, channels, strip)
+    T.finish(sum(T.self, tile, channels, strip, from: T.zero), channels, strip)
+}
+
+/// A single strip.
+extension Terms where Totals == Sums {
+    static var strips: Int { 1 }
+    static var zero: Sums { .zero }
+
+    /// The lanes of a plane's channel are one sum. The sums of a band of rows join those of the bands before it, which wait
+    /// where the results will be.
+    @inline(__always)
+    static func finish(_ sums: Sums, _ channels: kernel_channels, _ strip: Strip) {
+        if Order.channelPerColumn {
+            let first = channels.first + strip.column
+            let second = channels.second + strip.column
+            var sums = sums
+            if strip.run > 0 { sums = Sums(first: loadLanes(first), second: loadLanes(second)) + sums }
+            storeLanes(sums.first, to: first)
+            storeLanes(sums.second, to: second)
+        } else {
+            channels.first[strip.stretch] = sums.first.sum()
+            channels.second[strip.stretch] = sums.second.sum()
+        }
+    }
 }
 
 extension Column {
@@ -106,5 +144,11 @@ extension Column {
         self.init(
             operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount,
             ahead: L.channelPerColumn ? tile.band * operand.stride : tile.ahead)
+    }
+
+    /// The next band comes at once, the next group of planes after all that is left of this one.
+    @inline(__always)
+    func prefetch<L: Layout>(_ k: Int, _: L.Type) {
+        if L.channelPerColumn { prefetchSoon(k) } else { prefetch(k) }
     }
 }

@@ -4,3 +4,6 @@ import CKernels
 /// Registers of 256 bits: Haswell, Zen and newer. Sixteen lanes are two registers of float32.
 @_cdecl("kernels_avx2")
 public func kernelsAVX2(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
+
+/// A strip at a time: its sums are eight of sixteen registers, chains enough for the latency of an addition.
+typealias Wide<T: Terms> = T

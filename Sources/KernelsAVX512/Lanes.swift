@@ -4,3 +4,6 @@ import CKernels
 /// Registers of 512 bits: Skylake-X, Zen 4 and newer. Sixteen lanes are one register of float32.
 @_cdecl("kernels_avx512")
 public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
+
+/// Four strips at a time: their sums are sixteen of 32 registers.
+typealias Wide<T: Terms> = Abreast<Abreast<T>>

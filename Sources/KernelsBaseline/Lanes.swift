@@ -5,3 +5,6 @@ import CKernels
 /// registers of float32.
 @_cdecl("kernels_baseline")
 public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
+
+/// A strip at a time: its sums are sixteen registers, all that SSE2 has.
+typealias Wide<T: Terms> = T

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// What the deviations of a block are taken from, channel by channel: one of its values, a pivot; or 0, which costs two
+/// operations per value less.
+///
+/// About 0 the sums lose log₂ (Σx² / m2) bits where m2 = Σx² − (Σx)² / n cancels. The squares of float32 values are exact in
+/// double, and a lane adds up to 1,024 of them, so that rounding is below 3 · 2⁻⁴³ of Σx²: where Σx² is no more than 2¹² of
+/// m2, that is up to |mean| / std of 64, invstd is within 2⁻³¹ of itself on any data. Channels that lose more are summed
+/// once more about a pivot. Few are, since three values that lie close together tell beforehand.
+///
+/// The squares of float64 values are not exact, and always taken of deviations from a pivot.
+struct Centres {
+    private let tile: kernel_tile
+    private let count: Int
+    private let centres: UnsafeMutablePointer<Double>
+
+    /// For the channels of a tile whose rows are in single file.
+    init(_ tile: kernel_tile, _ centres: UnsafeMutablePointer<Double>) {
+        self.tile = tile
+        self.centres = centres
+        count = tile.layout == KERNEL_ROWS ? tile.length : tile.stretches
+    }
+
+    /// Whether all are 0.
+    @inline(never)
+    func choose() -> Bool {
+        tile.element == KERNEL_FLOAT32 ? choose(Float.self, ratio: 64) : choose(Double.self, ratio: 0)
+    }
+
+    /// Of the channels that were summed about 0, those whose sums lost too much get a pivot; whether there are any.
+    @inline(never)
+    func reconsider(sums: UnsafePointer<Double>, squares: UnsafePointer<Double>, values: Int) -> Bool {
+        guard tile.element == KERNEL_FLOAT32 else { return false }
+        var changed = false
+        for channel in 0..<count where centres[channel] == 0 {
+            let (sum, squares) = (sums[channel], Double(values) * squares[channel])
+            if squares <= 4096 * (squares - sum * sum) { continue }
+            centres[channel] = median(Float.self, channel).value
+            changed = changed || centres[channel] != 0
+        }
+        return changed
+    }
+
+    /// For Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small. Whether all are 0.
+    @inline(never)
+    static func choose(
+        _ element: kernel_element, _ channels: Range<Int>, _ mean: UnsafePointer<Double>,
+        _ inverseStd: UnsafePointer<Double>, _ centres: UnsafeMutablePointer<Double>
+    ) -> Bool {
+        let most = element == KERNEL_FLOAT32 ? 64.0 : -1
+        var areZero = true
+        for (index, channel) in channels.enumerated() {
+            let mean = mean[channel]
+            centres[index] = (mean * inverseStd[channel]).magnitude <= most ? 0 : mean
+            areZero = areZero && centres[index] == 0
+        }
+        return areZero
+    }
+
+    private func choose<T: Real>(_: T.Type, ratio: Double) -> Bool {
+        var areZero = true
+        for channel in 0..<count {
+            let (median, spread) = median(T.self, channel)
+            centres[channel] = spread * ratio <= median.magnitude ? median : 0
+            areZero = areZero && centres[channel] == 0
+        }
+        return areZero
+    }
+
+    /// The median of a channel's first, middle and last value, which an outlier is not; and how far the three lie apart.
+    /// 0 if it is not finite, as an infinite pivot would make an infinite mean NaN.
+    @inline(__always)
+    private func median<T: Real>(_: T.Type, _ channel: Int) -> (value: Double, spread: Double) {
+        let rows = tile.layout == KERNEL_ROWS
+        let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self)) + (rows ? channel : channel * tile.pitch)
+        let middle = tile.runs / 2 * tile.x.stride + (rows ? 0 : tile.length / 2)
+        let last = (tile.runs - 1) * tile.x.stride + (rows ? 0 : tile.length - 1)
+        let (a, b, c) = (x[0], x[middle], x[last])
+        let (low, high) = a < b ? (a, b) : (b, a)
+        let (least, most) = c < high ? (c, high) : (high, c)
+        let median = Double(low < least ? least : low)
+        return (median - median == 0 ? median : 0, Double(most) - Double(low < least ? low : least))
+    }
+}
+
+/// The element types, as the engine sees them: something to convert to and from double.
+protocol Real: BinaryFloatingPoint {}
+extension Float: Real {}
+extension Double: Real {}

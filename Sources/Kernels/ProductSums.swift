@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Σdy and Σdy · x, for channels of float32 as PowerSums is for: the product of two float32 values has 48 bits and is
+/// exact.
+struct ProductSums<L: Layout>: Terms {
+    typealias Order = L
+    typealias Many = Wide<Self>
+
+    private let dy: Column<Float>
+    private let x: Column<Float>
+
+    @inline(__always)
+    init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+        dy = Column(reducing: tile.dy, tile, strip, L.self)
+        x = Column(reducing: tile.x, tile, strip, L.self)
+    }
+
+    @inline(__always)
+    func prefetch(_ k: Int) {
+        dy.prefetch(k, L.self)
+        x.prefetch(k, L.self)
+    }
+
+    @inline(__always)
+    func add(_ k: Int, to sums: Sums) -> Sums {
+        let g = Float.widen(dy.load(k))
+        return Sums(
+            first: sums.first + g, second: vector_add_product(sums.second, g, Float.widen(x.load(k))))
+    }
+}
