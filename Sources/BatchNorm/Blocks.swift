@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// The partition of a channel's values on which every reduction is built: each block is summed by itself, then the blocks
-/// are put together in order. It depends on the shape and on what is dense, so that neither threads nor caches have a say
-/// in the bits.
+/// are put together in order. It depends on the shape, on how many tensors are read, and on whether they are dense, so that
+/// neither threads nor caches have a say in the bits.
 struct Blocks {
     /// Values of one channel in a block, about. A block ends with a fold of sixteen lanes and a merge (some 50 cycles
     /// against the 4,000 that its values take), and loses at most log₂ of its length in bits (see Moments.swift).
@@ -10,10 +10,16 @@ struct Blocks {
     /// Rows in a block, as every channel has a merge per block; and values of all channels, where rows are short.
     private static let rows = 1024
     private static let rowValues = 65536
+    /// Planes up to this long are summed as rows, each of their elements a column, and the columns of a channel added up:
+    /// two vectors of which the second is nearly empty would cost more.
+    private static let shortPlane = 32
 
     typealias Extent = (outer: Range<Int>, inner: Range<Int>)
 
     let count: Int
+    /// Whether the values are summed as rows; and how many columns a channel then has.
+    let isRows: Bool
+    let spread: Int
     /// Rows that lie side by side in a run of a tile, so that few channels fill the lanes; 1 for planes. Rows left over by
     /// it are a block of their own, the last one, in single file.
     let abreast: Int
@@ -27,15 +33,18 @@ struct Blocks {
     private let span: Int
     private let pieces: Int
 
-    /// `inputs`: tensors that a reduction reads.
-    init(outer: Int, channels: Int, inner: Int, abreast: Int, inputs: Int) {
+    /// `inputs`: tensors that a reduction reads. `dense`: whether they have nothing between their rows.
+    init(outer: Int, channels: Int, inner: Int, inputs: Int, dense: Bool) {
         self.outer = outer
         self.inner = inner
-        self.abreast = abreast
-        band = max(4, 4096 / (inputs * inputs * channels * abreast))
-        let rows = max(Blocks.rows, Blocks.rowValues / channels) / abreast * abreast
-        span = inner == 0 ? 1 : inner == 1 ? rows : max(1, Blocks.planeValues / inner)
-        pieces = inner <= 1 || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
+        isRows = inner <= Blocks.shortPlane
+        spread = isRows ? max(1, inner) : 1
+        let width = channels * spread
+        abreast = isRows && dense && width % 16 != 0 && width < 256 ? Blocks.abreast(width, toFill: 1) : 1
+        band = max(4, 4096 / (inputs * inputs * width * abreast))
+        let rows = max(Blocks.rows, Blocks.rowValues / width) / abreast * abreast
+        span = inner == 0 ? 1 : isRows ? rows : max(1, Blocks.planeValues / inner)
+        pieces = isRows || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
         let whole = outer - outer % abreast
         let full = whole == 0 ? 0 : (whole - 1) / span + 1
         count = inner == 0 || outer == 0 ? 0 : (full + (whole < outer ? 1 : 0)) * pieces
@@ -59,10 +68,10 @@ struct Blocks {
     func abreast(_ block: Int) -> Int { self[block].outer.count % abreast == 0 ? abreast : 1 }
 
     /// Rows to lay side by side until a run has so many elements and ends with a whole vector; 1 if that takes too many.
-    static func abreast(_ channels: Int, toFill elements: Int) -> Int {
-        // 16 / gcd(16, channels)
-        let unit = 16 >> min(channels.trailingZeroBitCount, 4)
-        let rows = (elements - 1) / (unit * channels) + 1
-        return channels > 512 ? 1 : rows * unit
+    static func abreast(_ width: Int, toFill elements: Int) -> Int {
+        // 16 / gcd(16, width)
+        let unit = 16 >> min(width.trailingZeroBitCount, 4)
+        let rows = (elements - 1) / (unit * width) + 1
+        return width > 512 ? 1 : rows * unit
     }
 }

@@ -101,7 +101,7 @@ extension Call {
                 frozen: options.frozen, gamma: gamma, dgamma: dgamma, dbeta: dbeta))
         // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
         if dx != nil { sweep.map = options.frozen ? kernels.normalize : kernels.gradient }
-        sweep.mapsGradient = options.frozen
+        sweep.mapsDy = options.frozen
         sweep.out = kernel_operand(base: dx, stride: geometry.dxStride)
         try sweep.run(self)
     }

@@ -5,10 +5,14 @@ import CKernels
 /// follow from the shape and from what is dense; the rest is the machine's, and leaves no trace in the bits.
 struct Plan {
     private(set) var threads = 1
-    private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, abreast: 1, inputs: 1)
+    private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, inputs: 1, dense: false)
     /// Channels that are handled together.
     private(set) var columns = 1
-    /// Channels of rows that are mapped together.
+    /// Whether the map goes by rows, with coefficients for every column: planes so short that their ends would count are
+    /// taken for rows of `spread` columns per channel.
+    private(set) var mapsRows = false
+    private(set) var spread = 1
+    /// Channels that are mapped together.
     private(set) var mapped = 1
     /// Rows side by side in a run of a map, so that short rows fill vectors, and its coefficients are read in order.
     private(set) var abreast = 1
@@ -31,44 +35,62 @@ struct Plan {
         let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
         streams = sweep.out.base != nil && !inPlace && geometry.bytes > caches.last / 2
 
-        let isRows = geometry.layout == KERNEL_ROWS
-        func isDense(_ operand: kernel_operand) -> Bool { operand.base == nil || operand.stride == channels }
-        let inputsAreDense = isRows && isDense(sweep.x) && isDense(sweep.dy)
-        let fillsLanes = inputsAreDense && sweep.reduction != nil && channels % 16 != 0 && channels < 256
+        let slice = channels * geometry.inner
+        func isDense(_ operand: kernel_operand) -> Bool { operand.base == nil || operand.stride == slice }
+        let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy)
         blocks = Blocks(
-            outer: geometry.outer, channels: channels, inner: geometry.inner,
-            abreast: fillsLanes ? Blocks.abreast(channels, toFill: 1) : 1, inputs: inputs)
-        if inputsAreDense && isDense(sweep.out) {
-            abreast = Blocks.abreast(channels, toFill: Plan.runLength)
-            if 2 * abreast > geometry.outer { abreast = 1 }
-        }
+            outer: geometry.outer, channels: channels, inner: geometry.inner, inputs: inputs,
+            dense: inputsAreDense && sweep.reduction != nil)
 
-        // Columns come by the vector, so that no two threads share a cache line.
-        let unit = isRows ? 16 : 1
+        mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
+        spread = mapsRows ? geometry.inner : 1
+        let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.elementSize
+        if mapsRows && inputsAreDense && isDense(sweep.out) {
+            abreast = Blocks.abreast(slice, toFill: Plan.runLength)
+            if 2 * abreast > geometry.outer || abreast * slice > room { abreast = 1 }
+        }
+        mapped = mapsRows && abreast == 1 ? max(1, spread == 1 ? room / 16 * 16 : room / spread) : channels
+
+        // Columns come by the vector, so that no two threads share a cache line; planes by as many as are summed at once.
+        let unit = blocks.isRows ? 16 : 4
         let shared = max(unit, (channels + threads - 1) / threads / unit * unit)
-        let fitting = caches.second * 3 / 8 / channelBytes / unit * unit
-        if abreast > 1 || fillsLanes {
+        let fitting = caches.second * 3 / 8 / channelBytes
+        if abreast > 1 || blocks.abreast > 1 {
             columns = channels
-        } else if !isRows {
-            columns = min(channels, max(1, fitting), shared)
+        } else if !blocks.isRows {
+            let some = fitting >= unit ? fitting / unit * unit : unit * channelBytes <= caches.second * 7 / 16 ? unit : fitting
+            columns = min(channels, max(1, some), shared)
         } else if sweep.reduction == nil {
             columns = min(channels, shared)
         } else {
-            columns = fitting < Plan.narrowestPanel * unit ? channels : min(channels, fitting, shared)
+            columns = fitting * spread < Plan.narrowestPanel ? channels : min(channels, max(unit, fitting / unit * unit), shared)
         }
-        let coefficients = Plan.coefficientBytes / (2 + 2 * inputs) / geometry.elementSize / unit * unit
-        mapped = isRows && abreast == 1 ? max(unit, coefficients) : channels
         if columns < channels && 2 * columns * channelBytes <= caches.second * 7 / 8 {
             ahead = columns * geometry.inner
         }
+    }
+
+    /// Elements of the coefficients of a worker, spread over the columns that they are for; 0 if they need not be.
+    func laid(_ channels: Int) -> Int {
+        spread > 1 || abreast > 1 ? min(mapped, channels) * spread * abreast : 0
+    }
+
+    /// Whether planes are mapped as rows: not those that fill several vectors, nor too few of a channel for its coefficients
+    /// to be worth spreading.
+    private static func isShort(_ geometry: Geometry) -> Bool {
+        let fills = geometry.inner % 16 == 0 && geometry.inner >= 48
+        return geometry.inner <= shortPlane && !fills && geometry.outer >= fewPlanes
     }
 
     /// A thread is worth waking for so many bytes, about 20 microseconds of work.
     private static let bytesPerThread = 1 << 18
     /// Elements of a run of short rows: enough to make little of its ends.
     private static let runLength = 512
-    /// Bytes of coefficients that stay in a first-level cache beside the rows: of four arrays, or six with a gradient.
-    private static let coefficientBytes = 12288
-    /// Cache lines of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
-    private static let narrowestPanel = 8
+    /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.
+    private static let shortPlane = 64
+    static let fewPlanes = 4
+    /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
+    private static let coefficientBytes = 24576
+    /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
+    private static let narrowestPanel = 128
 }

@@ -7,12 +7,14 @@ import Synchronization
 struct Job {
     let count: Int
     let context: UnsafeRawPointer
-    /// Takes the context and the number of an item. A C function, as there is no memory to be had for a closure.
-    let body: @convention(c) (UnsafeRawPointer, Int) -> Void
+    /// Takes the context, the number of an item and that of the worker, which is less than the number of threads asked for.
+    /// A C function, as there is no memory to be had for a closure.
+    typealias Body = @convention(c) (UnsafeRawPointer, _ item: Int, _ worker: Int) -> Void
+    let body: Body
     /// Rounding and the treatment of subnormal numbers are the caller's on every thread.
     fileprivate let floats = machine_float_state()
 
-    fileprivate init(count: Int, context: UnsafeRawPointer, body: @convention(c) (UnsafeRawPointer, Int) -> Void) {
+    fileprivate init(count: Int, context: UnsafeRawPointer, body: Body) {
         self.count = count
         self.context = context
         self.body = body
@@ -67,16 +69,16 @@ struct Pool {
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
     func run(
         _ count: Int, _ context: UnsafeRawPointer, threads: Int,
-        _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
+        _ body: Job.Body
     ) {
         let helpers = min(threads, count) - 1
         guard helpers > 0, !flags.pointee.busy.exchange(true, ordering: .acquiring) else {
-            for item in 0..<count { body(context, item) }
+            for item in 0..<count { body(context, item, 0) }
             return
         }
         let job = Job(count: count, context: context, body: body)
         open(job, helpers)
-        work(job)
+        work(job, worker: 0)
         close()
         flags.pointee.busy.store(false, ordering: .releasing)
     }
@@ -104,9 +106,9 @@ struct Pool {
         pthread_mutex_unlock(&state.pointee.mutex)
     }
 
-    private func work(_ job: Job) {
+    private func work(_ job: Job, worker: Int) {
         while case let item = flags.pointee.next.wrappingAdd(1, ordering: .relaxed).oldValue, item < job.count {
-            job.body(job.context, item)
+            job.body(job.context, item, worker)
         }
     }
 
@@ -118,11 +120,12 @@ struct Pool {
                 pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
                 continue
             }
+            let worker = state.pointee.openings
             state.pointee.openings -= 1
             state.pointee.inside += 1
             pthread_mutex_unlock(&state.pointee.mutex)
             machine_set_float_state(job.floats)
-            work(job)
+            work(job, worker: worker)
             pthread_mutex_lock(&state.pointee.mutex)
             state.pointee.inside -= 1
             if state.pointee.inside == 0 { pthread_cond_signal(&state.pointee.left) }

@@ -13,46 +13,63 @@ extension Sweep {
     /// One block of some channels, into a slot of the partial results.
     @inline(never)
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
-        let abreast = plan.blocks.abreast(block)
-        var tile = tile(range, plan.blocks[block], abreast: abreast)
         let partial = arrays.partial(slot, range.lowerBound)
+        switch reduction {
+        case .moments:
+            let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, abreast: 1)
+            let centres = Centres(planes, partial.centre)
+            if centres.choose() {
+                sum(kernels.power_sums, block, range, partial)
+            } else {
+                sumDeviations(kernels.deviation_sums, block, range, partial)
+            }
+            let values = plan.blocks.values(block).own
+            if centres.reconsider(sums: partial.first, squares: partial.second, values: values) {
+                sumDeviations(kernels.deviation_sums, block, range, partial)
+            }
+        case .gradientSums(let mean, let inverseStd):
+            if Centres.choose(geometry.element, range, mean, inverseStd, partial.centre) {
+                sum(kernels.product_sums, block, range, partial)
+            } else {
+                sumDeviations(kernels.gradient_sums, block, range, partial)
+            }
+        }
+    }
+
+    /// The sums of every column, then of each channel: about one centre, those of its columns are parts of the same sum.
+    private func sum(_ loop: kernel_loop?, _ block: Int, _ range: Range<Int>, _ partial: ChannelArrays.Partial) {
+        let abreast = plan.blocks.abreast(block)
+        let spread = plan.blocks.spread
+        var tile = tile(range, plan.blocks[block], isRows: plan.blocks.isRows, abreast: abreast)
         var channels = kernel_channels()
         channels.centre = UnsafePointer(partial.centre)
         channels.first = partial.first
         channels.second = partial.second
-        func sum(_ loop: kernel_loop?) {
-            for row in 1..<abreast { partial.centre.copy(range.count, to: row) }
-            loop?(&tile, &channels)
-            // About one centre, the sums of rows side by side are parts of the same sum.
-            for row in 1..<abreast {
-                partial.first.add(range.count, from: row)
-                partial.second.add(range.count, from: row)
-            }
-        }
-        switch reduction {
-        case .moments:
-            let centres = Centres(self.tile(range, plan.blocks[block], abreast: 1), partial.centre)
-            sum(centres.choose() ? kernels.power_sums : kernels.deviation_sums)
-            if centres.reconsider(
-                sums: partial.first, squares: partial.second, values: plan.blocks.values(block).own)
-            {
-                sum(kernels.deviation_sums)
-            }
-        case .gradientSums(let mean, let inverseStd):
-            let areZero = Centres.choose(geometry.element, range, mean, inverseStd, partial.centre)
-            sum(areZero ? kernels.product_sums : kernels.gradient_sums)
-        }
+        loop?(&tile, &channels)
+        partial.first.gather(range.count, spread: spread, abreast: abreast)
+        partial.second.gather(range.count, spread: spread, abreast: abreast)
+    }
+
+    /// The same of deviations, from centres that every column needs.
+    private func sumDeviations(
+        _ loop: kernel_loop?, _ block: Int, _ range: Range<Int>, _ partial: ChannelArrays.Partial
+    ) {
+        let abreast = plan.blocks.abreast(block)
+        let spread = plan.blocks.spread
+        partial.centre.lay(range.count, spread: spread, abreast: abreast)
+        sum(loop, block, range, partial)
+        for channel in 0..<range.count { partial.centre[channel] = partial.centre[channel * spread] }
     }
 
     /// A reduced block joins what the blocks before it gave. They come in order, on any schedule.
     @inline(never)
     func fold(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
         let partial = arrays.partial(slot, range.lowerBound)
-        let first = arrays.first.unsafelyUnwrapped + range.lowerBound
-        let second = arrays.second.unsafelyUnwrapped + range.lowerBound
+        let first = arrays.first + range.lowerBound
+        let second = arrays.second + range.lowerBound
         switch reduction {
         case .moments:
-            let rest = arrays.rest.unsafelyUnwrapped + range.lowerBound
+            let rest = arrays.rest + range.lowerBound
             let (own, before) = plan.blocks.values(block)
             for index in 0..<range.count {
                 let moments = Moments(
@@ -77,11 +94,28 @@ extension Sweep {
 }
 
 extension UnsafeMutablePointer<Double> {
-    /// The first elements once more, as a later row of so many.
-    fileprivate func copy(_ count: Int, to row: Int) { (self + row * count).update(from: self, count: count) }
+    /// Values of channels, as so many columns each, in rows so many abreast.
+    fileprivate func lay(_ channels: Int, spread: Int, abreast: Int) {
+        var channel = channels - 1
+        while spread > 1 && channel >= 0 {
+            (self + channel * spread).update(repeating: self[channel], count: spread)
+            channel -= 1
+        }
+        let width = channels * spread
+        for row in 1..<abreast { (self + row * width).update(from: self, count: width) }
+    }
 
-    /// Adds a later row of so many elements to the first.
-    fileprivate func add(_ count: Int, from row: Int) {
-        for index in 0..<count { self[index] += self[row * count + index] }
+    /// Sums of columns, added up channel by channel.
+    fileprivate func gather(_ channels: Int, spread: Int, abreast: Int) {
+        let width = channels * spread
+        for row in 1..<abreast {
+            for column in 0..<width { self[column] += self[row * width + column] }
+        }
+        if spread == 1 { return }
+        for channel in 0..<channels {
+            var sum = self[channel * spread]
+            for column in 1..<spread { sum += self[channel * spread + column] }
+            self[channel] = sum
+        }
     }
 }

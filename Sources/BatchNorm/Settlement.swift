@@ -17,9 +17,38 @@ enum Settlement {
     }
 
     private func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
+        let arrays = sweep.arrays
+        let maps = sweep.map != nil && sweep.geometry.count != 0
+        for channel in range {
+            let line: Line
+            switch self {
+            case .forward(let forward): line = forward.settle(T.self, sweep, channel)
+            case .backward(let backward): line = backward.settle(T.self, sweep, channel)
+            }
+            if maps {
+                let isExpressed = arrays.coefficients.set(line, isGradient: isGradient, channel, T.self)
+                arrays.extremes[channel] = isExpressed ? 0 : 1
+            }
+        }
+    }
+
+    /// Whether the map is the gradient through the statistics, and not a normalization.
+    var isGradient: Bool {
+        if case .backward(let backward) = self { !backward.frozen } else { false }
+    }
+
+    /// What the map of a channel is, once it is settled.
+    func line(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        let isFloat32 = sweep.geometry.element == KERNEL_FLOAT32
         switch self {
-        case .forward(let forward): for channel in range { forward.settle(T.self, sweep, channel) }
-        case .backward(let backward): for channel in range { backward.settle(T.self, sweep, channel) }
+        case .forward(let forward):
+            return isFloat32
+                ? forward.line(Float.self, channel, forward.known(Float.self, sweep, channel))
+                : forward.line(Double.self, channel, forward.known(Double.self, sweep, channel))
+        case .backward(let backward):
+            return isFloat32
+                ? backward.line(Float.self, channel, backward.known(sweep, channel))
+                : backward.line(Double.self, channel, backward.known(sweep, channel))
         }
     }
 }
@@ -41,37 +70,46 @@ struct ForwardSettlement {
     var moments:
         (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
 
+    /// The mean as a sum of two terms.
+    typealias Known = (mean: Double, rest: Double, inverseStd: Double)
+
     @inline(__always)
-    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
-        let mean: Double
-        var rest = 0.0
-        let inverseStd: Double
-        switch statistics {
-        case .batch(let eps, let update):
+    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        let known = known(T.self, sweep, channel)
+        savedMean?[channel] = known.mean
+        savedInverseStd?[channel] = known.inverseStd
+        if case .batch(_, let update) = statistics {
             let batch = sweep.moments(channel)
-            mean = batch.mean
-            rest = batch.rest
-            inverseStd = batch.inverseStd(eps)
             update?.apply(batch, channel, T.self)
             if let moments {
                 moments.count[channel] = batch.count
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
             }
-        case .running(let eps, let runningMean, let runningVariance):
-            mean = parameter(runningMean, channel, T.self, else: 0)
-            inverseStd = BatchNorm.inverseStd(variance: parameter(runningVariance, channel, T.self, else: 1), eps)
-        case .given(let means, let inverseStds):
-            mean = means[channel]
-            inverseStd = inverseStds[channel]
         }
-        savedMean?[channel] = mean
-        savedInverseStd?[channel] = inverseStd
-        if sweep.map == nil || sweep.geometry.count == 0 { return }
-        let coefficients = sweep.arrays.coefficients
-        coefficients.setMean(mean, rest: rest, channel, T.self)
-        coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
-        coefficients.setShift(parameter(beta, channel, T.self, else: 0), channel, T.self)
+        return line(T.self, channel, known)
+    }
+
+    @inline(__always)
+    fileprivate func known<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Known {
+        switch statistics {
+        case .batch(let eps, _):
+            let batch = sweep.moments(channel)
+            return (batch.mean, batch.rest, batch.inverseStd(eps))
+        case .running(let eps, let means, let variances):
+            let variance = parameter(variances, channel, T.self, else: 1)
+            return (parameter(means, channel, T.self, else: 0), 0, BatchNorm.inverseStd(variance: variance, eps))
+        case .given(let means, let inverseStds):
+            return (means[channel], 0, inverseStds[channel])
+        }
+    }
+
+    @inline(__always)
+    fileprivate func line<T: Real>(_: T.Type, _ channel: Int, _ known: Known) -> Line {
+        Line(
+            mean: known.mean, rest: known.rest,
+            scale: parameter(gamma, channel, T.self, else: 1) * known.inverseStd,
+            shift: parameter(beta, channel, T.self, else: 0))
     }
 }
 
@@ -94,51 +132,50 @@ struct BackwardSettlement {
     var sumDy: UnsafeMutablePointer<Double>?
     var sumDyXHat: UnsafeMutablePointer<Double>?
 
+    typealias Known = (count: Double, dy: Double, dyXHat: Double)
+
     @inline(__always)
-    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
-        var count = 0.0
-        var dy = 0.0
-        var dyXHat = 0.0
-        let inverseStd = inverseStd[channel]
+    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        let known = known(sweep, channel)
+        dgamma?.assumingMemoryBound(to: T.self)[channel] = T(known.dyXHat)
+        dbeta?.assumingMemoryBound(to: T.self)[channel] = T(known.dy)
+        sumDy?[channel] = known.dy
+        sumDyXHat?[channel] = known.dyXHat
+        return line(T.self, channel, known)
+    }
+
+    @inline(__always)
+    fileprivate func known(_ sweep: borrowing Sweep, _ channel: Int) -> Known {
         switch sums {
         case .reduced(let values):
-            count = Double(values)
-            if values > 0 {
-                dy = sweep.arrays.first.unsafelyUnwrapped[channel]
-                dyXHat = sweep.arrays.second.unsafelyUnwrapped[channel] * inverseStd
-            }
-        case .given(let counts, let dys, let dyXHats):
-            count = counts[channel]
-            dy = dys[channel]
-            dyXHat = dyXHats[channel]
-        case .none: break
+            if values == 0 { return (0, 0, 0) }
+            let arrays = sweep.arrays
+            return (Double(values), arrays.first[channel], arrays.second[channel] * inverseStd[channel])
+        case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], dyXHats[channel])
+        case .none: return (0, 0, 0)
         }
-        dgamma?.assumingMemoryBound(to: T.self)[channel] = T(dyXHat)
-        dbeta?.assumingMemoryBound(to: T.self)[channel] = T(dy)
-        sumDy?[channel] = dy
-        sumDyXHat?[channel] = dyXHat
-        if sweep.map == nil || sweep.geometry.count == 0 { return }
-        let coefficients = sweep.arrays.coefficients
-        coefficients.setScale(parameter(gamma, channel, T.self, else: 1) * inverseStd, channel, T.self)
-        if frozen {
-            coefficients.setMean(0, channel, T.self)
-            // The zero that changes nothing it is added to: 0 would turn −0 into itself.
-            coefficients.setShift(-0.0, channel, T.self)
-            return
-        }
-        coefficients.setMean(mean.unsafelyUnwrapped[channel], channel, T.self)
-        coefficients.setGradientMean(dy / count, channel, T.self)
-        coefficients.setSlope(dyXHat / count * inverseStd, channel, T.self)
+    }
+
+    @inline(__always)
+    fileprivate func line<T: Real>(_: T.Type, _ channel: Int, _ known: Known) -> Line {
+        let inverseStd = inverseStd[channel]
+        let scale = parameter(gamma, channel, T.self, else: 1) * inverseStd
+        // The zero that changes nothing it is added to: 0 would turn −0 into itself.
+        if frozen { return Line(scale: scale, shift: -0.0) }
+        return Line(
+            mean: mean?[channel] ?? 0, scale: scale, dyMean: known.dy / known.count,
+            slope: known.dyXHat / known.count * inverseStd)
     }
 }
 
 extension Sweep {
     /// What the moments reduction found; an empty batch has none to be found.
     fileprivate func moments(_ channel: Int) -> Moments {
-        guard geometry.count > 0, let means = arrays.first, let rests = arrays.rest, let m2s = arrays.second else {
-            return .empty
-        }
-        return Moments(count: Double(geometry.count), mean: means[channel], rest: rests[channel], m2: m2s[channel])
+        if geometry.count == 0 { return .empty }
+        let arrays = arrays
+        return Moments(
+            count: Double(geometry.count), mean: arrays.first[channel], rest: arrays.rest[channel],
+            m2: arrays.second[channel])
     }
 }
 

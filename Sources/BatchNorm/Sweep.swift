@@ -16,10 +16,11 @@ struct Sweep: ~Copyable {
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
-    /// Whether the map is of dy, and not of x.
-    var mapsGradient = false
-    private(set) var arrays = ChannelArrays()
+    /// Whether what is mapped is dy, and not x.
+    var mapsDy = false
     private(set) var plan = Plan()
+    private var working: ChannelArrays?
+    var arrays: ChannelArrays { working.unsafelyUnwrapped }
 
     init(_ geometry: Geometry, _ kernels: kernel_table) {
         self.geometry = geometry
@@ -31,12 +32,11 @@ struct Sweep: ~Copyable {
         let library = call.library
         plan = Plan(self, threads: library.pointee.threads, library.pointee.environment.caches)
         let together = groups >= plan.threads
-        arrays = try ChannelArrays(
-            geometry, slots: together || reduction == nil ? 1 : plan.blocks.count,
-            abreast: (plan.blocks.abreast, plan.abreast), call.thread)
+        working = try ChannelArrays(
+            geometry, plan, slots: together || reduction == nil ? 1 : plan.blocks.count, call.thread)
         let pool = library.pointee.pool
         if together {
-            share(groups, pool) { Sweep.at($0).pointee.handle(group: $1) }
+            share(groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
         } else {
             stepwise(pool)
         }
@@ -45,7 +45,7 @@ struct Sweep: ~Copyable {
     private var groups: Int { (geometry.channels - 1) / plan.columns + 1 }
 
     @inline(never)
-    private func handle(group: Int) {
+    private func handle(group: Int, worker: Int) {
         let range = members(of: group)
         if let reduction {
             for block in 0..<plan.blocks.count {
@@ -53,8 +53,8 @@ struct Sweep: ~Copyable {
                 fold(reduction, block, range, slot: 0)
             }
         }
-        settle(range)
-        apply(range, (0..<geometry.outer, 0..<geometry.inner))
+        settlement?.settle(self, range)
+        apply(range, (0..<geometry.outer, 0..<geometry.inner), worker: worker)
     }
 
     @inline(never)
@@ -62,15 +62,15 @@ struct Sweep: ~Copyable {
         let all = 0..<geometry.channels
         let items = groups * plan.blocks.count
         if let reduction {
-            share(items, pool) { Sweep.at($0).pointee.reduce(item: $1) }
+            share(items, pool) { context, item, _ in Sweep.at(context).pointee.reduce(item: item) }
             for block in 0..<plan.blocks.count { fold(reduction, block, all, slot: block) }
         }
-        settle(all)
-        if map != nil { share(items, pool) { Sweep.at($0).pointee.apply(item: $1) } }
+        settlement?.settle(self, all)
+        if map != nil { share(items, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) } }
     }
 
     private func share(
-        _ count: Int, _ pool: Pool, _ body: @convention(c) (UnsafeRawPointer, Int) -> Void
+        _ count: Int, _ pool: Pool, _ body: Job.Body
     ) {
         withUnsafePointer(to: self) { pool.run(count, $0, threads: plan.threads, body) }
     }
@@ -86,55 +86,28 @@ struct Sweep: ~Copyable {
     }
 
     @inline(never)
-    private func apply(item: Int) {
-        apply(members(of: item / plan.blocks.count), plan.blocks[item % plan.blocks.count])
-    }
-
-    @inline(never)
-    private func settle(_ range: Range<Int>) {
-        settlement?.settle(self, range)
-        if plan.abreast > 1 && map != nil { arrays.coefficients.lay(plan.abreast) }
-    }
-
-    /// Maps some channels, no more at a time than have their coefficients in a first-level cache.
-    @inline(never)
-    private func apply(_ range: Range<Int>, _ extent: Blocks.Extent) {
-        let whole = extent.outer.upperBound - extent.outer.count % plan.abreast
-        for first in stride(from: range.lowerBound, to: range.upperBound, by: plan.mapped) {
-            let part = first..<min(first + plan.mapped, range.upperBound)
-            apply(part, (extent.outer.lowerBound..<whole, extent.inner), abreast: plan.abreast)
-            apply(part, (whole..<extent.outer.upperBound, extent.inner), abreast: 1)
-        }
-    }
-
-    @inline(never)
-    private func apply(_ range: Range<Int>, _ extent: Blocks.Extent, abreast: Int) {
-        guard let map, !extent.outer.isEmpty, !extent.inner.isEmpty else { return }
-        var tile = tile(range, extent, abreast: abreast)
-        if mapsGradient { tile.x = tile.dy }
-        var channels = arrays.coefficients.at(range.lowerBound)
-        map(&tile, &channels)
+    private func apply(item: Int, worker: Int) {
+        apply(members(of: item / plan.blocks.count), plan.blocks[item % plan.blocks.count], worker: worker)
     }
 
     private func members(of group: Int) -> Range<Int> {
         group * plan.columns..<min((group + 1) * plan.columns, geometry.channels)
     }
 
-    /// The part of the tensors with these channels and these outer and inner indices; `abreast` of the rows make a run.
+    /// The part of the tensors with these channels and these outer and inner indices; as rows, or as planes; `abreast` of
+    /// the rows make a run.
     @inline(never)
-    func tile(_ range: Range<Int>, _ extent: Blocks.Extent, abreast: Int) -> kernel_tile {
-        let column = range.lowerBound * geometry.inner + extent.inner.lowerBound
+    func tile(_ channels: Range<Int>, _ extent: Blocks.Extent, isRows: Bool, abreast: Int) -> kernel_tile {
+        let column = channels.lowerBound * geometry.inner + extent.inner.lowerBound
         func part(_ operand: kernel_operand) -> kernel_operand {
             let first = extent.outer.lowerBound * operand.stride + column
             return kernel_operand(
                 base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride * abreast)
         }
-        let rows = geometry.layout == KERNEL_ROWS
         return kernel_tile(
-            element: geometry.element, layout: geometry.layout, runs: extent.outer.count / abreast,
-            stretches: rows ? 1 : range.count, pitch: geometry.inner,
-            length: rows ? range.count * abreast : extent.inner.count, band: plan.blocks.band, x: part(x), dy: part(dy),
-            out: part(out),
-            ahead: plan.ahead, streams: plan.streams ? 1 : 0)
+            element: geometry.element, layout: isRows ? KERNEL_ROWS : KERNEL_PLANES, runs: extent.outer.count / abreast,
+            stretches: isRows ? 1 : channels.count, pitch: geometry.inner,
+            length: isRows ? channels.count * geometry.inner * abreast : extent.inner.count, band: plan.blocks.band,
+            x: part(x), dy: part(dy), out: part(out), ahead: plan.ahead, streams: plan.streams ? 1 : 0)
     }
 }

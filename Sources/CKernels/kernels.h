@@ -44,7 +44,7 @@ typedef struct kernel_channels {
     const double *centre;
     double *first, *second;
     /* coefficients of a map, of the tile's element type */
-    const void *mean_hi, *mean_lo, *scale, *shift, *dy_mean_hi, *dy_mean_lo, *slope;
+    const void *mean, *scale, *shift, *dy_mean, *slope;
 } kernel_channels;
 
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
@@ -58,10 +58,12 @@ typedef struct kernel_table {
     kernel_loop product_sums;
     /* first = sum(dy), second = sum(dy * (x - centre)) */
     kernel_loop gradient_sums;
-    /* out = ((x - mean_hi) - mean_lo) * scale + shift */
+    /* out = (x - mean) * scale + shift */
     kernel_loop normalize;
-    /* out = (((dy - dy_mean_hi) - dy_mean_lo) - ((x - mean_hi) - mean_lo) * slope) * scale */
+    /* out = (((dy - dy_mean) - (x - mean) * slope) + shift) * scale */
     kernel_loop gradient;
+    /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
+    void (*spread)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
 } kernel_table;
 
 /* One per instruction set: fills in its loops. */

@@ -18,7 +18,7 @@ struct DeviationSums<T: Element, L: Layout>: Terms {
     }
 
     @inline(__always)
-    func prefetch(_ k: Int) { x.prefetch(k, L.self) }
+    func prefetch(_ k: Int) { x.prefetchSoon(k) }
 
     @inline(__always)
     func add(_ k: Int, to sums: Sums) -> Sums {

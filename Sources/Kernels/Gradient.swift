@@ -2,18 +2,21 @@
 import CKernels
 
 /// dx = ((dy − mean(dy)) − (x − mean) · slope) · scale, with slope = invstd² · mean(dy · (x − mean)) and
-/// scale = gamma · invstd: the gradient through the statistics.
+/// scale = gamma · invstd: the gradient through the statistics. The shift, next to nothing, is what the means lost when they
+/// were rounded.
 struct Gradient<T: Element, L: Layout>: Formula {
     private let dy: Centred<T, L>
     private let x: Centred<T, L>
     private let slope: PerChannel<T, L>
+    private let shift: PerChannel<T, L>
     private let scale: PerChannel<T, L>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-        dy = Centred(tile.dy, hi: channels.dy_mean_hi, lo: channels.dy_mean_lo, tile, strip)
-        x = Centred(tile.x, hi: channels.mean_hi, lo: channels.mean_lo, tile, strip)
+        dy = Centred(tile.dy, channels.dy_mean, tile, strip)
+        x = Centred(tile.x, channels.mean, tile, strip)
         slope = PerChannel(channels.slope, strip)
+        shift = PerChannel(channels.shift, strip)
         scale = PerChannel(channels.scale, strip)
     }
 
@@ -24,5 +27,5 @@ struct Gradient<T: Element, L: Layout>: Formula {
     }
 
     @inline(__always)
-    func value(_ k: Int) -> SIMD16<T> { (dy.value(k) - x.value(k) * slope.at(k)) * scale.at(k) }
+    func value(_ k: Int) -> SIMD16<T> { ((dy.value(k) - x.value(k) * slope.at(k)) + shift.at(k)) * scale.at(k) }
 }

@@ -18,8 +18,8 @@ struct GradientSums<T: Element, L: Layout>: Terms {
 
     @inline(__always)
     func prefetch(_ k: Int) {
-        dy.prefetch(k, L.self)
-        x.prefetch(k, L.self)
+        dy.prefetchSoon(k)
+        x.prefetchSoon(k)
     }
 
     /// Lanes beyond a short strip hold dy = 0 and add nothing.

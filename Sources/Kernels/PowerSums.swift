@@ -15,7 +15,7 @@ struct PowerSums<L: Layout>: Terms {
     }
 
     @inline(__always)
-    func prefetch(_ k: Int) { x.prefetch(k, L.self) }
+    func prefetch(_ k: Int) { x.prefetchSoon(k) }
 
     /// The lanes beyond a short strip hold 0, and add nothing.
     @inline(__always)

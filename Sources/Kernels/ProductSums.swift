@@ -5,7 +5,7 @@ import CKernels
 /// exact.
 struct ProductSums<L: Layout>: Terms {
     typealias Order = L
-    typealias Many = Wide<Self>
+    typealias Many = WidePair<Self>
 
     private let dy: Column<Float>
     private let x: Column<Float>
@@ -18,8 +18,8 @@ struct ProductSums<L: Layout>: Terms {
 
     @inline(__always)
     func prefetch(_ k: Int) {
-        dy.prefetch(k, L.self)
-        x.prefetch(k, L.self)
+        dy.prefetchSoon(k)
+        x.prefetchSoon(k)
     }
 
     @inline(__always)

@@ -138,17 +138,12 @@ extension Terms where Totals == Sums {
 }
 
 extension Column {
-    /// An operand along a strip of a reduction: within a stretch, or from run to run, where the next band comes next.
+    /// An operand along a strip of a reduction: within a stretch, then the same of the next run; or from run to run, then the
+    /// same of the next band.
     @inline(__always)
     init<L: Layout>(reducing operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, _: L.Type) {
         self.init(
             operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount,
-            ahead: L.channelPerColumn ? tile.band * operand.stride : tile.ahead)
-    }
-
-    /// The next band comes at once, the next group of planes after all that is left of this one.
-    @inline(__always)
-    func prefetch<L: Layout>(_ k: Int, _: L.Type) {
-        if L.channelPerColumn { prefetchSoon(k) } else { prefetch(k) }
+            ahead: (L.channelPerColumn ? tile.band : 1) * operand.stride)
     }
 }

@@ -9,7 +9,14 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         product_sums: { run(ProductSumsLoop.self, $0!.pointee, $1!.pointee) },
         gradient_sums: { run(GradientSumsLoop.self, $0!.pointee, $1!.pointee) },
         normalize: { run(NormalizeLoop.self, $0!.pointee, $1!.pointee) },
-        gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) })
+        gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) },
+        spread: { element, source, channels, columns, target in
+            if element == KERNEL_FLOAT32 {
+                spread(Float.self, source!, channels, columns, target!)
+            } else {
+                spread(Double.self, source!, channels, columns, target!)
+            }
+        })
 }
 
 /// A loop for any element type and layout, or for any layout of float32; `run` picks, the one place that lists them all.

@@ -7,3 +7,4 @@ public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(ta
 
 /// Four strips at a time: their sums are sixteen of 32 registers.
 typealias Wide<T: Terms> = Abreast<Abreast<T>>
+typealias WidePair<T: Terms> = Abreast<T>

@@ -8,3 +8,4 @@ public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fill(
 
 /// A strip at a time: its sums are sixteen registers, all that SSE2 has.
 typealias Wide<T: Terms> = T
+typealias WidePair<T: Terms> = T

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// What the map does to one channel, in double:
+///
+///     y  = (x − mean) · scale + shift
+///     dx = ((dy − dyMean) − (x − mean) · slope) · scale
+struct Line {
+    /// A sum of two terms, the second of them what the first rounded away.
+    var mean = 0.0
+    var rest = 0.0
+    var scale: Double
+    var shift = 0.0
+    var dyMean = 0.0
+    var slope = 0.0
+}
+
+/// The coefficients of a map as the loops take them: an array per coefficient, in the element type. The mean is subtracted
+/// before anything is scaled, and what its rounding lost is made up for by the shift: nothing cancels but what the real
+/// numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
+struct Coefficients {
+    /// A normalization takes the first three.
+    static var count: Int { 5 }
+
+    private let base: UnsafeMutableRawPointer
+    /// Bytes from one array to the next, and of an element.
+    private let pitch: Int
+    private let size: Int
+
+    /// In memory for `count` arrays of so many elements.
+    init(_ base: UnsafeMutableRawPointer, elements: Int, size: Int) {
+        self.base = base
+        pitch = elements * size
+        self.size = size
+    }
+
+    /// As the loops take them, from a channel on.
+    func at(_ channel: Int) -> kernel_channels {
+        let start = UnsafeRawPointer(base + channel * size)
+        var channels = kernel_channels()
+        channels.mean = start
+        channels.scale = start + pitch
+        channels.shift = start + 2 * pitch
+        channels.dy_mean = start + 3 * pitch
+        channels.slope = start + 4 * pitch
+        return channels
+    }
+
+    /// Whether the element type can express them; the loops cannot be trusted with them otherwise.
+    @inline(__always)
+    func set<T: Real>(_ line: Line, isGradient: Bool, _ channel: Int, _: T.Type) -> Bool {
+        let mean = T(line.mean)
+        let dyMean = T(line.dyMean)
+        let scale = T(line.scale)
+        let slope = T(line.slope)
+        let lost = Coefficients.finite((line.mean - Double(mean)) + line.rest)
+        let lostOfDy = Coefficients.finite(line.dyMean - Double(dyMean))
+        let shift = isGradient ? lost * line.slope - lostOfDy : lost == 0 ? line.shift : line.shift - lost * line.scale
+        store(mean, 0, channel)
+        store(scale, 1, channel)
+        store(T(shift), 2, channel)
+        store(dyMean, 3, channel)
+        store(slope, 4, channel)
+        return Coefficients.isExpressed(line.scale, scale) && (slope - slope == 0 || line.slope - line.slope != 0)
+    }
+
+    /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory.
+    func lay(
+        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, by kernels: kernel_table,
+        in other: Coefficients
+    ) {
+        let element = size == 4 ? KERNEL_FLOAT32 : KERNEL_FLOAT64
+        let width = channels.count * spread * size
+        for index in 0..<arrays {
+            let source = base + (index * pitch + channels.lowerBound * size)
+            let target = other.base + index * other.pitch
+            kernels.spread(element, source, channels.count, spread, target)
+            for row in 1..<abreast { (target + row * width).copyMemory(from: target, byteCount: width) }
+        }
+    }
+
+    private func store<T: Real>(_ value: T, _ index: Int, _ channel: Int) {
+        (base + index * pitch).assumingMemoryBound(to: T.self)[channel] = value
+    }
+
+    /// An infinite mean is itself and nothing.
+    private static func finite(_ value: Double) -> Double { value - value == 0 ? value : 0 }
+
+    /// Neither overflowed nor, digit by digit, underflowed.
+    private static func isExpressed<T: Real>(_ value: Double, _ element: T) -> Bool {
+        value == 0 || value - value != 0 || element.isNormal
+    }
+}
