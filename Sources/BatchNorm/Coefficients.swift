@@ -64,18 +64,20 @@ struct Coefficients {
         return Coefficients.isExpressed(line.scale, scale) && (slope - slope == 0 || line.slope - line.slope != 0)
     }
 
-    /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory.
+    /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
+    /// from an element on. What follows the last row is the beginning of another one, as far as a cache line goes.
     func lay(
         _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, by kernels: kernel_table,
-        in other: Coefficients
+        in other: Coefficients, at first: Int
     ) {
         let element = size == 4 ? KERNEL_FLOAT32 : KERNEL_FLOAT64
         let width = channels.count * spread * size
         for index in 0..<arrays {
             let source = base + (index * pitch + channels.lowerBound * size)
-            let target = other.base + index * other.pitch
+            let target = other.base + (index * other.pitch + first * size)
             kernels.spread(element, source, channels.count, spread, target)
             for row in 1..<abreast { (target + row * width).copyMemory(from: target, byteCount: width) }
+            (target + abreast * width).copyMemory(from: target, byteCount: min(width, Plan.lineBytes))
         }
     }
 

@@ -38,7 +38,7 @@ extension Call {
                 statistics: .batch(eps: options.eps, update), gamma: gamma, beta: beta, savedMean: savedMean,
                 savedInverseStd: savedInvstd))
         if y != nil { sweep.map = kernels.normalize }
-        sweep.out = kernel_operand(base: y, stride: geometry.yStride)
+        sweep.out = Operand(base: y, stride: geometry.yStride)
         try sweep.run(self)
     }
 
@@ -67,7 +67,7 @@ extension Call {
                 beta: beta,
                 savedMean: savedMean, savedInverseStd: savedInvstd))
         if y != nil { sweep.map = kernels.normalize }
-        sweep.out = kernel_operand(base: y, stride: geometry.yStride)
+        sweep.out = Operand(base: y, stride: geometry.yStride)
         try sweep.run(self)
     }
 
@@ -102,7 +102,7 @@ extension Call {
         // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
         if dx != nil { sweep.map = options.frozen ? kernels.normalize : kernels.gradient }
         sweep.mapsDy = options.frozen
-        sweep.out = kernel_operand(base: dx, stride: geometry.dxStride)
+        sweep.out = Operand(base: dx, stride: geometry.dxStride)
         try sweep.run(self)
     }
 }
@@ -110,9 +110,9 @@ extension Call {
 extension Geometry {
     /// A tensor that is needed, unless it has no elements.
     @inline(never)
-    func input(_ base: UnsafeRawPointer?, _ name: StaticString, _ stride: Int) throws(Failure) -> kernel_operand {
+    func input(_ base: UnsafeRawPointer?, _ name: StaticString, _ stride: Int) throws(Failure) -> Operand {
         if base == nil && count != 0 { throw Failure(BN_ERROR_NULL, name, .null, expected: "a pointer") }
-        return kernel_operand(base: UnsafeMutableRawPointer(mutating: base), stride: stride)
+        return Operand(base: UnsafeMutableRawPointer(mutating: base), stride: stride)
     }
 
     @inline(never)

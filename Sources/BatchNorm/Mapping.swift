@@ -19,31 +19,65 @@ extension Sweep {
 
     @inline(never)
     private func applyLoop(_ channels: Range<Int>, _ extent: Blocks.Extent, _ worker: Int) {
-        let abreast = channels.count == geometry.channels ? plan.abreast : 1
-        // As rows only if so many have a use for the coefficients that they are worth laying.
-        let isRows = geometry.inner == 1 || (plan.mapsRows && extent.outer.count >= Plan.fewPlanes)
-        var coefficients = arrays.coefficients.at(channels.lowerBound)
-        if isRows && plan.spread * abreast > 1 {
-            let laid = arrays.workspace(worker)
+        // Coefficients are worth laying only for so many rows.
+        let lays = extent.outer.count >= Plan.fewPlanes
+        let isRows = geometry.inner == 1 || (plan.mapsRows && lays)
+        let isFlat = plan.isFlat && isRows && channels.count == geometry.channels
+        let abreast = isFlat ? plan.abreast : 1
+        var tile = tile(channels, extent, isRows: isRows, abreast: 1)
+        if mapsDy { tile.x = tile.dy }
+        let phase = isRows && lays && (isFlat || isRegular(tile)) ? phase(tile.out) : 0
+        var coefficients = arrays.coefficients
+        var first = channels.lowerBound
+        if isRows && (plan.spread * abreast > 1 || phase != 0) {
+            coefficients = arrays.workspace(worker)
+            first = phase
             arrays.coefficients.lay(
                 channels, arrays: settlement?.isGradient == true ? 5 : 3, spread: plan.spread, abreast: abreast,
-                by: kernels, in: laid)
-            coefficients = laid.at(0)
+                by: kernels, in: coefficients, at: phase)
         }
-        let whole = extent.outer.upperBound - extent.outer.count % abreast
-        applyLoop(channels, (extent.outer.lowerBound..<whole, extent.inner), isRows, abreast, &coefficients)
-        applyLoop(channels, (whole..<extent.outer.upperBound, extent.inner), isRows, 1, &coefficients)
+        if isFlat {
+            applyFlat(tile, tile.length * abreast, coefficients, first, phase)
+        } else {
+            tile.aligns = phase == 0 ? 0 : 1
+            var channels = coefficients.at(first)
+            map.unsafelyUnwrapped(&tile, &channels)
+        }
     }
 
-    @inline(never)
-    private func applyLoop(
-        _ channels: Range<Int>, _ extent: Blocks.Extent, _ isRows: Bool, _ abreast: Int,
-        _ coefficients: inout kernel_channels
+    /// Rows without gaps are one long run, whose coefficients come again after so many rows: it is cut anew into runs that
+    /// begin where cache lines do.
+    private func applyFlat(
+        _ rows: kernel_tile, _ length: Int, _ coefficients: Coefficients, _ first: Int, _ phase: Int
     ) {
-        if extent.outer.isEmpty { return }
-        var tile = tile(channels, extent, isRows: isRows, abreast: abreast)
-        if mapsDy { tile.x = tile.dy }
-        map.unsafelyUnwrapped(&tile, &coefficients)
+        let elements = rows.runs * rows.length
+        let head = min((Plan.lineBytes / geometry.elementSize - phase) % (Plan.lineBytes / geometry.elementSize), elements)
+        let whole = (elements - head) / length
+        let rest = head + whole * length
+        for (start, runs, length, first) in [
+            (0, 1, head, first), (head, whole, length, first + head), (rest, 1, elements - rest, first + head),
+        ] where runs * length > 0 {
+            var tile = rows
+            tile.runs = runs
+            tile.length = length
+            tile.x = rows.x.from(start, length, geometry.elementSize)
+            tile.dy = rows.dy.from(start, length, geometry.elementSize)
+            tile.out = rows.out.from(start, length, geometry.elementSize)
+            var channels = coefficients.at(first)
+            map.unsafelyUnwrapped(&tile, &channels)
+        }
+    }
+
+    /// How many elements behind the start of a cache line it begins. NumPy's arrays begin a quarter of a line behind: vectors
+    /// that straddle two lines take twice as long to be stored, and nothing is won if those of the coefficients straddle
+    /// them instead.
+    private func phase(_ out: kernel_operand) -> Int {
+        Int(bitPattern: out.base) % Plan.lineBytes / geometry.elementSize
+    }
+
+    /// Whether all runs begin alike, and are long enough for that to matter.
+    private func isRegular(_ tile: kernel_tile) -> Bool {
+        tile.out.stride * geometry.elementSize % Plan.lineBytes == 0 && tile.length >= 256
     }
 
     /// A channel whose coefficients are beyond its element type: value by value, in double.
@@ -77,5 +111,12 @@ extension Sweep {
                 value(tile.out, run, index).pointee = T(result)
             }
         }
+    }
+}
+
+extension kernel_operand {
+    /// From an element on, in runs of so many.
+    fileprivate func from(_ start: Int, _ length: Int, _ size: Int) -> kernel_operand {
+        kernel_operand(base: base.map { $0 + start * size }, stride: length, ahead: ahead, last: last)
     }
 }

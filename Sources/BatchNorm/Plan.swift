@@ -16,6 +16,8 @@ struct Plan {
     private(set) var mapped = 1
     /// Rows side by side in a run of a map, so that short rows fill vectors, and its coefficients are read in order.
     private(set) var abreast = 1
+    /// Whether all rows are one after the other.
+    private(set) var isFlat = false
     /// Elements from those in hand to the same of the next group; 0 if two groups are more than a cache holds.
     private(set) var ahead = 0
     /// Whether outputs go past the caches.
@@ -36,7 +38,7 @@ struct Plan {
         streams = sweep.out.base != nil && !inPlace && geometry.bytes > caches.last / 2
 
         let slice = channels * geometry.inner
-        func isDense(_ operand: kernel_operand) -> Bool { operand.base == nil || operand.stride == slice }
+        func isDense(_ operand: Operand) -> Bool { operand.base == nil || operand.stride == slice }
         let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy)
         blocks = Blocks(
             outer: geometry.outer, channels: channels, inner: geometry.inner, inputs: inputs,
@@ -45,11 +47,12 @@ struct Plan {
         mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
         spread = mapsRows ? geometry.inner : 1
         let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.elementSize
-        if mapsRows && inputsAreDense && isDense(sweep.out) {
+        isFlat = mapsRows && inputsAreDense && isDense(sweep.out)
+        if isFlat {
             abreast = Blocks.abreast(slice, toFill: Plan.runLength)
             if 2 * abreast > geometry.outer || abreast * slice > room { abreast = 1 }
         }
-        mapped = mapsRows && abreast == 1 ? max(1, spread == 1 ? room / 16 * 16 : room / spread) : channels
+        mapped = mapsRows && abreast == 1 ? max(16, room / spread / 16 * 16) : channels
 
         // Columns come by the vector, so that no two threads share a cache line; planes by as many as are summed at once.
         let unit = blocks.isRows ? 16 : 4
@@ -72,7 +75,7 @@ struct Plan {
 
     /// Elements of the coefficients of a worker, spread over the columns that they are for; 0 if they need not be.
     func laid(_ channels: Int) -> Int {
-        spread > 1 || abreast > 1 ? min(mapped, channels) * spread * abreast : 0
+        mapsRows ? min(mapped, channels) * spread * abreast : 0
     }
 
     /// Whether planes are mapped as rows: not those that fill several vectors, nor too few of a channel for its coefficients
@@ -89,6 +92,7 @@ struct Plan {
     /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.
     private static let shortPlane = 64
     static let fewPlanes = 4
+    static let lineBytes = 64
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 24576
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.

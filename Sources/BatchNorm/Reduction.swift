@@ -41,6 +41,8 @@ extension Sweep {
         let abreast = plan.blocks.abreast(block)
         let spread = plan.blocks.spread
         var tile = tile(range, plan.blocks[block], isRows: plan.blocks.isRows, abreast: abreast)
+        tile.x = tile.x.askingEarly(tile)
+        tile.dy = tile.dy.askingEarly(tile)
         var channels = kernel_channels()
         channels.centre = UnsafePointer(partial.centre)
         channels.first = partial.first
@@ -90,6 +92,26 @@ extension Sweep {
                 second[index] = (block == 0 ? 0 : second[index]) + products
             }
         }
+    }
+}
+
+extension kernel_operand {
+    /// Of what a reduction reads it asks early for the same columns of the next band; for the same planes of the next run,
+    /// and in the last one for the next planes of the first; and for what is a little further on in planes so long that a
+    /// few of them are more than a first-level cache. Distances as measured, see benchmarks/NOTES.md.
+    fileprivate func askingEarly(_ tile: kernel_tile) -> kernel_operand {
+        var operand = self
+        if tile.layout == KERNEL_ROWS {
+            operand.ahead = tile.band * stride
+            operand.last = operand.ahead
+        } else if tile.length > 4096 {
+            operand.ahead = 2048
+            operand.last = 2048
+        } else {
+            operand.ahead = stride
+            operand.last = tile.length > 1024 ? 512 : min(4, tile.stretches) * tile.pitch - (tile.runs - 1) * stride
+        }
+        return operand
     }
 }
 

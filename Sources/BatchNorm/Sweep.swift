@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
+/// A tensor: its first element, and the elements from one outer slice to the next.
+struct Operand {
+    var base: UnsafeMutableRawPointer?
+    var stride = 0
+}
+
 /// One pass of the engine over tensors: reduce each channel to two numbers, settle what follows from them, and map
 /// every value with the coefficients so found. Each of the three may be absent.
 ///
@@ -10,9 +16,9 @@ import CKernels
 struct Sweep: ~Copyable {
     let geometry: Geometry
     let kernels: kernel_table
-    var x = kernel_operand()
-    var dy = kernel_operand()
-    var out = kernel_operand()
+    var x = Operand()
+    var dy = Operand()
+    var out = Operand()
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
@@ -99,15 +105,16 @@ struct Sweep: ~Copyable {
     @inline(never)
     func tile(_ channels: Range<Int>, _ extent: Blocks.Extent, isRows: Bool, abreast: Int) -> kernel_tile {
         let column = channels.lowerBound * geometry.inner + extent.inner.lowerBound
-        func part(_ operand: kernel_operand) -> kernel_operand {
+        func part(_ operand: Operand) -> kernel_operand {
             let first = extent.outer.lowerBound * operand.stride + column
             return kernel_operand(
-                base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride * abreast)
+                base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride * abreast,
+                ahead: plan.ahead, last: plan.ahead)
         }
         return kernel_tile(
             element: geometry.element, layout: isRows ? KERNEL_ROWS : KERNEL_PLANES, runs: extent.outer.count / abreast,
             stretches: isRows ? 1 : channels.count, pitch: geometry.inner,
             length: isRows ? channels.count * geometry.inner * abreast : extent.inner.count, band: plan.blocks.band,
-            x: part(x), dy: part(dy), out: part(out), ahead: plan.ahead, streams: plan.streams ? 1 : 0)
+            x: part(x), dy: part(dy), out: part(out), streams: plan.streams ? 1 : 0, aligns: 0)
     }
 }

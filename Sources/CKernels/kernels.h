@@ -16,10 +16,12 @@ enum kernel_layout {
     KERNEL_ROWS    /* a channel is one column of all runs (NHWC, NC) */
 };
 
-/* One tensor's part of a tile: its first element, and the elements from one run to the next. */
+/* One tensor's part of a tile: its first element, and the elements from one run to the next; and what is asked for early,
+ * as so many elements on from those in hand, and from those in the last run. */
 typedef struct kernel_operand {
     void *base;
     size_t stride;
+    size_t ahead, last;
 } kernel_operand;
 
 /* `runs` runs, each of `stretches` stretches of `length` consecutive elements, `pitch` elements apart. For planes a stretch
@@ -32,10 +34,10 @@ typedef struct kernel_tile {
     /* runs of rows that a reduction sums before the next column: it decides bits, and follows from the whole shape */
     size_t band;
     kernel_operand x, dy, out;
-    /* how many elements ahead of those in hand what comes next lies in the operands that are read; 0 if nobody knows */
-    size_t ahead;
     /* whether `out` is better written past the caches */
     int streams;
+    /* whether vectors of `out` are better written where cache lines begin, and coefficients lie as `out` does */
+    int aligns;
 } kernel_tile;
 
 /* An element for each channel of a tile. */

@@ -34,14 +34,14 @@ struct Column<T: Element> {
     private let lanes: Int
     private let ahead: Int
 
-    /// Steps go `step` elements forward; what is asked for early lies `ahead` elements on.
+    /// Steps go `step` elements forward.
     @inline(__always)
-    init(_ operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, step: Int = laneCount, ahead: Int = 0) {
+    init(_ operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, step: Int = laneCount) {
         let offset = strip.run * operand.stride + strip.stretch * tile.pitch + strip.column
         base = operand.base.assumingMemoryBound(to: T.self) + offset
         self.step = step
         lanes = strip.lanes
-        self.ahead = ahead
+        ahead = strip.run + 1 < tile.runs ? operand.ahead : operand.last
     }
 
     /// Asks for the cache line that will take this step's place.

@@ -31,7 +31,7 @@ private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kerne
                 Strip(run: run, stretch: stretch, column: column, count: count, lanes: lanes)
             }
             var column = 0
-            if streams {
+            if streams || tile.aligns != 0 {
                 let start = Column<F.Scalar>(tile.out, tile, strip(0, 0, laneCount)).base
                 column = min(elementsToLine(start), tile.length)
                 if column > 0 { writePart(F.self, tile, channels, strip(0, 1, column)) }

@@ -138,12 +138,8 @@ extension Terms where Totals == Sums {
 }
 
 extension Column {
-    /// An operand along a strip of a reduction: within a stretch, then the same of the next run; or from run to run, then the
-    /// same of the next band.
     @inline(__always)
     init<L: Layout>(reducing operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, _: L.Type) {
-        self.init(
-            operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount,
-            ahead: (L.channelPerColumn ? tile.band : 1) * operand.stride)
+        self.init(operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount)
     }
 }
