@@ -22,10 +22,12 @@ struct Centres {
         count = tile.layout == KERNEL_ROWS ? tile.length : tile.stretches
     }
 
-    /// Whether all are 0.
+    /// Whether the loops for sums about 0 will do: all are 0, and of float32.
     @inline(never)
     func choose() -> Bool {
-        tile.element == KERNEL_FLOAT32 ? choose(Float.self, ratio: 64) : choose(Double.self, ratio: 0)
+        if tile.element == KERNEL_FLOAT32 { return choose(Float.self, ratio: 64) }
+        _ = choose(Double.self, ratio: 0)
+        return false
     }
 
     /// Of the channels that were summed about 0, those whose sums lost too much get a pivot; whether there are any.
@@ -42,14 +44,15 @@ struct Centres {
         return changed
     }
 
-    /// For Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small. Whether all are 0.
+    /// For Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small. Whether the loops for
+    /// sums about 0 will do.
     @inline(never)
     static func choose(
         _ element: kernel_element, _ channels: Range<Int>, _ mean: UnsafePointer<Double>,
         _ inverseStd: UnsafePointer<Double>, _ centres: UnsafeMutablePointer<Double>
     ) -> Bool {
         let most = element == KERNEL_FLOAT32 ? 64.0 : -1
-        var areZero = true
+        var areZero = element == KERNEL_FLOAT32
         for (index, channel) in channels.enumerated() {
             let mean = mean[channel]
             centres[index] = (mean * inverseStd[channel]).magnitude <= most ? 0 : mean

@@ -77,7 +77,9 @@ struct Coefficients {
             let target = other.base + (index * other.pitch + first * size)
             kernels.spread(element, source, channels.count, spread, target)
             for row in 1..<abreast { (target + row * width).copyMemory(from: target, byteCount: width) }
-            (target + abreast * width).copyMemory(from: target, byteCount: min(width, Plan.lineBytes))
+            if abreast * width >= Plan.lineBytes {
+                (target + abreast * width).copyMemory(from: target, byteCount: Plan.lineBytes)
+            }
         }
     }
 

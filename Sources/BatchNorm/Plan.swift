@@ -51,6 +51,7 @@ struct Plan {
         if isFlat {
             abreast = Blocks.abreast(slice, toFill: Plan.runLength)
             if 2 * abreast > geometry.outer || abreast * slice > room { abreast = 1 }
+            isFlat = abreast * slice >= Plan.lineBytes / 4
         }
         mapped = mapsRows && abreast == 1 ? max(16, room / spread / 16 * 16) : channels
 

@@ -40,7 +40,8 @@ typedef struct kernel_tile {
     int aligns;
 } kernel_tile;
 
-/* An element for each channel of a tile. */
+/* An element for each channel of a tile. For rows, whole vectors are read from the last channels on, wherever those begin,
+ * and written to sums: the arrays go on for a vector, with anything in it. */
 typedef struct kernel_channels {
     /* what a reduction subtracts from x, and its two results */
     const double *centre;

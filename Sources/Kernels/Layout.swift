@@ -67,7 +67,7 @@ struct Column<T: Element> {
 }
 
 /// A value per channel, along a strip that runs within a stretch: the same at every step for planes, another vector at
-/// every step for rows. The arrays of the engine end with a whole vector, so that no strip is too short for one.
+/// every step for rows. The arrays of the engine go on far enough for no strip to be too short.
 struct PerChannel<T: Element, L: Layout> {
     private let values: UnsafePointer<T>
     private let constant: SIMD16<T>

@@ -9,8 +9,9 @@ final class BlocksTests: XCTestCase {
     func testBlocksCoverEveryValueOnce() {
         for outer in [0, 1, 2, 7, 1023, 1024, 1025, 4100, 70_001] {
             for inner in [0, 1, 2, 49, 8192, 8193, 16384, 16385, 50_000] where outer * inner < 1 << 22 {
-                for (channels, abreast) in inner == 1 ? [(1, 16), (3, 16), (24, 2), (2048, 1)] : [(3, 1)] {
-                    let blocks = Blocks(outer: outer, channels: channels, inner: inner, abreast: abreast)
+                for (channels, dense) in [(1, true), (3, true), (3, false), (24, true), (2048, true)] {
+                    let blocks = Blocks(
+                        outer: outer, channels: channels, inner: inner, inputs: 1, dense: dense)
                     var next = 0
                     for block in 0..<blocks.count {
                         let (outerRange, innerRange) = blocks[block]
