@@ -36,7 +36,7 @@ DTYPES: dict[np.dtype[np.floating[Any]], DType] = {
 class Plan(NamedTuple):
     """What the library has to know of a call's tensors."""
 
-    shape: ctypes._Pointer[Shape]
+    shape: Shape  # by reference, which is how ctypes passes a structure where a pointer to one is declared
     code: int  # a bn_dtype
     misaligned: int  # the bits of an address that have to be zero
     dtype: np.dtype[np.floating[Any]]
@@ -85,7 +85,7 @@ def plan(
         return None
     outer, inner, strides = extents
     struct = Shape(ctypes.sizeof(Shape), outer, channels, inner, *strides)
-    return Plan(ctypes.pointer(struct), int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape)
+    return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape)
 
 
 def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:

@@ -17,19 +17,17 @@ DEFAULT_MOMENTUM = float("0.1")
 
 def make_options(
     eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False
-) -> ctypes._Pointer[Options]:
+) -> Options:
     """A new bn_options; the library checks the values."""
     numbers = number(eps, "eps"), number(momentum, "momentum")
-    return ctypes.pointer(Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen))
+    return Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen)
 
 
 # Calls repeat their options: the structures are kept and never written again.
 kept_options = lru_cache(maxsize=128)(make_options)
 
 
-def options(
-    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False
-) -> ctypes._Pointer[Options]:
+def options(eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False) -> Options:
     """A bn_options with these values."""
     try:
         return kept_options(eps, momentum, unbiased, frozen)

@@ -122,7 +122,7 @@ def test_default_options_are_those_of_the_header() -> None:
     assert init
     from batchnorm._options import options
 
-    struct = options().contents
+    struct = options()
     given = [getattr(struct, field[0]) for field in struct._fields_[1:]]
     assert given == [float(value) for value in init.group(1).split(",")]
 

@@ -26,7 +26,7 @@ def places(array: Array, axes: tuple[int, ...]) -> list[set[int]]:
 
 def planned(fit: Plan, stride: int) -> list[set[int]]:
     """Per channel, where the library looks."""
-    shape = fit.shape.contents
+    shape = fit.shape
     stride = stride or shape.channels * shape.inner
     return [
         {
@@ -58,8 +58,8 @@ def test_a_plan_finds_every_element_of_every_channel(rng: np.random.Generator) -
         if fit is None:
             continue
         fitting += 1
-        gapped += fit.shape.contents.x_stride > 0
-        assert planned(fit, fit.shape.contents.x_stride) == places(view, axes), (view.shape, view.strides, axes)
+        gapped += fit.shape.x_stride > 0
+        assert planned(fit, fit.shape.x_stride) == places(view, axes), (view.shape, view.strides, axes)
     assert fitting > 1000
     assert gapped > 100
 
@@ -75,7 +75,7 @@ def test_three_tensors_in_one_plan(rng: np.random.Generator) -> None:
         if fit is None:
             continue
         fitting += 1
-        struct = fit.shape.contents
+        struct = fit.shape
         assert struct.dx_stride == struct.x_stride
         assert planned(fit, struct.x_stride) == places(x, (axis,))
         assert planned(fit, struct.y_stride) == places(y, (axis,))
@@ -113,7 +113,7 @@ def test_known_layouts(view: Array, axis: Any, expected: tuple[int, ...] | None)
         assert fit is None
     else:
         assert fit is not None
-        shape = fit.shape.contents
+        shape = fit.shape
         assert (shape.outer, shape.channels, shape.inner, shape.x_stride) == expected
 
 
