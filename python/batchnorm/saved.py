@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+from ctypes import addressof
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import Doubles, address, doubles
+from ._arrays import Doubles, doubles
 from .statistics import inverse_std
 
 
@@ -23,25 +27,33 @@ class SavedStatistics:
         Whether they are constants to the gradient (running statistics) instead of functions of x (a batch's own).
     """
 
-    __slots__ = ("_both", "channels", "frozen", "invstd_address", "mean_address")
+    _both: Any  # a C array, which the stubs of np.ndarray() do not take for a buffer
+
+    __slots__ = ("_both", "channel_shape", "frozen", "invstd_address", "mean_address")
 
     def __init__(self, channel_shape: tuple[int, ...], frozen: bool) -> None:
-        self._both = np.empty((2, *channel_shape))
-        self.channels = self._both.size // 2
+        # One allocation for the two: its address is taken once, and nobody else can resize it. It becomes arrays when
+        # somebody looks at them: a C array is there and tells its address in 0.06 µs, a new ndarray in 0.3.
+        try:
+            self._both = both = two_of(channel_shape)()
+        except (MemoryError, OverflowError):
+            raise MemoryError(f"there is no memory for the statistics of channels of shape {channel_shape}") from None
+        self.channel_shape = channel_shape
         self.frozen = frozen
-        # One allocation for the two: its address is taken once, and nobody else can resize it.
-        self.mean_address = address(self._both)
-        self.invstd_address = self.mean_address + self._both.nbytes // 2
+        self.mean_address = mean_address = addressof(both)
+        self.invstd_address = mean_address + ctypes.sizeof(both) // 2
+
+    @property
+    def channels(self) -> int:
+        return len(self._both) // 2
 
     @property
     def mean(self) -> Doubles:
-        mean: Doubles = self._both[0]
-        return mean
+        return np.ndarray(self.channel_shape, np.float64, self._both)
 
     @property
     def invstd(self) -> Doubles:
-        invstd: Doubles = self._both[1]
-        return invstd
+        return np.ndarray(self.channel_shape, np.float64, self._both, ctypes.sizeof(self._both) // 2)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has addresses of its own."""
@@ -49,6 +61,12 @@ class SavedStatistics:
 
     def __repr__(self) -> str:
         return f"SavedStatistics(mean={self.mean}, invstd={self.invstd}, frozen={self.frozen})"
+
+
+@lru_cache(maxsize=128)
+def two_of(shape: tuple[int, ...]) -> type[ctypes.Array[ctypes.c_double]]:
+    """The type of a C array that holds two arrays of this shape."""
+    return ctypes.c_double * (2 * math.prod(shape))
 
 
 def _rebuilt(mean: Doubles, invstd: Doubles, frozen: bool) -> SavedStatistics:
