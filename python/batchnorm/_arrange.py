@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Brings the tensors of a call into one memory order and finds their addresses.
 
-Arrays that are fit to go by pointer, nearly all, take the short way at the top of each function: one look-up by shape
-and strides. What is wrong with the others is found out afterwards, and inputs that have to be copied are copied.
+Arrays that are fit to go by pointer take the short way at the top of each function: one look-up by shape and strides.
+What is wrong with the others is found out afterwards, and inputs that have to be copied are copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy import empty_like, ndarray
 from numpy.typing import ArrayLike
 
 from . import _arrays
-from ._arrays import Array, address
+from ._arrays import Array, address, address_of_any
 from ._layout import Axis, Plan, as_axis, plan
 
 
@@ -40,7 +40,7 @@ def forward(x: ArrayLike, axis: Axis, out: Array | None) -> tuple[Plan, Array, A
         fit = plan(x.shape, x.dtype, axis, x.strides, None if out is None else out.strides)
         if fit is not None:
             y = empty_like(x) if out is None else out
-            x_address, y_address = address(x), address(y)
+            x_address, y_address = address_of_any(x), address_of_any(y)
             if not (x_address | y_address) & fit.misaligned:
                 return fit, x, y, x_address, y_address
     (x,) = _in_one_order(_tensors(x=x), axis, out)
@@ -60,7 +60,7 @@ def backward(
             fit = plan(x.shape, x.dtype, axis, x.strides, dy.strides, None if out is None else out.strides)
         if fit is not None:
             dx = empty_like(x) if out is None else out
-            dy_address, x_address, dx_address = address(dy), address(x), address(dx)
+            dy_address, x_address, dx_address = address_of_any(dy), address_of_any(x), address_of_any(dx)
             if not (dy_address | x_address | dx_address) & fit.misaligned:
                 return fit, dy, x, dx, dy_address, x_address, dx_address
     x, dy = _in_one_order(_tensors(x=x, dy=dy), axis, out)

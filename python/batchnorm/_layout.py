@@ -88,6 +88,13 @@ def plan(
     return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape)
 
 
+@lru_cache(maxsize=512)
+def dense_plan(shape: tuple[int, ...], dtype: np.dtype[np.floating[Any]], axis: Axis) -> Plan | None:
+    """The plan for C-contiguous tensors, whatever strides they give for axes of length 1."""
+    strides = [dtype.itemsize * math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    return plan(shape, dtype, axis, tuple(strides))
+
+
 def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     """The channel axes counted from the front, checked: one, or several that are adjacent and in order."""
     given = axis if isinstance(axis, tuple) else (axis,)

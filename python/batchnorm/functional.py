@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _arrange
+from . import _direct
 from ._arrays import Array, address, parameter, running
 from ._c_api import lib, raise_error
 from ._layout import Axis
@@ -85,7 +85,7 @@ def forward_training(
     RuntimeError
         BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured.
     """
-    fit, x, y, x_address, y_address = _arrange.forward(x, axis, out)
+    fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
     saved = SavedStatistics(fit.channel_shape, frozen=False)
@@ -138,7 +138,7 @@ def forward_inference(
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training().
     """
-    fit, x, y, x_address, y_address = _arrange.forward(x, axis, out)
+    fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
     running_mean, mean_address = parameter(running_mean, "running_mean", fit)
@@ -201,7 +201,7 @@ def backward(
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training().
     """
-    fit, dy, x, dx, dy_address, x_address, dx_address = _arrange.backward(dy, x, axis, out)
+    fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     if not isinstance(saved, SavedStatistics):
         raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _arrange
+from . import _direct
 from ._arrays import Array, address
 from ._c_api import lib, raise_error
 from ._layout import DTYPES, Axis, Plan, as_axis
@@ -115,7 +115,7 @@ class BatchNorm(Parameters):
         `out`, if given, takes y in place; it may be x itself, but then there is no backward(). The layer keeps x, not a
         copy of it: whoever changes x before backward() changes the gradient.
         """
-        fit, x, y, x_address, y_address = _arrange.forward(x, self.axis, out)
+        fit, x, y, x_address, y_address = _direct.forward(x, self.axis, out)
         if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:
             raise self._mismatch(fit)
         gamma, beta, mean, var = self._addresses or self._take_addresses(fit)
@@ -178,7 +178,7 @@ class BatchNorm(Parameters):
         if self._x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
         saved = self._saved
-        fit, dy, _, dx, dy_address, x_address, dx_address = _arrange.backward(dy, self._x, self.axis, out)
+        fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, self._x, self.axis, out)
         gamma, beta, _, _ = self._addresses or self._take_addresses(fit)
         grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.dtype)
         grad_beta = None if beta is None else np.empty(self._channel_shape, self.dtype)

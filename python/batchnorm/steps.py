@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _arrange
+from . import _arrange, _direct
 from ._arrays import Array, Doubles, address, doubles, parameter
 from ._c_api import lib, raise_error
 from ._layout import Axis
@@ -49,7 +49,7 @@ def normalize(
     out: Array | None = None,
 ) -> Array:
     """y = gamma * (x - mean) * invstd + beta, with `x`, `gamma`, `beta`, `axis` and `out` as in forward_training()."""
-    fit, x, y, x_address, y_address = _arrange.forward(x, axis, out)
+    fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     mean = doubles(mean, "mean", fit.channel_shape)
     invstd = doubles(invstd, "invstd", fit.channel_shape)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
@@ -101,7 +101,7 @@ def backward_apply(
 
     `count` and the sums are those of the whole batch, of which `dy` and `x` may be a part.
     """
-    fit, dy, x, dx, dy_address, x_address, dx_address = _arrange.backward(dy, x, axis, out)
+    fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
     statistics = [
         doubles(value, name, fit.channel_shape)
         for name, value in {
