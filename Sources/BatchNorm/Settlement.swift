@@ -148,11 +148,12 @@ struct BackwardSettlement {
     fileprivate func known(_ sweep: borrowing Sweep, _ channel: Int) -> Known {
         switch sums {
         case .reduced(let values):
-            if values == 0 { return (0, 0, 0) }
+            // No values, no sums: and a mean of nothing would raise the invalid flag.
+            if values == 0 { return (1, 0, 0) }
             let arrays = sweep.arrays
             return (Double(values), arrays.first[channel], arrays.second[channel] * inverseStd[channel])
         case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], dyXHats[channel])
-        case .none: return (0, 0, 0)
+        case .none: return (1, 0, 0)
         }
     }
 
