@@ -51,7 +51,8 @@ extension Sweep {
         _ rows: kernel_tile, _ length: Int, _ coefficients: Coefficients, _ first: Int, _ phase: Int
     ) {
         let elements = rows.runs * rows.length
-        let head = min((Plan.lineBytes / geometry.elementSize - phase) % (Plan.lineBytes / geometry.elementSize), elements)
+        let line = Plan.lineBytes / geometry.elementSize
+        let head = min((line - phase) % line, elements)
         let whole = (elements - head) / length
         let rest = head + whole * length
         for (start, runs, length, first) in [

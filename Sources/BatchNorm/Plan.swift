@@ -62,12 +62,14 @@ struct Plan {
         if abreast > 1 || blocks.abreast > 1 {
             columns = channels
         } else if !blocks.isRows {
-            let some = fitting >= unit ? fitting / unit * unit : unit * channelBytes <= caches.second * 7 / 16 ? unit : fitting
+            let isUnitSmall = unit * channelBytes <= caches.second * 7 / 16
+            let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
             columns = min(channels, max(1, some), shared)
         } else if sweep.reduction == nil {
             columns = min(channels, shared)
         } else {
-            columns = fitting * spread < Plan.narrowestPanel ? channels : min(channels, max(unit, fitting / unit * unit), shared)
+            let panel = min(channels, max(unit, fitting / unit * unit), shared)
+            columns = fitting * spread < Plan.narrowestPanel ? channels : panel
         }
         if columns < channels && 2 * columns * channelBytes <= caches.second * 7 / 8 {
             ahead = columns * geometry.inner
