@@ -76,7 +76,7 @@ struct Coefficients {
             let source = base + (index * pitch + channels.lowerBound * size)
             let target = other.base + (index * other.pitch + first * size)
             kernels.spread(element, source, channels.count, spread, target)
-            for row in 1..<abreast { (target + row * width).copyMemory(from: target, byteCount: width) }
+            target.repeatFirst(width, upTo: abreast * width)
             if abreast * width >= Plan.lineBytes {
                 (target + abreast * width).copyMemory(from: target, byteCount: Plan.lineBytes)
             }
@@ -93,5 +93,17 @@ struct Coefficients {
     /// Neither overflowed nor, digit by digit, underflowed.
     private static func isExpressed<T: Real>(_ value: Double, _ element: T) -> Bool {
         value == 0 || value - value != 0 || element.isNormal
+    }
+}
+
+extension UnsafeMutableRawPointer {
+    /// The first bytes again and again, up to a multiple of them; in copies that grow.
+    func repeatFirst(_ bytes: Int, upTo all: Int) {
+        var done = bytes
+        while done < all {
+            let more = min(done, all - done)
+            (self + done).copyMemory(from: self, byteCount: more)
+            done += more
+        }
     }
 }

@@ -49,8 +49,8 @@ struct Plan {
         let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.elementSize
         isFlat = mapsRows && inputsAreDense && isDense(sweep.out)
         if isFlat {
-            abreast = Blocks.abreast(slice, toFill: Plan.runLength)
-            if 2 * abreast > geometry.outer || abreast * slice > room { abreast = 1 }
+            abreast = Blocks.abreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
+            if abreast > geometry.outer || abreast * slice > room { abreast = 1 }
             isFlat = abreast * slice >= Plan.lineBytes / 4
         }
         mapped = mapsRows && abreast == 1 ? max(16, room / spread / 16 * 16) : channels
@@ -85,7 +85,7 @@ struct Plan {
     /// to be worth spreading.
     private static func isShort(_ geometry: Geometry) -> Bool {
         let fills = geometry.inner % 16 == 0 && geometry.inner >= 48
-        return geometry.inner <= shortPlane && !fills && geometry.outer >= fewPlanes
+        return 1...shortPlane ~= geometry.inner && !fills && geometry.outer >= fewPlanes
     }
 
     /// A thread is worth waking for so many bytes, about 20 microseconds of work.

@@ -123,8 +123,8 @@ extension UnsafeMutablePointer<Double> {
             (self + channel * spread).update(repeating: self[channel], count: spread)
             channel -= 1
         }
-        let width = channels * spread
-        for row in 1..<abreast { (self + row * width).update(from: self, count: width) }
+        let bytes = channels * spread * MemoryLayout<Double>.size
+        UnsafeMutableRawPointer(self).repeatFirst(bytes, upTo: abreast * bytes)
     }
 
     /// Sums of columns, added up channel by channel.

@@ -108,6 +108,7 @@ static void empty_batch_raises_nothing(void) {
     for (int d = 0; d < dtype_count; d++) {
         expect_no_exceptions(dense(0, 5, 7), dtypes[d]);
         expect_no_exceptions(dense(3, 5, 0), dtypes[d]);
+        expect_no_exceptions(dense(8, 5, 0), dtypes[d]);
         expect_no_exceptions(dense(0, 40, 1), dtypes[d]);
         expect_no_exceptions(dense(0, 1, 0), dtypes[d]);
     }
@@ -117,6 +118,7 @@ static void empty_batch(void) {
     for (int d = 0; d < dtype_count; d++) {
         check_empty(dense(0, 5, 7), dtypes[d], 0.25, 2);
         check_empty(dense(3, 5, 0), dtypes[d], 0.25, 2);
+        check_empty(dense(8, 5, 0), dtypes[d], 0.25, 2);
         check_empty(dense(0, 5, 7), dtypes[d], 0, 0);
     }
 }
