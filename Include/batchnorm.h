@@ -242,7 +242,8 @@ const char *bn_last_error(void);
 const char *bn_isa_name(void);
 
 /* Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default that the environment gives.
- * Any other value is BN_ERROR_OPTION. Results do not depend on it. */
+ * Any other value is BN_ERROR_OPTION. Results do not depend on it, and no more threads are at work than the process had
+ * CPUs when it made its first call. */
 bn_status bn_set_num_threads(int threads);
 
 /* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS has no meaning. */

@@ -48,8 +48,11 @@ struct Environment {
         {
             return min(count, Pool.maximum)
         }
-        return max(1, min(Int(machine_affinity()), quota() ?? Int.max, Pool.maximum))
+        return min(processors, Pool.maximum)
     }
+
+    /// That the process may use now.
+    static var processors: Int { max(1, min(Int(machine_affinity()), quota() ?? Int.max)) }
 
     /// Whole processors that the cgroup's quota pays for, rounded up: "quota period" in version 2, a file each in
     /// version 1.

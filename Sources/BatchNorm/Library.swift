@@ -22,7 +22,7 @@ struct Library: ~Copyable {
 
     private static func make() -> UnsafeMutablePointer<Library>? {
         guard let memory = malloc(MemoryLayout<Library>.size) else { return nil }
-        guard let pool = Pool() else {
+        guard let pool = Pool(processors: Environment.processors) else {
             free(memory)
             return nil
         }

@@ -57,7 +57,7 @@ struct Plan {
 
         // Columns come by the vector, so that no two threads share a cache line; planes by as many as are summed at once.
         let unit = blocks.isRows ? 16 : 4
-        let shared = max(unit, (channels + threads - 1) / threads / unit * unit)
+        let shared = (channels - 1) / (threads * unit) * unit + unit
         let fitting = caches.second * 3 / 8 / channelBytes
         if abreast > 1 || blocks.abreast > 1 {
             columns = channels
@@ -65,11 +65,10 @@ struct Plan {
             let isUnitSmall = unit * channelBytes <= caches.second * 7 / 16
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
             columns = min(channels, max(1, some), shared)
-        } else if sweep.reduction == nil {
-            columns = min(channels, shared)
         } else {
-            let panel = min(channels, max(unit, fitting / unit * unit), shared)
-            columns = fitting * spread < Plan.narrowestPanel ? channels : panel
+            let fits = sweep.reduction != nil && fitting * spread >= Plan.narrowestPanel
+            let panel = blocks.count < Plan.fewBlocks ? max(shared, Plan.narrowestPanel / spread / 16 * 16) : channels
+            columns = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
         }
         if columns < channels && 2 * columns * channelBytes <= caches.second * 7 / 8 {
             ahead = columns * geometry.inner
@@ -98,6 +97,8 @@ struct Plan {
     static let lineBytes = 64
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 24576
+    /// Blocks of rows that threads can share well enough; fewer are cut into panels of columns.
+    private static let fewBlocks = 4
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 128
 }

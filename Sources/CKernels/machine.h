@@ -70,6 +70,15 @@ static inline void machine_set_float_state(unsigned state) {
 #endif
 }
 
+/* Lets a processor that shares its units with this one have them for a moment. */
+static inline void machine_pause(void) {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
 /* A pointer that is set once: what is there, and whether this thread was the one to set it. */
 static inline void *machine_load(void *const *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
 static inline bool machine_publish(void **place, void *value) {
