@@ -6,10 +6,15 @@ import CKernels
 ///
 /// About 0 the sums lose log₂ (Σx² / m2) bits where m2 = Σx² − (Σx)² / n cancels. The squares of float32 values are exact in
 /// double, and a lane adds up to 1,024 of them, so that rounding is below 3 · 2⁻⁴³ of Σx²: where Σx² is no more than 2¹² of
-/// m2, that is up to |mean| / std of 64, invstd is within 2⁻³¹ of itself on any data. Channels that lose more are summed
-/// once more about a pivot. Few are, since three values that lie close together tell beforehand.
+/// m2, that is up to |mean| / std of 64, invstd is within 2⁻³¹ of itself on any data. Three values that lie close together
+/// tell beforehand of channels that lose more.
 ///
 /// The squares of float64 values are not exact, and always taken of deviations from a pivot.
+///
+/// A pivot may be a bad one all the same: two or three outliers are where it is looked for, and it loses log₂ n bits; or
+/// three values lie apart that say nothing of the others. Channels that lost too much are summed once more, about the mean
+/// that the first sums gave. They are few: float64 may lose four bits, and the median of three values of a normal
+/// distribution is so far from its mean once in fifty million channels.
 struct Centres {
     private let tile: kernel_tile
     private let count: Int
@@ -30,16 +35,27 @@ struct Centres {
         return false
     }
 
-    /// Of the channels that were summed about 0, those whose sums lost too much get a pivot; whether there are any.
+    /// Of the channels, those whose sums lost too much get their mean for a centre; whether there are any.
     @inline(never)
     func reconsider(sums: UnsafePointer<Double>, squares: UnsafePointer<Double>, values: Int) -> Bool {
-        guard tile.element == KERNEL_FLOAT32 else { return false }
+        tile.element == KERNEL_FLOAT32
+            ? reconsider(Float.self, sums, squares, Double(values), most: 4096)
+            : reconsider(Double.self, sums, squares, Double(values), most: 16)
+    }
+
+    /// The mean is rounded to an element, which costs nothing: it is as near to the mean as the values are to each other.
+    private func reconsider<T: Real>(
+        _: T.Type, _ sums: UnsafePointer<Double>, _ squares: UnsafePointer<Double>, _ values: Double, most: Double
+    ) -> Bool {
         var changed = false
-        for channel in 0..<count where centres[channel] == 0 {
-            let (sum, squares) = (sums[channel], Double(values) * squares[channel])
-            if squares <= 4096 * (squares - sum * sum) { continue }
-            centres[channel] = median(Float.self, channel).value
-            changed = changed || centres[channel] != 0
+        for channel in 0..<count {
+            let shift = sums[channel] / values
+            let squares = squares[channel]
+            if squares <= most * (squares - sums[channel] * shift) { continue }
+            let mean = Double(T(centres[channel] + shift))
+            if mean - mean != 0 || mean == centres[channel] { continue }
+            centres[channel] = mean
+            changed = true
         }
         return changed
     }
