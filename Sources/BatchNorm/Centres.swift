@@ -61,18 +61,20 @@ struct Centres {
     }
 
     /// For Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small. Whether the loops for
-    /// sums about 0 will do.
+    /// sums about 0 will do. An eps far above the variance hides from invstd how small the deviations are: of those three
+    /// values know something, so that a constant channel has a gradient of 0 and not what roundings leave.
     @inline(never)
-    static func choose(
-        _ element: kernel_element, _ channels: Range<Int>, _ mean: UnsafePointer<Double>,
-        _ inverseStd: UnsafePointer<Double>, _ centres: UnsafeMutablePointer<Double>
-    ) -> Bool {
-        let most = element == KERNEL_FLOAT32 ? 64.0 : -1
-        var areZero = element == KERNEL_FLOAT32
-        for (index, channel) in channels.enumerated() {
-            let mean = mean[channel]
-            centres[index] = (mean * inverseStd[channel]).magnitude <= most ? 0 : mean
-            areZero = areZero && centres[index] == 0
+    func choose(_ mean: UnsafePointer<Double>, _ inverseStd: UnsafePointer<Double>) -> Bool {
+        let isFloat32 = tile.element == KERNEL_FLOAT32
+        var areZero = isFloat32
+        for channel in 0..<count {
+            var isAbout0 = isFloat32 && (mean[channel] * inverseStd[channel]).magnitude <= 64
+            if isAbout0 {
+                let (median, spread) = median(Float.self, channel)
+                isAbout0 = spread * 64 > median.magnitude || median == 0
+            }
+            centres[channel] = isAbout0 ? 0 : mean[channel]
+            areZero = areZero && centres[channel] == 0
         }
         return areZero
     }

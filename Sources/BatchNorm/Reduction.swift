@@ -14,10 +14,10 @@ extension Sweep {
     @inline(never)
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
         let partial = arrays.partial(slot, range.lowerBound)
+        let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, abreast: 1)
+        let centres = Centres(planes, partial.centre)
         switch reduction {
         case .moments:
-            let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, abreast: 1)
-            let centres = Centres(planes, partial.centre)
             if centres.choose() {
                 sum(kernels.power_sums, block, range, partial)
             } else {
@@ -28,7 +28,7 @@ extension Sweep {
                 sumDeviations(kernels.deviation_sums, block, range, partial)
             }
         case .gradientSums(let mean, let inverseStd):
-            if Centres.choose(geometry.element, range, mean, inverseStd, partial.centre) {
+            if centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound) {
                 sum(kernels.product_sums, block, range, partial)
             } else {
                 sumDeviations(kernels.gradient_sums, block, range, partial)
