@@ -25,7 +25,8 @@ struct Blocks {
     let abreast: Int
     /// Runs of rows that are summed before the next column. Sums go to memory and back once per band; so many cache lines
     /// of a column, and as many of the next band's, must find room in the few places that a first-level cache has for
-    /// addresses a power of two apart.
+    /// addresses a power of two apart. And no lane adds up more than 1,024 values at a time, as in planes, however narrow the
+    /// rows: of equal values all roundings go one way.
     let band: Int
     private let outer: Int
     private let inner: Int
@@ -41,7 +42,7 @@ struct Blocks {
         spread = isRows ? max(1, inner) : 1
         let width = channels * spread
         abreast = isRows && dense && width % 16 != 0 && width < 256 ? Blocks.abreast(width, toFill: 1) : 1
-        band = max(4, 4096 / (inputs * inputs * width * abreast))
+        band = min(1024, max(4, 4096 / (inputs * inputs * width * abreast)))
         let rows = max(Blocks.rows, Blocks.rowValues / width) / abreast * abreast
         span = inner == 0 ? 1 : isRows ? rows : max(1, Blocks.planeValues / inner)
         pieces = isRows || span > 1 ? 1 : (inner - 1) / Blocks.planeValues + 1
