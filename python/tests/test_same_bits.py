@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same bits on every way that a call can take: threads, instruction sets, alignments, in place or not, once more.
+
+The channels are hard ones beside easy ones, as their loops are chosen by what is in a group of channels, and groups are
+made by the machine. An instruction set is chosen once per process: each has one of its own, in which everything else is
+compared.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from channels import CHANNELS, FEW, cycled, draw, draw_gradient
+from helpers import digest, pointer, python
+
+import batchnorm as bn
+
+Array = np.ndarray[Any, Any]
+
+ALL = len(CHANNELS)
+LINE = 64
+
+# outer, channels, inner, and channels that the memory has besides.
+CASES = {
+    "planes of several blocks": (2, ALL, 130 * 131, 0),
+    "planes, with gaps": (5, ALL, 33 * 31, 3),
+    "a plane": (3, 1, 150000, 0),
+    "two planes, with gaps": (2, 2, 100001, 1),
+    "planes of whole vectors": (50, ALL, 8 * 8, 0),
+    "planes mapped as rows": (64, ALL, 7 * 7, 0),
+    "the same, too few for it": (3, ALL, 7 * 7, 0),
+    "planes mapped as rows, with gaps": (64, ALL, 7 * 9, 2),
+    "planes summed as rows": (200, ALL, 2 * 5, 0),
+    "the same, with gaps": (200, ALL, 2 * 5, 1),
+    "the same, flat": (12001, 5, 3 * 3, 0),
+    "rows": (5001, ALL, 1, 0),
+    "rows, with gaps": (3001, ALL, 1, 5),
+    "rows of whole vectors": (2000, 256, 1, 0),
+    "flat rows": (150001, 3, 1, 0),
+    "narrow rows, with gaps": (70000, 3, 1, 2),
+    "one channel": (300000, 1, 1, 0),
+    "wide rows": (40, 2500, 1, 0),
+    "a few rows": (3, 700, 1, 0),
+    "two values": (2, ALL, 1, 0),
+}
+# Of 23 MB: outputs go past the last cache if that has less than twice as much, but not those in place.
+LARGE = {"large planes": (9, 7, 70 * 71 * 18, 0), "large rows": (115001, 50, 1, 0)}
+
+# Threads; where tensors and their outputs begin, in bytes from a cache line; whether in place.
+WAYS = [
+    (1, 0, 0, False),
+    (1, 0, 0, False),
+    (2, 4, 16, False),
+    (3, 8, 8, True),
+    (7, 16, 60, False),
+    (32, 20, 0, False),
+    (1, 60, 20, True),
+    (32, 0, 4, True),
+    (7, 20, 20, True),
+    (2, 60, 8, False),
+]
+
+
+def placed(values: Array, offset: int, gaps: int = 0) -> Array:
+    """A copy that begins so many bytes after a cache line, to the element; with gaps, beside channels of NaN."""
+    shape = list(values.shape)
+    if gaps:
+        shape[1] += gaps
+    size = int(np.prod(shape))
+    memory = np.full(size + 2 * LINE, np.nan, values.dtype)
+    start = (-pointer(memory) % LINE + offset) // values.itemsize
+    result = memory[start : start + size].reshape(shape)
+    result = result[:, : values.shape[1]] if gaps else result
+    result[...] = values
+    return result
+
+
+def results(inputs: dict[str, Array], frozen: Any, way: tuple[int, int, int, bool], gaps: int) -> list[Array]:
+    """Everything that the layer's calls give."""
+    threads, offset, out_offset, in_place = way
+    bn.set_num_threads(threads)
+    x, dy = (placed(inputs[name], offset, gaps) for name in ("x", "dy"))
+    gamma, beta, mean, var = (placed(inputs[name], out_offset) for name in ("gamma", "beta", "mean", "var"))
+
+    def out(replaced: Array) -> Array:
+        return placed(replaced, offset if in_place else out_offset, gaps)
+
+    target = out(x)
+    inferred = bn.forward_inference(target if in_place else x, gamma, beta, mean, var, eps=0, out=target)
+    target = out(x)
+    y, saved = bn.forward_training(target if in_place else x, gamma, beta, mean, var, eps=0, out=target)
+    target = out(dy)
+    gradients = bn.backward(target if in_place else dy, x, saved, gamma, out=target)
+    target = out(dy)
+    of_constants = bn.backward(target if in_place else dy, x, frozen, gamma, out=target)
+    return [inferred, y, saved.mean, saved.invstd, mean, var, *gradients, *of_constants]
+
+
+def print_digests(dtype: str, names: list[str]) -> None:
+    """A line for each case, after all ways have given the same."""
+    print(bn.isa())
+    for name in names:
+        outer, channels, inner, gaps = {**CASES, **LARGE}[name]
+        rng = np.random.default_rng(len(name))
+        kinds = cycled(CHANNELS if channels >= ALL else FEW[:channels], channels)
+        rows = draw(rng, kinds, outer * inner, dtype)
+        dy = draw_gradient(rng, rows, 0.3)
+        inputs = {
+            key: np.moveaxis(each.reshape(channels, outer, inner), 0, 1) for key, each in (("x", rows), ("dy", dy))
+        }
+        for key in ("gamma", "beta", "mean", "var"):
+            inputs[key] = (rng.normal(size=channels) ** 2).astype(dtype)
+        frozen = bn.frozen_statistics(inputs["mean"], inputs["var"], eps=0)
+        ways = WAYS if name in CASES else WAYS[1:5]
+        expected = results(inputs, frozen, ways[0], gaps)
+        for way in ways[1:]:
+            for index, (given, first) in enumerate(zip(results(inputs, frozen, way, gaps), expected)):
+                same = np.array_equal(given.view(f"u{given.itemsize}"), first.view(f"u{given.itemsize}"))
+                assert same or digest([given]) == digest([first]), (name, dtype, way, index)
+        print(name, digest(expected))
+
+
+@lru_cache(maxsize=16)
+def digests(isa: str, dtype: str, large: bool) -> list[str]:
+    names = list(LARGE if large else CASES)
+    code = f"import test_same_bits; test_same_bits.print_digests({dtype!r}, {names})"
+    done = python(code, BATCHNORM_ISA=isa)
+    if "BATCHNORM_ISA" in done.stderr:
+        pytest.skip(f"this machine has no {isa}")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == isa
+    assert len(lines) == len(set(lines)) == len(names) + 1
+    return lines[1:]
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_every_way_on_every_instruction_set(isa: str, dtype: str) -> None:
+    assert digests(isa, dtype, False) == digests("baseline", dtype, False)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_past_the_caches_too(isa: str) -> None:
+    assert digests(isa, "f4", True) == digests("baseline", "f4", True)
