@@ -22,9 +22,10 @@
  * expected; of several, the one found first.
  *
  * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
- * has invstd 0, so that y is beta. Finite data overflow, to infinity or NaN, or vanish, to beta, where |x - mean| or
- * gamma * invstd is outside the normal numbers of the dtype, or the sum of (x - mean)^2 outside those of a double: in
- * float32 a standard deviation below 1e-38 with eps 0, or above 1e37; in float64 below 1e-153 or above 1e150.
+ * has invstd 0, so that y is beta. Finite float32 data of any magnitude have the statistics and outputs that the real
+ * numbers give, rounded; an output that is itself beyond float32 is infinite. Finite float64 data overflow, to infinity
+ * or NaN, or vanish, to beta, where the sum of (x - mean)^2 is outside the normal numbers of a double: a standard
+ * deviation below 1e-153 or above 1e150.
  *
  * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
  * run, whichever of the outputs are wanted; but for the sign and the payload of a NaN. They may differ between two

@@ -61,7 +61,8 @@ struct Coefficients {
         store(T(shift), 2, channel)
         store(dyMean, 3, channel)
         store(slope, 4, channel)
-        return Coefficients.isExpressed(line.scale, scale) && (slope - slope == 0 || line.slope - line.slope != 0)
+        return Coefficients.isExpressed(line.scale, scale) && Coefficients.isExpressed(line.slope, slope)
+            && Coefficients.isWithinReach(mean) && Coefficients.isWithinReach(dyMean)
     }
 
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
@@ -89,6 +90,11 @@ struct Coefficients {
 
     /// An infinite mean is itself and nothing.
     private static func finite(_ value: Double) -> Double { value - value == 0 ? value : 0 }
+
+    /// Whether no finite element overflows when this is subtracted: half a unit of the largest rounds back to it.
+    private static func isWithinReach<T: Real>(_ mean: T) -> Bool {
+        mean.magnitude <= T.greatestFiniteMagnitude * T.ulpOfOne / 4 || mean - mean != 0
+    }
 
     /// Neither overflowed nor, digit by digit, underflowed.
     private static func isExpressed<T: Real>(_ value: Double, _ element: T) -> Bool {
