@@ -20,10 +20,11 @@ MOMENTUM = 0.1
 SEED = 1
 
 
-def aligned(elements: int, dtype: np.dtype[Any]) -> Array:
-    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy; writing them is the first touch."""
-    bytes_ = np.empty(elements * dtype.itemsize + 64, np.uint8)
-    start = -bytes_.ctypes.data % 64
+def aligned(elements: int, dtype: np.dtype[Any], offset: int = 0) -> Array:
+    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset behind; writing them is the
+    first touch."""
+    bytes_ = np.empty((elements + offset) * dtype.itemsize + 64, np.uint8)
+    start = -bytes_.ctypes.data % 64 + offset * dtype.itemsize
     flat: Array = bytes_[start : start + elements * dtype.itemsize].view(dtype)
     flat[:] = 0
     return flat
@@ -47,7 +48,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         n, c = self.workload.elements, self.workload.c
-        self.x, self.dy, self.y, self.dx = (aligned(n, self.dtype) for _ in range(4))
+        self.x, self.dy, self.y, self.dx = (aligned(n, self.dtype, self.workload.offset) for _ in range(4))
         fill(self.x, SEED, self.mean)
         fill(self.dy, SEED + 1)
         self.gamma, self.beta, self.running_mean, self.running_var = (aligned(c, self.dtype) for _ in range(4))

@@ -22,10 +22,12 @@ class Workload:
     spatial: tuple[int, ...]
     double: bool = False  # measured in float64 as well
     composed: bool = False  # measured with systems that have no batch norm of their own, too: they take long
+    offset: int = 0  # elements from the start of a cache line to the first one of a tensor
 
     @property
     def name(self) -> str:
-        return "x".join(map(str, (self.n, self.c, *self.spatial)))
+        shape = "x".join(map(str, (self.n, self.c, *self.spatial)))
+        return f"{shape}+{self.offset}" if self.offset else shape
 
     @property
     def elements(self) -> int:
@@ -70,6 +72,9 @@ WORKLOADS = (
     Workload("awkward", 8, 24, (15, 15)),
     Workload("awkward", 8, 129, (1000,)),
     Workload("awkward", 64, 2048, (1, 1)),
+    # Where NumPy's own arrays begin.
+    Workload("unaligned", 8, 256, (56, 56), offset=4),
+    Workload("unaligned", 8, 1024, (14, 14), offset=4),
 )
 
 QUICK = ("8x64x56x56", "8x2048x7x7", "1024x784", "8x16x8x8")

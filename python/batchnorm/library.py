@@ -11,8 +11,8 @@ from ._c_api import last_error, lib, raise_error
 def set_num_threads(n: int) -> None:
     """Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default of the environment.
 
-    Results do not depend on it, to the bit, and no more threads are at work than the process had CPUs at the first call.
-    Any other number is a ValueError.
+    Results do not depend on it, to the bit, and no more threads are at work than the process had CPUs at the first
+    call. Any other number is a ValueError.
     """
     # A number that a C int does not hold would be cut down to one that it does.
     status = lib.bn_set_num_threads(max(-1, min(operator.index(n), 2**31 - 1)))

@@ -79,7 +79,7 @@ VARIED: dict[str, Values] = {
     "three wild ones": _but(_normal(-1e4, 1e-1), -1.4e4, 0.2e4, -0.9e4),
     # What is looked at is nothing like the rest: the median of the three is an outlier.
     "median 0": _but(_normal(100, 1), 0, 0),
-    "median 0, constant else": _but(_all(1000.1), 0, 0),
+    "median 0, constant else": _but(_all(1443.7), 0, 0),
     "median -0, one of each sign": _but(_normal(100, 1), -5, -0.0, 5),
     "median 1e-30, constant else": _but(_all(1000.1), 1e-30, 1e-30),
     "three alike, constant else": _but(_all(1000.1), 1, 1, 1),
@@ -92,6 +92,7 @@ VARIED: dict[str, Values] = {
     "huge mean": lambda rng, n, dtype: HUGE[dtype] * rng.uniform(26, 33, n),
     "widest": lambda rng, n, dtype: HUGE[dtype] * rng.uniform(-16, 16, n),
     "widest steps": lambda _, n, dtype: HUGE[dtype] * np.where(np.arange(n) < n // 2, -30, 30),
+    "one beyond reach": lambda rng, n, dtype: HUGE[dtype] * np.where(np.arange(n) == 0, -30, rng.uniform(10, 12, n)),
     "tiny": lambda rng, n, dtype: TINY[dtype] * rng.normal(size=n),
     "tiny with a mean": lambda rng, n, dtype: TINY[dtype] * (100 + rng.normal(size=n)),
     "border of float32": _normal(0, 1e-38),
@@ -111,6 +112,12 @@ def draw_gradient(rng: np.random.Generator, x: Array, mean: float) -> Array:
     """Something for dy beside such rows: so small where x is tiny that dx can be held."""
     std = x.astype(np.longdouble).std(axis=1, keepdims=True)
     return ((rng.normal(size=x.shape) + mean) * np.where(std == 0, 1, np.minimum(1, std))).astype(x.dtype)
+
+
+def sparse(count: int) -> list[str]:
+    """Easy channels, and a hard one now and then: whether a group of channels has one depends on where groups end."""
+    hard = list(CHANNELS)[2:]
+    return [hard[c // 23 % len(hard)] if c % 23 == 7 else f"mean {c % 2}" for c in range(count)]
 
 
 def cycled(names: Iterable[str], count: int) -> list[str]:

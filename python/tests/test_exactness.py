@@ -163,39 +163,55 @@ def test_a_constant_channel_is_beta_beside_any_other(
                 assert dgamma[index] == 0, name
 
 
+def wrong_gradients(names: list[str], case: str, drawn: Array, drawn_dy: Array, gamma: Any, eps: float) -> list[Any]:
+    """Of rows of x and dy. With a gamma, dx takes the place of dy."""
+    dtype, quantum = drawn.dtype, np.finfo(drawn.dtype).smallest_subnormal
+    x, given_dy = tensor(drawn, case), tensor(drawn_dy, case)
+    _, saved = bn.forward_training(x, eps=eps)
+    given = bn.backward(given_dy, x, saved, gamma, out=None if gamma is None else given_dy)
+
+    x_hat, invstd, mean = normalized(drawn, eps)
+    dy = drawn_dy.astype(Real)
+    n = dy.shape[1]
+    dbeta, dgamma = (each.sum(axis=1, keepdims=True) for each in (dy, dy * x_hat))
+    g = Real(1) if gamma is None else gamma.astype(Real)[:, None]
+    scale, along = g * invstd, x_hat * dgamma / n
+
+    unit = np.finfo(dtype).eps * (BACKWARD + 2 * in_statistics(drawn))
+    # saved.mean is one double, to which the mean is rounded: x_hat is so far off.
+    off = 2.0**-51 * abs(mean) * invstd
+    moved = off * (abs(dgamma) + abs(x_hat * dbeta)) / n
+    terms = (abs(dy) + abs(dbeta) / n + abs(along)).max(axis=1, keepdims=True)
+    # Three numbers may be subnormal: the gradient, what is scaled, and the slope that x - mean is scaled by.
+    rounded = 4 * quantum * (1 + abs(scale) + abs(g * x_hat))
+    in_dx = unit * abs(scale) * terms + abs(scale) * moved + rounded
+    in_dgamma = unit * abs(dy * x_hat).sum(axis=1, keepdims=True) + off * abs(dbeta) + quantum
+    in_dbeta = unit * abs(dy).sum(axis=1, keepdims=True) + quantum
+    return [
+        *worst(names, abs(rows(given[0]) - scale * (dy - dbeta / n - along)), in_dx),
+        *worst(names, abs(given[1][:, None] - dgamma), in_dgamma),
+        *worst(names, abs(given[2][:, None] - dbeta), in_dbeta),
+    ]
+
+
 @epses
 @dtypes
 @cases
 def test_backward(rng: np.random.Generator, case: str, dtype: Any, eps: float) -> None:
     failures = []
-    quantum = np.finfo(dtype).smallest_subnormal
     for names in groups(case, list(CHANNELS), eps):
-        drawn = draw(rng, names, values(case), dtype)
-        x = tensor(drawn, case)
-        x_hat, invstd, mean = normalized(drawn, eps)
-        _, saved = bn.forward_training(x, eps=eps)
-        unit = np.finfo(dtype).eps * (BACKWARD + 2 * in_statistics(drawn))
-        # saved.mean is one double, to which the mean is rounded: x_hat is so far off.
-        off = 2.0**-51 * abs(mean) * invstd
+        x = draw(rng, names, values(case), dtype)
         gamma = (rng.normal(size=len(names)) * 10 ** rng.uniform(-2, 0, len(names))).astype(dtype)
-        for mean_of_dy, factor in ((0.3, None), (10, gamma)):
-            drawn_dy = draw_gradient(rng, drawn, mean_of_dy)
-            dy = drawn_dy.astype(Real)
-            n = dy.shape[1]
-            dbeta, dgamma = (each.sum(axis=1, keepdims=True) for each in (dy, dy * x_hat))
-            scale = invstd if factor is None else factor.astype(Real)[:, None] * invstd
-            along = x_hat * dgamma / n
-            in_place = tensor(drawn_dy, case)
-            given = bn.backward(in_place, x, saved, factor, out=in_place if factor is not None else None)
-
-            terms = (abs(dy) + abs(dbeta) / n + abs(along)).max(axis=1, keepdims=True)
-            moved = off * (abs(dgamma) + abs(x_hat * dbeta)) / n
-            # Three numbers may be subnormal: the gradient, what is scaled, and the slope that x - mean is scaled by.
-            rounded = 4 * quantum * (1 + abs(scale) + abs(x_hat * scale / np.where(invstd == 0, 1, invstd)))
-            limit = unit * abs(scale) * terms + abs(scale) * moved + rounded
-            failures += worst(names, abs(rows(given[0]) - scale * (dy - dbeta / n - along)), limit)
-            limit = unit * abs(dy * x_hat).sum(axis=1, keepdims=True) + off * abs(dbeta) + quantum
-            failures += worst(names, abs(given[1][:, None] - dgamma), limit)
-            limit = unit * abs(dy).sum(axis=1, keepdims=True) + quantum
-            failures += worst(names, abs(given[2][:, None] - dbeta), limit)
+        failures += wrong_gradients(names, case, x, draw_gradient(rng, x, 0.3), None, eps)
+        failures += wrong_gradients(names, case, x, draw_gradient(rng, x, 10), gamma, eps)
     assert not failures
+
+
+@pytest.mark.parametrize("case", ["planes of several blocks", "planes 7 x 7", "NC"])
+def test_a_slope_beyond_float32(rng: np.random.Generator, case: str) -> None:
+    """invstd times the mean of dy * x_hat, where gamma * invstd and dx are well within."""
+    names = ["mean 1", "border of float32", "mean 0"]
+    x = draw(rng, names, values(case), np.float32)
+    x_hat, _, _ = normalized(x, 0)
+    dy = (1000 * x_hat + rng.normal(size=x.shape)).astype(np.float32)
+    assert not wrong_gradients(names, case, x, dy, np.full(3, 1e-6, np.float32), 0.0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from channels import CHANNELS, FEW, cycled, draw, draw_gradient
+from channels import CHANNELS, FEW, cycled, draw, draw_gradient, sparse
 from helpers import digest, pointer, python
 
 import batchnorm as bn
@@ -29,8 +29,10 @@ CASES = {
     "planes, with gaps": (5, ALL, 33 * 31, 3),
     "a plane": (3, 1, 150000, 0),
     "two planes, with gaps": (2, 2, 100001, 1),
+    "planes of many channels": (4, 300, 30 * 31, 0),
     "planes of whole vectors": (50, ALL, 8 * 8, 0),
     "planes mapped as rows": (64, ALL, 7 * 7, 0),
+    "the same of many channels": (64, 256, 7 * 7, 0),
     "the same, too few for it": (3, ALL, 7 * 7, 0),
     "planes mapped as rows, with gaps": (64, ALL, 7 * 9, 2),
     "planes summed as rows": (200, ALL, 2 * 5, 0),
@@ -38,7 +40,7 @@ CASES = {
     "the same, flat": (12001, 5, 3 * 3, 0),
     "rows": (5001, ALL, 1, 0),
     "rows, with gaps": (3001, ALL, 1, 5),
-    "rows of whole vectors": (2000, 256, 1, 0),
+    "rows of many channels": (2000, 256, 1, 0),
     "flat rows": (150001, 3, 1, 0),
     "narrow rows, with gaps": (70000, 3, 1, 2),
     "one channel": (300000, 1, 1, 0),
@@ -105,7 +107,7 @@ def print_digests(dtype: str, names: list[str]) -> None:
     for name in names:
         outer, channels, inner, gaps = {**CASES, **LARGE}[name]
         rng = np.random.default_rng(len(name))
-        kinds = cycled(CHANNELS if channels >= ALL else FEW[:channels], channels)
+        kinds = list(CHANNELS) if channels == ALL else sparse(channels) if channels > ALL else cycled(FEW, channels)
         rows = draw(rng, kinds, outer * inner, dtype)
         dy = draw_gradient(rng, rows, 0.3)
         inputs = {
