@@ -61,30 +61,36 @@ struct Pool {
 
     private let flags: UnsafeMutablePointer<Flags>
     private let state: UnsafeMutablePointer<State>
-    /// The next item of each share, a cache line apart.
-    private let next: UnsafeMutablePointer<Atomic<Int>>
+    private let desks: UnsafeMutableRawPointer
     private static let lineBytes = 64
     private static let stateBytes = (MemoryLayout<State>.size + lineBytes - 1) / lineBytes * lineBytes
+    /// What a worker has to itself: the next item of its share, on a cache line of its own, and where it is parked.
+    private static let deskBytes = lineBytes + (MemoryLayout<threads_place>.size + lineBytes - 1) / lineBytes * lineBytes
 
     /// Nil if there is no memory.
     init?(processors: Int) {
         let processors = min(processors, Pool.maximum)
-        guard let memory = malloc((1 + processors) * Pool.lineBytes + Pool.stateBytes) else { return nil }
+        guard let memory = malloc(Pool.lineBytes + Pool.stateBytes + processors * Pool.deskBytes) else { return nil }
         self.init(at: memory)
         flags.initialize(to: Flags(processors: processors))
         state.initialize(to: State())
-        for worker in 0..<processors { position(worker).initialize(to: Atomic(0)) }
+        for worker in 0..<processors { next(worker).initialize(to: Atomic(0)) }
         reset()
     }
 
     fileprivate init(at memory: UnsafeMutableRawPointer) {
         flags = memory.assumingMemoryBound(to: Flags.self)
         state = (memory + Pool.lineBytes).assumingMemoryBound(to: State.self)
-        next = (memory + Pool.lineBytes + Pool.stateBytes).assumingMemoryBound(to: Atomic<Int>.self)
+        desks = memory + Pool.lineBytes + Pool.stateBytes
     }
 
-    private func position(_ worker: Int) -> UnsafeMutablePointer<Atomic<Int>> {
-        next + worker * (Pool.lineBytes / MemoryLayout<Atomic<Int>>.stride)
+    private func next(_ worker: Int) -> UnsafeMutablePointer<Atomic<Int>> {
+        (desks + worker * Pool.deskBytes).assumingMemoryBound(to: Atomic<Int>.self)
+    }
+
+    /// Touched holding the mutex.
+    private func place(_ worker: Int) -> UnsafeMutablePointer<threads_place> {
+        (desks + worker * Pool.deskBytes + Pool.lineBytes).assumingMemoryBound(to: threads_place.self)
     }
 
     /// For a pool that never ran anything.
@@ -109,7 +115,7 @@ struct Pool {
 
     private func open(_ job: Job) {
         for worker in 0..<job.shares {
-            position(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed)
+            next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed)
         }
         pthread_mutex_lock(&state.pointee.mutex)
         if !state.pointee.watchesForks {
@@ -119,6 +125,8 @@ struct Pool {
         while state.pointee.started < job.shares - 1, threads_start(serve, flags) == 0 { state.pointee.started += 1 }
         state.pointee.job = job
         flags.pointee.jobs.wrappingAdd(1, ordering: .relaxed)
+        let processor = threads_processor()
+        for worker in 1..<job.shares { threads_move_from(place(worker), processor) }
         pthread_cond_broadcast(&state.pointee.opened)
         pthread_mutex_unlock(&state.pointee.mutex)
     }
@@ -138,7 +146,7 @@ struct Pool {
         for turn in 0..<job.shares {
             let owner = (worker + turn) % job.shares
             let share = job.share(owner)
-            while case let item = position(owner).pointee.wrappingAdd(1, ordering: .relaxed).oldValue,
+            while case let item = next(owner).pointee.wrappingAdd(1, ordering: .relaxed).oldValue,
                 item < share.upperBound
             {
                 job.body(job.context, item, worker)
@@ -165,7 +173,9 @@ struct Pool {
             guard current != seen, let job = state.pointee.job, worker < job.shares else {
                 lookOut { $0.jobs.load(ordering: .relaxed) != current }
                 if flags.pointee.jobs.load(ordering: .relaxed) == current {
+                    threads_park(place(worker))
                     pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
+                    threads_rise(place(worker))
                 }
                 continue
             }
@@ -188,6 +198,10 @@ struct Pool {
         state.pointee.started = 0
         state.pointee.arrived = 0
         state.pointee.job = nil
+        for worker in 0..<flags.pointee.processors {
+            place(worker).initialize(to: threads_place())
+            place(worker).pointee.processor = -1
+        }
         flags.pointee.inside.store(0, ordering: .relaxed)
         flags.pointee.busy.store(false, ordering: .relaxed)
     }

@@ -7,6 +7,9 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* A detached thread that takes none of the signals that are sent to the host. Those that its own instructions raise are
  * the host's to handle: blocked, they would be fatal. Returns 0, or what pthread_create does. */
@@ -28,6 +31,47 @@ static inline int threads_start(void *(*body)(void *), void *argument) {
     pthread_sigmask(SIG_SETMASK, &before, 0);
     pthread_attr_destroy(&attributes);
     return error;
+}
+
+/* Where a thread is parked, and where it may run. glibc declares its wrappers of these system calls under _GNU_SOURCE
+ * only. */
+typedef struct threads_place {
+    int thread;
+    int processor; /* -1 while it is awake */
+    bool moved;
+    unsigned long allowed[16];
+} threads_place;
+
+static inline int threads_processor(void) {
+    unsigned processor = 0;
+    return syscall(SYS_getcpu, &processor, 0, 0) == 0 ? (int)processor : -1;
+}
+
+/* Of the thread itself: before it parks, and when it is awake again. */
+static inline void threads_park(threads_place *place) {
+    place->thread = (int)syscall(SYS_gettid);
+    place->processor = threads_processor();
+}
+
+static inline void threads_rise(threads_place *place) {
+    place->processor = -1;
+    if (place->moved) syscall(SYS_sched_setaffinity, 0, sizeof place->allowed, place->allowed);
+    place->moved = false;
+}
+
+/* Of the one who wakes it: the kernel lets a thread wake where it went to sleep, and after a busy time looks for no idle
+ * processor. There it would wait for the one that woke it, and come when the work is done. */
+static inline void threads_move_from(threads_place *place, int processor) {
+    unsigned long others[16];
+    const int bits = 8 * sizeof *others;
+    if (processor < 0 || place->processor != processor || processor >= 16 * bits) return;
+    if (!place->moved) {
+        __builtin_memset(place->allowed, 0, sizeof place->allowed);
+        if (syscall(SYS_sched_getaffinity, place->thread, sizeof place->allowed, place->allowed) <= 0) return;
+    }
+    __builtin_memcpy(others, place->allowed, sizeof others);
+    others[processor / bits] &= ~(1ul << processor % bits);
+    if (syscall(SYS_sched_setaffinity, place->thread, sizeof others, others) == 0) place->moved = true;
 }
 
 #endif
