@@ -63,9 +63,10 @@ struct Pool {
     private let state: UnsafeMutablePointer<State>
     private let desks: UnsafeMutableRawPointer
     private static let lineBytes = 64
-    private static let stateBytes = (MemoryLayout<State>.size + lineBytes - 1) / lineBytes * lineBytes
+    private static let stateBytes = wholeLines(MemoryLayout<State>.size)
+    private static func wholeLines(_ bytes: Int) -> Int { (bytes + lineBytes - 1) / lineBytes * lineBytes }
     /// What a worker has to itself: the next item of its share, on a cache line of its own, and where it is parked.
-    private static let deskBytes = lineBytes + (MemoryLayout<threads_place>.size + lineBytes - 1) / lineBytes * lineBytes
+    private static let deskBytes = lineBytes + wholeLines(MemoryLayout<threads_place>.size)
 
     /// Nil if there is no memory.
     init?(processors: Int) {
