@@ -50,7 +50,7 @@ let package = Package(
         // What every x86-64 (SSE2) and every arm64 (NEON) has.
         kernels("Baseline", []),
         // Haswell and Zen or newer. FMA is for products that are exact: nothing else may be contracted, for its bits.
-        kernels("AVX2", ["-mavx2", "-mfma"]),
+        kernels("AVX2", ["-mavx2", "-mfma", "-mf16c"]),
         // Skylake-X and Zen 4 or newer; without the preference LLVM splits every vector into ymm halves.
         kernels("AVX512", ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"]),
         // The engine and the C ABI. It depends on the kernels to have them linked, and imports none of them.

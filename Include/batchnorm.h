@@ -61,10 +61,15 @@ extern "C" {
 
 /* ---- Types --------------------------------------------------------------------------------------------------- */
 
-/* Element type of the tensors and of the parameters. The values are pinned; 3 and 4 are kept for 16-bit floats. */
+/* Element type of the tensors, and unless the options say otherwise of gamma, beta, dgamma, dbeta, running_mean and
+ * running_var; those of 16-bit tensors are float32. The values are pinned.
+ *
+ * Outputs of 16-bit tensors are computed in float32 and rounded to nearest, ties to even. */
 typedef enum bn_dtype {
     BN_FLOAT32 = 1,
-    BN_FLOAT64 = 2
+    BN_FLOAT64 = 2,
+    BN_FLOAT16 = 3, /* IEEE 754 binary16 */
+    BN_BFLOAT16 = 4 /* the upper half of a float32 */
 } bn_dtype;
 
 /* Outcome of a call. The values are pinned; the gaps are for later members of the same group. */
@@ -127,9 +132,12 @@ typedef struct bn_options {
                                    1: / M, as in Keras, flax and ONNX (default 0) */
     int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (from bn_forward_training);
                                    1: they are constants (from bn_forward_inference) (default 0) */
+    bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands for
+                                   that of the tensors, and for float32 if theirs has 16 bits (default 0) */
+    int32_t reserved;           /* 0 */
 } bn_options;
 
-#define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0}
+#define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0, (bn_dtype)0, 0}
 
 /* ---- The layer ----------------------------------------------------------------------------------------------- */
 
@@ -199,7 +207,7 @@ bn_status bn_inverse_std(size_t channels, const double *count, const double *m2,
                          const bn_options *options);
 
 /* y = gamma * (x - mean) * invstd + beta. gamma and beta as in bn_forward_training; mean, invstd and y are needed.
- * No option applies yet. */
+ * Uses options: param_dtype. */
 bn_status bn_normalize(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                        const double *mean, const double *invstd, void *y, const bn_options *options);
 

@@ -9,7 +9,8 @@ import CKernels
 /// m2, that is up to |mean| / std of 64, invstd is within 2⁻³¹ of itself on any data. Three values that lie close together
 /// tell beforehand of channels that lose more.
 ///
-/// The squares of float64 values are not exact, and always taken of deviations from a pivot.
+/// The squares of float64 values are not exact, and always taken of deviations from a pivot. Those of 16-bit values have 22
+/// bits at most: as many as cancel where values are alike are alike in exponent, and their sums exact. They need no centre.
 ///
 /// A pivot may be a bad one all the same: two or three outliers are where it is looked for, and it loses log₂ n bits; or
 /// three values lie apart that say nothing of the others. Channels that lost too much are summed once more, about the mean
@@ -27,20 +28,28 @@ struct Centres {
         count = tile.layout == KERNEL_ROWS ? tile.length : tile.stretches
     }
 
-    /// Whether the loops for sums about 0 will do: all are 0, and of float32.
+    /// Whether the loops for sums about 0 will do: all are 0, and not of float64.
     @inline(never)
     func choose() -> Bool {
-        if tile.element == KERNEL_FLOAT32 { return choose(Float.self, ratio: 64) }
-        _ = choose(Double.self, ratio: 0)
-        return false
+        switch tile.element {
+        case KERNEL_FLOAT32: return choose(Float.self, ratio: 64)
+        case KERNEL_FLOAT64:
+            _ = choose(Double.self, ratio: 0)
+            return false
+        default:
+            centres.update(repeating: 0, count: count)
+            return true
+        }
     }
 
     /// Of the channels, those whose sums lost too much get their mean for a centre; whether there are any.
     @inline(never)
     func reconsider(sums: UnsafePointer<Double>, squares: UnsafePointer<Double>, values: Int) -> Bool {
-        tile.element == KERNEL_FLOAT32
-            ? reconsider(Float.self, sums, squares, Double(values), most: 4096)
-            : reconsider(Double.self, sums, squares, Double(values), most: 16)
+        switch tile.element {
+        case KERNEL_FLOAT32: reconsider(Float.self, sums, squares, Double(values), most: 4096)
+        case KERNEL_FLOAT64: reconsider(Double.self, sums, squares, Double(values), most: 16)
+        default: false
+        }
     }
 
     /// The mean is rounded to an element, which costs nothing: it is as near to the mean as the values are to each other.
@@ -65,6 +74,7 @@ struct Centres {
     /// values know something, so that a constant channel has a gradient of 0 and not what roundings leave.
     @inline(never)
     func choose(_ mean: UnsafePointer<Double>, _ inverseStd: UnsafePointer<Double>) -> Bool {
+        if tile.element.size == 2 { return choose() }
         let isFloat32 = tile.element == KERNEL_FLOAT32
         var areZero = isFloat32
         for channel in 0..<count {
@@ -105,7 +115,7 @@ struct Centres {
     }
 }
 
-/// The element types, as the engine sees them: something to convert to and from double.
+/// What elements are computed with, as the engine sees it: something to convert to and from double.
 protocol Real: BinaryFloatingPoint {}
 extension Float: Real {}
 extension Double: Real {}

@@ -17,23 +17,23 @@ struct ChannelArrays {
     /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
     private let workspace: UnsafeMutableRawPointer
     private let workspaceColumns: Int
-    private let elementSize: Int
+    private let numberSize: Int
 
     /// `slots`: blocks that are not folded at once.
     init(
         _ geometry: Geometry, _ plan: Plan, slots: Int, _ thread: UnsafeMutablePointer<ThreadState>
     ) throws(Failure) {
         let channels = wholeVectors(geometry.channels)
-        elementSize = geometry.elementSize
+        numberSize = geometry.number.size
         spread = plan.blocks.spread
         partialColumns = wholeVectors(geometry.channels * spread * plan.blocks.abreast)
         let laid = plan.laid(geometry.channels)
-        workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + 32
-        let coefficientBytes = Coefficients.count * channels * elementSize
+        workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + geometry.lineElements + 16
+        let coefficientBytes = Coefficients.count * channels * numberSize
         let partial = (3 * slots).multipliedReportingOverflow(by: partialColumns)
         let partialBytes = partial.partialValue.multipliedReportingOverflow(by: 8)
         let others = channels * (3 * 8 + 1) + coefficientBytes
-        let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * elementSize
+        let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * numberSize
         let total = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
         let tooMany = partial.overflow || partialBytes.overflow || total.overflow
         let memory = try thread.pointee.reserve(tooMany ? Int.max : total.partialValue)
@@ -42,7 +42,7 @@ struct ChannelArrays {
         first = memory.assumingMemoryBound(to: Double.self)
         second = first + channels
         rest = second + channels
-        coefficients = Coefficients(rest + channels, elements: channels, size: elementSize)
+        coefficients = Coefficients(rest + channels, elements: channels, size: numberSize)
         partials = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes)
             .assumingMemoryBound(to: Double.self)
         workspace = UnsafeMutableRawPointer(partials) + partialBytes.partialValue
@@ -64,8 +64,8 @@ struct ChannelArrays {
     /// Where a worker lays coefficients.
     func workspace(_ worker: Int) -> Coefficients {
         Coefficients(
-            workspace + worker * Coefficients.count * workspaceColumns * elementSize, elements: workspaceColumns,
-            size: elementSize)
+            workspace + worker * Coefficients.count * workspaceColumns * numberSize, elements: workspaceColumns,
+            size: numberSize)
     }
 
     /// The first of some channels that is extreme; the end of them if none is.

@@ -15,7 +15,7 @@ struct Line {
     var slope = 0.0
 }
 
-/// The coefficients of a map as the loops take them: an array per coefficient, in the element type. The mean is subtracted
+/// The coefficients of a map as the loops take them: an array per coefficient, of the type that elements are computed with. The mean is subtracted
 /// before anything is scaled, and what its rounding lost is made up for by the shift: nothing cancels but what the real
 /// numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
 struct Coefficients {
@@ -23,7 +23,7 @@ struct Coefficients {
     static var count: Int { 5 }
 
     private let base: UnsafeMutableRawPointer
-    /// Bytes from one array to the next, and of an element.
+    /// Bytes from one array to the next, and of a coefficient.
     private let pitch: Int
     private let size: Int
 
@@ -66,9 +66,9 @@ struct Coefficients {
     }
 
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
-    /// from an element on. What follows the last row is the beginning of another one, as far as a cache line goes.
+    /// from an element on. What follows the last row is the beginning of another one, so many elements `beyond` it.
     func lay(
-        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, by kernels: kernel_table,
+        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, beyond: Int, by kernels: kernel_table,
         in other: Coefficients, at first: Int
     ) {
         let element = size == 4 ? KERNEL_FLOAT32 : KERNEL_FLOAT64
@@ -78,8 +78,8 @@ struct Coefficients {
             let target = other.base + (index * other.pitch + first * size)
             kernels.spread(element, source, channels.count, spread, target)
             target.repeatFirst(width, upTo: abreast * width)
-            if abreast * width >= Plan.lineBytes {
-                (target + abreast * width).copyMemory(from: target, byteCount: Plan.lineBytes)
+            if abreast * width >= beyond * size {
+                (target + abreast * width).copyMemory(from: target, byteCount: beyond * size)
             }
         }
     }

@@ -88,9 +88,9 @@ public func exportNormalize(
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_normalize") { call throws(Failure) in
-        let geometry = try Geometry(shape, dtype)
-        _ = try Options(options)
-        try call.normalize(geometry, x: x, gamma: gamma, beta: beta, mean: mean, invstd: invstd, y: y)
+        try call.normalize(
+            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, mean: mean, invstd: invstd, y: y,
+            options: Options(options))
     }
 }
 
@@ -115,11 +115,9 @@ public func exportBackwardApply(
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_backward_apply") { call throws(Failure) in
-        let geometry = try Geometry(shape, dtype)
-        _ = try Options(options)
         try call.backwardApply(
-            geometry, dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count, sumDy: sumDy,
-            sumDyXHat: sumDyXHat, dx: dx)
+            Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count, sumDy: sumDy,
+            sumDyXHat: sumDyXHat, dx: dx, options: Options(options))
     }
 }
 
@@ -131,7 +129,7 @@ public func exportUpdateRunning(
 ) -> bn_status {
     Call.compute("bn_update_running") { _ throws(Failure) in
         try updateRunning(
-            channels: channels, element: kernel_element(dtype), count: count, mean: mean, m2: m2,
+            channels: channels, element: kernel_element(dtype, "dtype"), count: count, mean: mean, m2: m2,
             runningMean: runningMean,
             runningVar: runningVar, options: Options(options))
     }

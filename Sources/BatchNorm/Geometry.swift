@@ -11,11 +11,17 @@ struct Geometry {
     let yStride: Int
     let dxStride: Int
     let element: kernel_element
+    /// Of gamma, beta, running statistics and their gradients.
+    var parameter: kernel_element
 
     /// Values in a channel.
     var count: Int { outer * inner }
     var layout: kernel_layout { inner == 1 ? KERNEL_ROWS : KERNEL_PLANES }
     var elementSize: Int { element.size }
+    /// What elements are computed with.
+    var number: kernel_element { element.number }
+    /// Elements on a cache line.
+    var lineElements: Int { 64 / elementSize }
     var bytes: Int { count * channels * elementSize }
 
     init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
@@ -25,7 +31,8 @@ struct Geometry {
                 BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(shape.struct_size),
                 expected: "sizeof(bn_shape), which is 56")
         }
-        element = try kernel_element(dtype)
+        element = try kernel_element(dtype, "dtype")
+        parameter = element.number
         channels = try channelCount(shape.channels)
         outer = shape.outer
         inner = shape.inner
@@ -55,6 +62,14 @@ struct Geometry {
     }
 }
 
+extension Geometry {
+    func with(_ options: Options) -> Geometry {
+        var geometry = self
+        if let parameter = options.parameter { geometry.parameter = parameter }
+        return geometry
+    }
+}
+
 /// Few enough for arrays of eight-byte elements, and for sizes computed from them not to overflow.
 func channelCount(_ channels: Int) throws(Failure) -> Int {
     if channels == 0 || channels < 0 || channels > Int.max / 256 {
@@ -64,15 +79,27 @@ func channelCount(_ channels: Int) throws(Failure) -> Int {
 }
 
 extension kernel_element {
-    var size: Int { self == KERNEL_FLOAT32 ? 4 : 8 }
+    var size: Int {
+        switch self {
+        case KERNEL_FLOAT32: 4
+        case KERNEL_FLOAT64: 8
+        default: 2
+        }
+    }
 
-    init(_ dtype: bn_dtype) throws(Failure) {
+    /// What its values are computed with, and what its parameters are unless the options say otherwise.
+    var number: kernel_element { self == KERNEL_FLOAT64 ? KERNEL_FLOAT64 : KERNEL_FLOAT32 }
+
+    init(_ dtype: bn_dtype, _ name: StaticString) throws(Failure) {
         switch dtype {
         case BN_FLOAT32: self = KERNEL_FLOAT32
         case BN_FLOAT64: self = KERNEL_FLOAT64
+        case BN_FLOAT16: self = KERNEL_FLOAT16
+        case BN_BFLOAT16: self = KERNEL_BFLOAT16
         default:
             throw Failure(
-                BN_ERROR_DTYPE, "dtype", .integer(Int(dtype.rawValue)), expected: "BN_FLOAT32 (1) or BN_FLOAT64 (2)")
+                BN_ERROR_DTYPE, name, .integer(Int(dtype.rawValue)),
+                expected: "BN_FLOAT32 (1), BN_FLOAT64 (2), BN_FLOAT16 (3) or BN_BFLOAT16 (4)")
         }
     }
 }

@@ -9,6 +9,7 @@ extension Call {
         runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
+        let geometry = geometry.with(options)
         var sweep = Sweep(geometry, kernels)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
@@ -29,14 +30,15 @@ extension Call {
         }
         let update = runningMean.map {
             RunningUpdate(
-                mean: $0, variance: runningVar.unsafelyUnwrapped, momentum: options.momentum,
+                mean: Elements($0, geometry.parameter),
+                variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
                 biased: options.biasedRunningVariance)
         }
         sweep.reduction = .moments
         sweep.settlement = .forward(
             ForwardSettlement(
-                statistics: .batch(eps: options.eps, update), gamma: gamma, beta: beta, savedMean: savedMean,
-                savedInverseStd: savedInvstd))
+                statistics: .batch(eps: options.eps, update), gamma: geometry.elements(gamma),
+                beta: geometry.elements(beta), savedMean: savedMean, savedInverseStd: savedInvstd))
         if y != nil { sweep.map = kernels.normalize }
         sweep.out = Operand(base: y, stride: geometry.yStride)
         try sweep.run(self)
@@ -47,6 +49,7 @@ extension Call {
         runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
+        let geometry = geometry.with(options)
         var sweep = Sweep(geometry, kernels)
         if y != nil { sweep.x = try geometry.input(x, "x", geometry.xStride) }
         let runningMean = try need(runningMean, "running_mean")
@@ -63,9 +66,11 @@ extension Call {
         try memory.output(geometry.statistics("saved_invstd", savedInvstd))
         sweep.settlement = .forward(
             ForwardSettlement(
-                statistics: .running(eps: options.eps, mean: runningMean, variance: runningVar), gamma: gamma,
-                beta: beta,
-                savedMean: savedMean, savedInverseStd: savedInvstd))
+                statistics: .running(
+                    eps: options.eps, mean: Elements(runningMean, geometry.parameter),
+                    variance: Elements(runningVar, geometry.parameter)),
+                gamma: geometry.elements(gamma), beta: geometry.elements(beta), savedMean: savedMean,
+                savedInverseStd: savedInvstd))
         if y != nil { sweep.map = kernels.normalize }
         sweep.out = Operand(base: y, stride: geometry.yStride)
         try sweep.run(self)
@@ -76,6 +81,7 @@ extension Call {
         savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
         dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
+        let geometry = geometry.with(options)
         var sweep = Sweep(geometry, kernels)
         sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
         // Without x nothing but Σdy is asked of the reduction, and dy serves for what it reads there.
@@ -98,7 +104,8 @@ extension Call {
         sweep.settlement = .backward(
             BackwardSettlement(
                 sums: needsSums ? .reduced(count: geometry.count) : .none, inverseStd: inverseStd, mean: mean,
-                frozen: options.frozen, gamma: gamma, dgamma: dgamma, dbeta: dbeta))
+                frozen: options.frozen, gamma: geometry.elements(gamma), dgamma: geometry.elements(dgamma),
+                dbeta: geometry.elements(dbeta)))
         // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
         if dx != nil { sweep.map = options.frozen ? kernels.normalize : kernels.gradient }
         sweep.mapsDy = options.frozen
@@ -117,8 +124,14 @@ extension Geometry {
 
     @inline(never)
     func parameters(_ name: StaticString, _ base: UnsafeRawPointer?) -> Region {
-        Region(name, base, count: channels, size: elementSize)
+        Region(name, base, count: channels, size: parameter.size)
     }
+
+    @inline(__always)
+    func elements(_ base: UnsafeRawPointer?) -> Elements? { base.map { Elements($0, parameter) } }
+
+    @inline(__always)
+    func elements(_ base: UnsafeMutableRawPointer?) -> Elements? { base.map { Elements($0, parameter) } }
 
     @inline(never)
     func statistics(_ name: StaticString, _ base: UnsafePointer<Double>?) -> Region {

@@ -34,7 +34,7 @@ extension Sweep {
             first = phase
             arrays.coefficients.lay(
                 channels, arrays: settlement?.isGradient == true ? 5 : 3, spread: plan.spread, abreast: abreast,
-                by: kernels, in: coefficients, at: phase)
+                beyond: geometry.lineElements, by: kernels, in: coefficients, at: phase)
         }
         if isFlat {
             applyFlat(tile, tile.length * abreast, coefficients, first, phase)
@@ -51,7 +51,7 @@ extension Sweep {
         _ rows: kernel_tile, _ length: Int, _ coefficients: Coefficients, _ first: Int, _ phase: Int
     ) {
         let elements = rows.runs * rows.length
-        let line = Plan.lineBytes / geometry.elementSize
+        let line = geometry.lineElements
         let head = min((line - phase) % line, elements)
         let whole = (elements - head) / length
         let rest = head + whole * length
@@ -73,12 +73,12 @@ extension Sweep {
     /// that straddle two lines take twice as long to be stored, and nothing is won if those of the coefficients straddle
     /// them instead.
     private func phase(_ out: kernel_operand) -> Int {
-        Int(bitPattern: out.base) % Plan.lineBytes / geometry.elementSize
+        Int(bitPattern: out.base) / geometry.elementSize % geometry.lineElements
     }
 
     /// Whether all runs begin alike, and are long enough for that to matter.
     private func isRegular(_ tile: kernel_tile) -> Bool {
-        tile.out.stride * geometry.elementSize % Plan.lineBytes == 0 && tile.length >= 256
+        tile.out.stride % geometry.lineElements == 0 && tile.length >= 256
     }
 
     /// A channel whose coefficients are beyond its element type: value by value, in double.
@@ -87,29 +87,18 @@ extension Sweep {
         guard let settlement else { return }
         let line = settlement.line(self, channel)
         let tile = tile(channel..<channel + 1, extent, isRows: false, abreast: 1)
-        if geometry.element == KERNEL_FLOAT32 {
-            applyInDouble(Float.self, line, tile)
-        } else {
-            applyInDouble(Double.self, line, tile)
-        }
-    }
-
-    private func applyInDouble<T: Real>(_: T.Type, _ line: Line, _ tile: kernel_tile) {
-        func value(_ operand: kernel_operand, _ run: Int, _ index: Int) -> UnsafeMutablePointer<T> {
-            operand.base.assumingMemoryBound(to: T.self) + (run * operand.stride + index)
+        func at(_ operand: kernel_operand, _ run: Int) -> Elements {
+            Elements(operand.base + run * operand.stride * geometry.elementSize, geometry.element)
         }
         for run in 0..<tile.runs {
+            let (from, dy, out) = (at(mapsDy ? tile.dy : tile.x, run), at(tile.dy, run), at(tile.out, run))
             for index in 0..<tile.length {
-                let result: Double
-                if settlement.unsafelyUnwrapped.isGradient {
-                    let dy = Double(value(tile.dy, run, index).pointee) - line.dyMean
-                    let x = (Double(value(tile.x, run, index).pointee) - line.mean) - line.rest
-                    result = (dy - x * line.slope) * line.scale
+                let centred = (from[index] - line.mean) - line.rest
+                if settlement.isGradient {
+                    out[index] = ((dy[index] - line.dyMean) - centred * line.slope) * line.scale
                 } else {
-                    let x = Double(value(mapsDy ? tile.dy : tile.x, run, index).pointee)
-                    result = ((x - line.mean) - line.rest) * line.scale + line.shift
+                    out[index] = centred * line.scale + line.shift
                 }
-                value(tile.out, run, index).pointee = T(result)
             }
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
+import CKernels
 
 /// Checked options, with the defaults for a caller that gave none.
 struct Options {
@@ -7,14 +8,19 @@ struct Options {
     private(set) var momentum = 0.1
     private(set) var biasedRunningVariance = false
     private(set) var frozen = false
+    /// Of gamma, beta and the running statistics, if it is not what the data would have.
+    private(set) var parameter: kernel_element?
 
     init(_ options: UnsafePointer<bn_options>?) throws(Failure) {
-        guard let options = options?.pointee else { return }
-        guard options.struct_size == MemoryLayout<bn_options>.size else {
+        guard let given = options else { return }
+        var options = bn_options()
+        guard let size = knownSize(given.pointee.struct_size) else {
             throw Failure(
-                BN_ERROR_STRUCT_SIZE, "options->struct_size", .size(options.struct_size),
-                expected: "sizeof(bn_options), which is 32")
+                BN_ERROR_STRUCT_SIZE, "options->struct_size", .size(given.pointee.struct_size),
+                expected: "sizeof(bn_options), which is 40")
         }
+        // What an earlier version did not know is 0, its default.
+        memcpy(&options, given, size)
         guard options.eps >= 0, options.eps < .infinity else {
             throw Failure(BN_ERROR_OPTION, "eps", .real(options.eps), expected: "a finite number, at least 0")
         }
@@ -25,6 +31,7 @@ struct Options {
         momentum = options.momentum
         biasedRunningVariance = try flag(options.biased_running_var, "biased_running_var")
         frozen = try flag(options.frozen, "frozen")
+        if options.param_dtype.rawValue != 0 { parameter = try kernel_element(options.param_dtype, "param_dtype") }
     }
 }
 
@@ -32,3 +39,6 @@ private func flag(_ value: Int32, _ name: StaticString) throws(Failure) -> Bool 
     if value != 0 && value != 1 { throw Failure(BN_ERROR_OPTION, name, .integer(Int(value)), expected: "0 or 1") }
     return value == 1
 }
+
+/// Of this version, and of 1.0.
+private func knownSize(_ size: Int) -> Int? { size == MemoryLayout<bn_options>.size || size == 32 ? size : nil }

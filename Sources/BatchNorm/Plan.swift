@@ -46,12 +46,12 @@ struct Plan {
 
         mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
         spread = mapsRows ? geometry.inner : 1
-        let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.elementSize
+        let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.number.size
         isFlat = mapsRows && inputsAreDense && isDense(sweep.out)
         if isFlat {
             abreast = Blocks.abreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
             if abreast > geometry.outer || abreast * slice > room { abreast = 1 }
-            isFlat = abreast * slice >= Plan.lineBytes / 4
+            isFlat = abreast * slice >= geometry.lineElements
         }
         mapped = mapsRows && abreast == 1 ? max(16, room / spread / 16 * 16) : channels
 
@@ -94,7 +94,6 @@ struct Plan {
     /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.
     private static let shortPlane = 64
     static let fewPlanes = 4
-    static let lineBytes = 64
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 24576
     /// Blocks of rows that threads can share well enough; fewer are cut into panels of columns.

@@ -9,7 +9,7 @@ enum Settlement {
 
     @inline(never)
     func settle(_ sweep: borrowing Sweep, _ range: Range<Int>) {
-        if sweep.geometry.element == KERNEL_FLOAT32 {
+        if sweep.geometry.number == KERNEL_FLOAT32 {
             settle(Float.self, sweep, range)
         } else {
             settle(Double.self, sweep, range)
@@ -22,8 +22,8 @@ enum Settlement {
         for channel in range {
             let line: Line
             switch self {
-            case .forward(let forward): line = forward.settle(T.self, sweep, channel)
-            case .backward(let backward): line = backward.settle(T.self, sweep, channel)
+            case .forward(let forward): line = forward.settle(sweep, channel)
+            case .backward(let backward): line = backward.settle(sweep, channel)
             }
             if maps {
                 let isExpressed = arrays.coefficients.set(line, isGradient: isGradient, channel, T.self)
@@ -39,16 +39,9 @@ enum Settlement {
 
     /// What the map of a channel is, once it is settled.
     func line(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
-        let isFloat32 = sweep.geometry.element == KERNEL_FLOAT32
         switch self {
-        case .forward(let forward):
-            return isFloat32
-                ? forward.line(Float.self, channel, forward.known(Float.self, sweep, channel))
-                : forward.line(Double.self, channel, forward.known(Double.self, sweep, channel))
-        case .backward(let backward):
-            return isFloat32
-                ? backward.line(Float.self, channel, backward.known(sweep, channel))
-                : backward.line(Double.self, channel, backward.known(sweep, channel))
+        case .forward(let forward): forward.line(channel, forward.known(sweep, channel))
+        case .backward(let backward): backward.line(channel, backward.known(sweep, channel))
         }
     }
 }
@@ -57,13 +50,13 @@ enum Settlement {
 struct ForwardSettlement {
     enum Statistics {
         case batch(eps: Double, RunningUpdate?)
-        case running(eps: Double, mean: UnsafeRawPointer, variance: UnsafeRawPointer)
+        case running(eps: Double, mean: Elements, variance: Elements)
         case given(mean: UnsafePointer<Double>, inverseStd: UnsafePointer<Double>)
     }
 
     let statistics: Statistics
-    var gamma: UnsafeRawPointer?
-    var beta: UnsafeRawPointer?
+    var gamma: Elements?
+    var beta: Elements?
     var savedMean: UnsafeMutablePointer<Double>?
     var savedInverseStd: UnsafeMutablePointer<Double>?
     /// Moments as they are, for bn_moments.
@@ -74,42 +67,40 @@ struct ForwardSettlement {
     typealias Known = (mean: Double, rest: Double, inverseStd: Double)
 
     @inline(__always)
-    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
-        let known = known(T.self, sweep, channel)
+    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        let known = known(sweep, channel)
         savedMean?[channel] = known.mean
         savedInverseStd?[channel] = known.inverseStd
         if case .batch(_, let update) = statistics {
             let batch = sweep.moments(channel)
-            update?.apply(batch, channel, T.self)
+            update?.apply(batch, channel)
             if let moments {
                 moments.count[channel] = batch.count
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
             }
         }
-        return line(T.self, channel, known)
+        return line(channel, known)
     }
 
     @inline(__always)
-    fileprivate func known<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Known {
+    fileprivate func known(_ sweep: borrowing Sweep, _ channel: Int) -> Known {
         switch statistics {
         case .batch(let eps, _):
             let batch = sweep.moments(channel)
             return (batch.mean, batch.rest, batch.inverseStd(eps))
         case .running(let eps, let means, let variances):
-            let variance = parameter(variances, channel, T.self, else: 1)
-            return (parameter(means, channel, T.self, else: 0), 0, BatchNorm.inverseStd(variance: variance, eps))
+            return (means[channel], 0, BatchNorm.inverseStd(variance: variances[channel], eps))
         case .given(let means, let inverseStds):
             return (means[channel], 0, inverseStds[channel])
         }
     }
 
     @inline(__always)
-    fileprivate func line<T: Real>(_: T.Type, _ channel: Int, _ known: Known) -> Line {
+    fileprivate func line(_ channel: Int, _ known: Known) -> Line {
         Line(
             mean: known.mean, rest: known.rest,
-            scale: parameter(gamma, channel, T.self, else: 1) * known.inverseStd,
-            shift: parameter(beta, channel, T.self, else: 0))
+            scale: (gamma?[channel] ?? 1) * known.inverseStd, shift: beta?[channel] ?? 0)
     }
 }
 
@@ -126,22 +117,22 @@ struct BackwardSettlement {
     let inverseStd: UnsafePointer<Double>
     var mean: UnsafePointer<Double>?
     var frozen = false
-    var gamma: UnsafeRawPointer?
-    var dgamma: UnsafeMutableRawPointer?
-    var dbeta: UnsafeMutableRawPointer?
+    var gamma: Elements?
+    var dgamma: Elements?
+    var dbeta: Elements?
     var sumDy: UnsafeMutablePointer<Double>?
     var sumDyXHat: UnsafeMutablePointer<Double>?
 
     typealias Known = (count: Double, dy: Double, dyXHat: Double)
 
     @inline(__always)
-    fileprivate func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
         let known = known(sweep, channel)
-        dgamma?.assumingMemoryBound(to: T.self)[channel] = T(known.dyXHat)
-        dbeta?.assumingMemoryBound(to: T.self)[channel] = T(known.dy)
+        dgamma?[channel] = known.dyXHat
+        dbeta?[channel] = known.dy
         sumDy?[channel] = known.dy
         sumDyXHat?[channel] = known.dyXHat
-        return line(T.self, channel, known)
+        return line(channel, known)
     }
 
     @inline(__always)
@@ -158,9 +149,9 @@ struct BackwardSettlement {
     }
 
     @inline(__always)
-    fileprivate func line<T: Real>(_: T.Type, _ channel: Int, _ known: Known) -> Line {
+    fileprivate func line(_ channel: Int, _ known: Known) -> Line {
         let inverseStd = inverseStd[channel]
-        let scale = parameter(gamma, channel, T.self, else: 1) * inverseStd
+        let scale = (gamma?[channel] ?? 1) * inverseStd
         // The zero that changes nothing it is added to: 0 would turn −0 into itself.
         if frozen { return Line(scale: scale, shift: -0.0) }
         return Line(
@@ -178,12 +169,4 @@ extension Sweep {
             count: Double(geometry.count), mean: arrays.first[channel], rest: arrays.rest[channel],
             m2: arrays.second[channel])
     }
-}
-
-/// A parameter of a channel, or what stands for one that the caller left out.
-@inline(__always)
-private func parameter<T: Real>(
-    _ values: UnsafeRawPointer?, _ channel: Int, _: T.Type, else missing: Double
-) -> Double {
-    values.map { Double($0.assumingMemoryBound(to: T.self)[channel]) } ?? missing
 }

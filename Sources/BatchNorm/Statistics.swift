@@ -85,14 +85,10 @@ func updateRunning(
             expected: "0 or more than 1: one value has no unbiased variance")
     }
     let update = RunningUpdate(
-        mean: runningMean, variance: runningVar, momentum: options.momentum, biased: options.biasedRunningVariance)
+        mean: Elements(runningMean, element), variance: Elements(runningVar, element), momentum: options.momentum,
+        biased: options.biasedRunningVariance)
     for channel in 0..<channels {
-        let batch = Moments(count: count[channel], mean: mean[channel], m2: m2[channel])
-        if element == KERNEL_FLOAT32 {
-            update.apply(batch, channel, Float.self)
-        } else {
-            update.apply(batch, channel, Double.self)
-        }
+        update.apply(Moments(count: count[channel], mean: mean[channel], m2: m2[channel]), channel)
     }
 }
 

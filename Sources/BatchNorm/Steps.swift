@@ -23,8 +23,9 @@ extension Call {
 
     func normalize(
         _ geometry: Geometry, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?,
-        mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?
+        mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
+        let geometry = geometry.with(options)
         var sweep = Sweep(geometry, kernels)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
         let mean = try need(mean, "mean")
@@ -39,7 +40,9 @@ extension Call {
         try memory.input(geometry.statistics("invstd", inverseStd))
         try memory.output(Region("y", y, geometry, stride: geometry.yStride), orExactly: input)
         sweep.settlement = .forward(
-            ForwardSettlement(statistics: .given(mean: mean, inverseStd: inverseStd), gamma: gamma, beta: beta))
+            ForwardSettlement(
+                statistics: .given(mean: mean, inverseStd: inverseStd), gamma: geometry.elements(gamma),
+                beta: geometry.elements(beta)))
         sweep.map = kernels.normalize
         try sweep.run(self)
     }
@@ -70,8 +73,10 @@ extension Call {
     func backwardApply(
         _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, count: UnsafePointer<Double>?,
-        sumDy: UnsafePointer<Double>?, sumDyXHat: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?
+        sumDy: UnsafePointer<Double>?, sumDyXHat: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
+        options: Options
     ) throws(Failure) {
+        let geometry = geometry.with(options)
         var sweep = Sweep(geometry, kernels)
         sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
         sweep.x = try geometry.input(x, "x", geometry.xStride)
@@ -99,7 +104,7 @@ extension Call {
         sweep.settlement = .backward(
             BackwardSettlement(
                 sums: .given(count: count, dy: sums.dy, dyXHat: sums.dyXHat), inverseStd: inverseStd, mean: mean,
-                gamma: gamma))
+                gamma: geometry.elements(gamma)))
         sweep.map = kernels.gradient
         try sweep.run(self)
     }

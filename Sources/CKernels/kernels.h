@@ -8,7 +8,8 @@
 
 #include <stddef.h>
 
-enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64 };
+/* The 16-bit elements are computed with in float32. */
+enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64, KERNEL_FLOAT16, KERNEL_BFLOAT16 };
 
 /* How channels lie in a tile. */
 enum kernel_layout {
@@ -46,20 +47,20 @@ typedef struct kernel_channels {
     /* what a reduction subtracts from x, and its two results */
     const double *centre;
     double *first, *second;
-    /* coefficients of a map, of the tile's element type */
+    /* coefficients of a map, of the type that the tile's elements are computed with */
     const void *mean, *scale, *shift, *dy_mean, *slope;
 } kernel_channels;
 
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
 
 typedef struct kernel_table {
-    /* first = sum(x), second = sum(x^2), of float32: what deviation_sums gives, to the bit, where every centre is 0 */
+    /* first = sum(x), second = sum(x^2), not of float64: what deviation_sums gives, to the bit, where every centre is 0 */
     kernel_loop power_sums;
-    /* first = sum(x - centre), second = sum((x - centre)^2); centre is a value of the element type */
+    /* first = sum(x - centre), second = sum((x - centre)^2), of float32 and float64; centre is a value of the type */
     kernel_loop deviation_sums;
-    /* first = sum(dy), second = sum(dy * x), of float32: what gradient_sums gives, to the bit, where every centre is 0 */
+    /* first = sum(dy), second = sum(dy * x), not of float64: what gradient_sums gives, to the bit, where every centre is 0 */
     kernel_loop product_sums;
-    /* first = sum(dy), second = sum(dy * (x - centre)) */
+    /* first = sum(dy), second = sum(dy * (x - centre)), of float32 and float64 */
     kernel_loop gradient_sums;
     /* out = (x - mean) * scale + shift */
     kernel_loop normalize;

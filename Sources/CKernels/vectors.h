@@ -31,6 +31,17 @@ VECTOR_INLINE vector_f64x16 vector_add_product(vector_f64x16 sum, vector_f64x16 
 /* The first `lanes` of sixteen lanes, from 1 to 15 of them, from and to memory; the others keep `fill`, and nothing past
  * the last element is touched. A mask register does it in one instruction. Elsewhere the elements take a way over the
  * stack, in pieces of eight, four, two and one. */
+#if !defined(__AVX512F__)
+static __attribute__((noinline)) void vector_copy(void *to, const void *from, long lanes, size_t size) {
+    char *target = (char *)to;
+    const char *source = (const char *)from;
+    if (lanes & 8) memcpy(target, source, 8 * size), target += 8 * size, source += 8 * size;
+    if (lanes & 4) memcpy(target, source, 4 * size), target += 4 * size, source += 4 * size;
+    if (lanes & 2) memcpy(target, source, 2 * size), target += 2 * size, source += 2 * size;
+    if (lanes & 1) memcpy(target, source, size);
+}
+#endif
+
 #if defined(__AVX512F__)
 
 VECTOR_INLINE vector_f32x16 vector_load_f32(const float *p, long lanes, vector_f32x16 fill) {
@@ -98,15 +109,6 @@ VECTOR_INLINE void vector_store_f64(vector_f64x16 v, double *p, long lanes) {
 }
 
 #else
-
-static __attribute__((noinline)) void vector_copy(void *to, const void *from, long lanes, size_t size) {
-    char *target = (char *)to;
-    const char *source = (const char *)from;
-    if (lanes & 8) memcpy(target, source, 8 * size), target += 8 * size, source += 8 * size;
-    if (lanes & 4) memcpy(target, source, 4 * size), target += 4 * size, source += 4 * size;
-    if (lanes & 2) memcpy(target, source, 2 * size), target += 2 * size, source += 2 * size;
-    if (lanes & 1) memcpy(target, source, size);
-}
 
 VECTOR_INLINE vector_f32x16 vector_load_f32(const float *p, long lanes, vector_f32x16 fill) {
     vector_copy(&fill, p, lanes, sizeof *p);

@@ -2,7 +2,7 @@
 import CKernels
 
 /// Σd and Σd² of d = x − centre: the moments of a channel, by way of a centre that is one of its values.
-struct DeviationSums<T: Element, L: Layout>: Terms {
+struct DeviationSums<T: Arithmetic, L: Layout>: Terms {
     typealias Order = L
 
     private let x: Column<T>

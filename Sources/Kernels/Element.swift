@@ -8,19 +8,38 @@ import CKernels
     typealias VectorElement = FloatingPoint & SIMDScalar & Codable
 #endif
 
-/// What a tensor can hold. Sums are computed in `Double`, outputs in the element type itself.
-protocol Element: VectorElement {
-    init(_ value: Double)
-    static func widen(_ v: SIMD16<Self>) -> SIMD16<Double>
+/// What a tensor can hold: in memory one thing, in a register the numbers that outputs are computed with.
+protocol Element {
+    associatedtype Number: Arithmetic
+    static func load(_ source: UnsafePointer<Self>) -> SIMD16<Number>
+    static func store(_ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>)
     /// The first 1 to 15 lanes from memory, the others from `fill`.
-    static func load(_ source: UnsafePointer<Self>, lanes: Int, fill: SIMD16<Self>) -> SIMD16<Self>
+    static func load(_ source: UnsafePointer<Self>, lanes: Int, fill: SIMD16<Number>) -> SIMD16<Number>
     /// The first 1 to 15 lanes to memory.
-    static func store(_ vector: SIMD16<Self>, to target: UnsafeMutablePointer<Self>, lanes: Int)
-    /// All lanes to memory, past the caches; the target is aligned to a cache line.
-    static func stream(_ vector: SIMD16<Self>, to target: UnsafeMutablePointer<Self>)
+    static func store(_ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, lanes: Int)
+    /// All lanes to memory, past the caches; the target is aligned to a vector.
+    static func stream(_ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>)
 }
 
-extension Float: Element {
+/// What outputs are computed with. Sums are computed in `Double`.
+protocol Arithmetic: VectorElement, Element where Number == Self {
+    init(_ value: Double)
+    static func widen(_ v: SIMD16<Self>) -> SIMD16<Double>
+}
+
+extension Arithmetic {
+    @inline(__always)
+    static func load(_ source: UnsafePointer<Self>) -> SIMD16<Self> {
+        UnsafeRawPointer(source).loadUnaligned(as: SIMD16<Self>.self)
+    }
+
+    @inline(__always)
+    static func store(_ vector: SIMD16<Self>, to target: UnsafeMutablePointer<Self>) {
+        UnsafeMutableRawPointer(target).storeBytes(of: vector, as: SIMD16<Self>.self)
+    }
+}
+
+extension Float: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Float>) -> SIMD16<Double> { vector_widen(v) }
 
@@ -40,7 +59,7 @@ extension Float: Element {
     }
 }
 
-extension Double: Element {
+extension Double: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Double>) -> SIMD16<Double> { v }
 

@@ -5,11 +5,13 @@ import CKernels
 /// scale = gamma · invstd: the gradient through the statistics. The shift, next to nothing, is what the means lost when they
 /// were rounded.
 struct Gradient<T: Element, L: Layout>: Formula {
+    typealias Scalar = T
+
     private let dy: Centred<T, L>
     private let x: Centred<T, L>
-    private let slope: PerChannel<T, L>
-    private let shift: PerChannel<T, L>
-    private let scale: PerChannel<T, L>
+    private let slope: PerChannel<T.Number, L>
+    private let shift: PerChannel<T.Number, L>
+    private let scale: PerChannel<T.Number, L>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
@@ -27,5 +29,5 @@ struct Gradient<T: Element, L: Layout>: Formula {
     }
 
     @inline(__always)
-    func value(_ k: Int) -> SIMD16<T> { ((dy.value(k) - x.value(k) * slope.at(k)) + shift.at(k)) * scale.at(k) }
+    func value(_ k: Int) -> SIMD16<T.Number> { ((dy.value(k) - x.value(k) * slope.at(k)) + shift.at(k)) * scale.at(k) }
 }

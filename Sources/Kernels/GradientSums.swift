@@ -2,7 +2,7 @@
 import CKernels
 
 /// Σdy and Σdy · (x − mean): all that the gradients need to know of the other values of a channel.
-struct GradientSums<T: Element, L: Layout>: Terms {
+struct GradientSums<T: Arithmetic, L: Layout>: Terms {
     typealias Order = L
 
     private let dy: Column<T>

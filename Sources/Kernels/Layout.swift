@@ -52,12 +52,12 @@ struct Column<T: Element> {
     func prefetchSoon(_ k: Int) { vector_prefetch_soon(base + (k * step + ahead)) }
 
     @inline(__always)
-    func load(_ k: Int, fill: SIMD16<T> = .zero) -> SIMD16<T> {
+    func load(_ k: Int, fill: SIMD16<T.Number> = .zero) -> SIMD16<T.Number> {
         loadLanes(UnsafePointer(base + k * step), lanes: lanes, fill: fill)
     }
 
     @inline(__always)
-    func store(_ vector: SIMD16<T>, _ k: Int, streams: Bool) {
+    func store(_ vector: SIMD16<T.Number>, _ k: Int, streams: Bool) {
         if streams && lanes == laneCount {
             T.stream(vector, to: base + k * step)
         } else {
@@ -68,7 +68,7 @@ struct Column<T: Element> {
 
 /// A value per channel, along a strip that runs within a stretch: the same at every step for planes, another vector at
 /// every step for rows. The arrays of the engine go on far enough for no strip to be too short.
-struct PerChannel<T: Element, L: Layout> {
+struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>
     private let constant: SIMD16<T>
 

@@ -6,7 +6,7 @@ protocol Formula {
     associatedtype Scalar: Element
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
-    func value(_ k: Int) -> SIMD16<Scalar>
+    func value(_ k: Int) -> SIMD16<Scalar.Number>
 }
 
 /// The one loop that writes tensors, in the order of memory. A vector is read whole before it is written, so `out` may be

@@ -5,7 +5,7 @@ import CKernels
 /// formula's shift.
 struct Centred<T: Element, L: Layout> {
     private let values: Column<T>
-    private let mean: PerChannel<T, L>
+    private let mean: PerChannel<T.Number, L>
 
     @inline(__always)
     init(_ operand: kernel_operand, _ mean: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
@@ -17,14 +17,16 @@ struct Centred<T: Element, L: Layout> {
     func prefetch(_ k: Int) { values.prefetch(k) }
 
     @inline(__always)
-    func value(_ k: Int) -> SIMD16<T> { values.load(k) - mean.at(k) }
+    func value(_ k: Int) -> SIMD16<T.Number> { values.load(k) - mean.at(k) }
 }
 
 /// y = (x − mean) · scale + shift, where scale is gamma · invstd and shift is beta.
 struct Normalize<T: Element, L: Layout>: Formula {
+    typealias Scalar = T
+
     private let x: Centred<T, L>
-    private let scale: PerChannel<T, L>
-    private let shift: PerChannel<T, L>
+    private let scale: PerChannel<T.Number, L>
+    private let shift: PerChannel<T.Number, L>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
@@ -37,5 +39,5 @@ struct Normalize<T: Element, L: Layout>: Formula {
     func prefetch(_ k: Int) { x.prefetch(k) }
 
     @inline(__always)
-    func value(_ k: Int) -> SIMD16<T> { x.value(k) * scale.at(k) + shift.at(k) }
+    func value(_ k: Int) -> SIMD16<T.Number> { x.value(k) * scale.at(k) + shift.at(k) }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// Σx and Σx²: the moments of a channel of float32 whose mean is no large multiple of its standard deviation. The square
-/// of a float32 has 48 bits and is exact.
-struct PowerSums<L: Layout>: Terms {
+/// Σx and Σx²: the moments of a channel whose mean is no large multiple of its standard deviation. The square of a
+/// float32 has 48 bits, those of shorter elements fewer: it is exact.
+struct PowerSums<T: Element, L: Layout>: Terms where T.Number == Float {
     typealias Order = L
     typealias Many = Wide<Self>
 
-    private let x: Column<Float>
+    private let x: Column<T>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {

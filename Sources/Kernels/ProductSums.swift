@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// Σdy and Σdy · x, for channels of float32 as PowerSums is for: the product of two float32 values has 48 bits and is
-/// exact.
-struct ProductSums<L: Layout>: Terms {
+/// Σdy and Σdy · x, for channels as PowerSums is for: the product of two float32 values has 48 bits and is exact.
+struct ProductSums<T: Element, L: Layout>: Terms where T.Number == Float {
     typealias Order = L
     typealias Many = WidePair<Self>
 
-    private let dy: Column<Float>
-    private let x: Column<Float>
+    private let dy: Column<T>
+    private let x: Column<T>
 
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {

@@ -4,7 +4,7 @@ import CKernels
 /// Repeats each element, so that what is one per channel becomes one per column. Whole vectors are written, up to fifteen
 /// elements too many, which the next channel overwrites.
 @inline(__always)
-func spread<T: Element>(
+func spread<T: Arithmetic>(
     _: T.Type, _ source: UnsafeRawPointer, _ channels: Int, _ columns: Int, _ target: UnsafeMutableRawPointer
 ) {
     let source = source.assumingMemoryBound(to: T.self)

@@ -19,17 +19,38 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         })
 }
 
-/// A loop for any element type and layout, or for any layout of float32; `run` picks, the one place that lists them all.
+/// A loop and the elements that it is for; `run` picks, the one place that lists them all.
 private protocol Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
 }
 
-private protocol Float32Loop {
-    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+/// For elements that are numbers in memory as in registers.
+private protocol ArithmeticLoop {
+    static func run<T: Arithmetic, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+}
+
+/// For elements whose products are exact in double.
+private protocol FloatLoop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+    where T.Number == Float
 }
 
 @inline(__always)
 private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    switch (tile.element, tile.layout) {
+    case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
+    case (KERNEL_FLOAT64, KERNEL_PLANES): K.run(Double.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT64, _): K.run(Double.self, Rows.self, tile, channels)
+    case (KERNEL_FLOAT16, KERNEL_PLANES): K.run(Float16Bits.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT16, _): K.run(Float16Bits.self, Rows.self, tile, channels)
+    case (_, KERNEL_PLANES): K.run(BFloat16Bits.self, Planes.self, tile, channels)
+    default: K.run(BFloat16Bits.self, Rows.self, tile, channels)
+    }
+}
+
+@inline(__always)
+private func run<K: ArithmeticLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
     switch (tile.element, tile.layout) {
     case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
     case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
@@ -39,34 +60,39 @@ private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_cha
 }
 
 @inline(__always)
-private func run<K: Float32Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    if tile.layout == KERNEL_PLANES {
-        K.run(Planes.self, tile, channels)
-    } else {
-        K.run(Rows.self, tile, channels)
+private func run<K: FloatLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    switch (tile.element, tile.layout) {
+    case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
+    case (KERNEL_FLOAT16, KERNEL_PLANES): K.run(Float16Bits.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT16, _): K.run(Float16Bits.self, Rows.self, tile, channels)
+    case (_, KERNEL_PLANES): K.run(BFloat16Bits.self, Planes.self, tile, channels)
+    default: K.run(BFloat16Bits.self, Rows.self, tile, channels)
     }
 }
 
-private enum PowerSumsLoop: Float32Loop {
-    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        reduce(PowerSums<L>.self, tile, channels)
+private enum PowerSumsLoop: FloatLoop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+    where T.Number == Float {
+        reduce(PowerSums<T, L>.self, tile, channels)
     }
 }
 
-private enum ProductSumsLoop: Float32Loop {
-    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        reduce(ProductSums<L>.self, tile, channels)
+private enum ProductSumsLoop: FloatLoop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+    where T.Number == Float {
+        reduce(ProductSums<T, L>.self, tile, channels)
     }
 }
 
-private enum DeviationSumsLoop: Loop {
-    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+private enum DeviationSumsLoop: ArithmeticLoop {
+    static func run<T: Arithmetic, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(DeviationSums<T, L>.self, tile, channels)
     }
 }
 
-private enum GradientSumsLoop: Loop {
-    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+private enum GradientSumsLoop: ArithmeticLoop {
+    static func run<T: Arithmetic, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(GradientSums<T, L>.self, tile, channels)
     }
 }

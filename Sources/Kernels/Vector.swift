@@ -6,16 +6,17 @@ let laneCount = 16
 
 /// Sixteen consecutive elements; or fewer, the other lanes keeping `fill`.
 @inline(__always)
-func loadLanes<T: Element>(_ source: UnsafePointer<T>, lanes: Int = laneCount, fill: SIMD16<T> = .zero) -> SIMD16<T> {
-    lanes == laneCount
-        ? UnsafeRawPointer(source).loadUnaligned(as: SIMD16<T>.self) : T.load(source, lanes: lanes, fill: fill)
+func loadLanes<T: Element>(
+    _ source: UnsafePointer<T>, lanes: Int = laneCount, fill: SIMD16<T.Number> = .zero
+) -> SIMD16<T.Number> {
+    lanes == laneCount ? T.load(source) : T.load(source, lanes: lanes, fill: fill)
 }
 
 /// The inverse of `loadLanes`.
 @inline(__always)
-func storeLanes<T: Element>(_ vector: SIMD16<T>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount) {
+func storeLanes<T: Element>(_ vector: SIMD16<T.Number>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount) {
     if lanes == laneCount {
-        UnsafeMutableRawPointer(target).storeBytes(of: vector, as: SIMD16<T>.self)
+        T.store(vector, to: target)
     } else {
         T.store(vector, to: target, lanes: lanes)
     }
