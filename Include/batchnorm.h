@@ -108,7 +108,8 @@ typedef struct bn_shape {
 } bn_shape;
 
 /* An initializer for dense tensors. */
-#define BN_SHAPE(outer, channels, inner) {sizeof(bn_shape), (outer), (channels), (inner), 0, 0, 0}
+#define BN_SHAPE(outer, channels, inner) \
+    {sizeof(bn_shape), (size_t)(outer), (size_t)(channels), (size_t)(inner), 0, 0, 0}
 
 /* What a call may be told. Every field is checked, also by a function that does not use it. A NULL pointer means all
  * defaults; start from BN_OPTIONS_INIT to change one:
