@@ -77,7 +77,7 @@ def output(value: Any, name: str, like: Array) -> Array:
 def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False) -> tuple[Any, int | None]:
     """gamma or beta, and its address; numbers that are no array take the dtype of x.
 
-    What is not contiguous or misaligned is copied, unless it is `kept`: whoever wrote to the original would do so in vain.
+    What is scattered or misaligned is copied, unless it is `kept`: whoever wrote to the original would do so in vain.
     """
     if type(value) is ndarray and value.dtype == plan.dtype and value.shape == plan.channel_shape:
         try:

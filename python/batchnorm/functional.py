@@ -11,7 +11,7 @@ Which arrays are copied. An array goes to the library by pointer if it is dense 
 transposed, channels-last views) or sliced along its outermost axes in memory only (every second sample, the first
 channels of a channels-first array if the batch axis is the only one outside). Any other input is copied once: one that
 is sliced along an inner axis, runs backwards, repeats elements, is misaligned, is a list, or has another memory order
-than `out` or, without `out`, than x. gamma, beta and statistics that are only read are copied if they are not contiguous.
+than `out` or, without `out`, than x. So are gamma, beta and statistics that are only read, if they are not contiguous.
 Outputs and running statistics that are updated are written in place or refused, never copied.
 
 Subclasses of ndarray are taken for what they hold, and results are plain arrays; masked arrays are refused.
