@@ -14,7 +14,6 @@ struct Geometry {
 
     /// Values in a channel.
     var count: Int { outer * inner }
-    var layout: kernel_layout { inner == 1 ? KERNEL_ROWS : KERNEL_PLANES }
     var elementSize: Int { element.size }
     var bytes: Int { count * channels * elementSize }
 

@@ -62,6 +62,9 @@ struct Library: ~Copyable {
         nonmutating set { requested.store(newValue, ordering: .relaxed) }
     }
 
+    /// Threads that can be at work at once.
+    var workers: Int { min(threads, pool.processors) }
+
     var thread: UnsafeMutablePointer<ThreadState>? { ThreadState.current(key) }
 }
 
