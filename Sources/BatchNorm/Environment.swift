@@ -52,15 +52,7 @@ struct Environment {
     }
 
     /// That the process may use now.
-    static var processors: Int {
-        let granted = max(1, min(Int(machine_affinity()), quota() ?? Int.max))
-        #if DEBUG
-            // The tests of the engine are about what many threads do, on any machine.
-            return max(granted, 8)
-        #else
-            return granted
-        #endif
-    }
+    static var processors: Int { max(1, min(Int(machine_affinity()), quota() ?? Int.max)) }
 
     /// Whole processors that the cgroup's quota pays for, rounded up: "quota period" in version 2, a file each in
     /// version 1.
