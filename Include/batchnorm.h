@@ -35,7 +35,8 @@
  * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
  * one of them, or while they serve another caller, it runs on the calling thread alone. The library's threads take none
  * of the signals that are sent to the process, and compute with the caller's rounding mode and treatment of subnormal
- * numbers. fork() is safe; so is everything but a thread's cancellation in the middle of a call.
+ * numbers; one that would wake on its caller's CPU is kept off it for a moment, by its affinity. fork() is safe; so is
+ * everything but a thread's cancellation in the middle of a call.
  *
  * Environment, read once, at the first call:
  *     BATCHNORM_ISA          baseline, avx2 or avx512: the instruction set (default: the widest that the CPU has)
@@ -113,7 +114,8 @@ typedef struct bn_shape {
 } bn_shape;
 
 /* An initializer for dense tensors. */
-#define BN_SHAPE(outer, channels, inner) {sizeof(bn_shape), (outer), (channels), (inner), 0, 0, 0}
+#define BN_SHAPE(outer, channels, inner) \
+    {sizeof(bn_shape), (size_t)(outer), (size_t)(channels), (size_t)(inner), 0, 0, 0}
 
 /* What a call may be told. Every field is checked, also by a function that does not use it. A NULL pointer means all
  * defaults; start from BN_OPTIONS_INIT to change one:

@@ -41,7 +41,7 @@ struct Blocks {
         isRows = inner <= Blocks.shortPlane
         spread = isRows ? max(1, inner) : 1
         let width = channels * spread
-        abreast = isRows && dense && width % 16 != 0 && width < 256 ? Blocks.abreast(width, toFill: 1) : 1
+        abreast = isRows && dense && width % 16 != 0 && width < 256 ? Blocks.rowsAbreast(width, toFill: 1) : 1
         band = min(1024, max(4, 4096 / (inputs * inputs * width * abreast)))
         let rows = max(Blocks.rows, Blocks.rowValues / width) / abreast * abreast
         span = inner == 0 ? 1 : isRows ? rows : max(1, Blocks.planeValues / inner)
@@ -69,7 +69,7 @@ struct Blocks {
     func abreast(_ block: Int) -> Int { self[block].outer.count % abreast == 0 ? abreast : 1 }
 
     /// Rows to lay side by side until a run has so many elements and ends with a whole vector; 1 if that takes too many.
-    static func abreast(_ width: Int, toFill elements: Int) -> Int {
+    static func rowsAbreast(_ width: Int, toFill elements: Int) -> Int {
         // 16 / gcd(16, width)
         let unit = 16 >> min(width.trailingZeroBitCount, 4)
         let rows = (elements - 1) / (unit * width) + 1

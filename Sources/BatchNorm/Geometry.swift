@@ -16,7 +16,6 @@ struct Geometry {
 
     /// Values in a channel.
     var count: Int { outer * inner }
-    var layout: kernel_layout { inner == 1 ? KERNEL_ROWS : KERNEL_PLANES }
     var elementSize: Int { element.size }
     /// What elements are computed with.
     var number: kernel_element { element.number }

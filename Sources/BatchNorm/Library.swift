@@ -22,7 +22,7 @@ struct Library: ~Copyable {
 
     private static func make() -> UnsafeMutablePointer<Library>? {
         guard let memory = malloc(MemoryLayout<Library>.size) else { return nil }
-        guard let pool = Pool(processors: Environment.processors) else {
+        guard let pool = Pool(processors: poolSize) else {
             free(memory)
             return nil
         }
@@ -35,6 +35,15 @@ struct Library: ~Copyable {
         let library = memory.bindMemory(to: Library.self, capacity: 1)
         library.initialize(to: Library(pool, key))
         return library
+    }
+
+    /// The tests of the engine, in a debug build, are about what many threads do, on any machine.
+    private static var poolSize: Int {
+        #if DEBUG
+            max(Environment.processors, 8)
+        #else
+            Environment.processors
+        #endif
     }
 
     /// Undoes `make`.
@@ -61,6 +70,9 @@ struct Library: ~Copyable {
         }
         nonmutating set { requested.store(newValue, ordering: .relaxed) }
     }
+
+    /// Threads that can be at work at once.
+    var workers: Int { min(threads, pool.processors) }
 
     var thread: UnsafeMutablePointer<ThreadState>? { ThreadState.current(key) }
 }

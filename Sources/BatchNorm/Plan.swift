@@ -7,7 +7,7 @@ struct Plan {
     private(set) var threads = 1
     private(set) var blocks = Blocks(outer: 0, channels: 1, inner: 0, inputs: 1, dense: false)
     /// Channels that are handled together.
-    private(set) var columns = 1
+    private(set) var groupSize = 1
     /// Whether the map goes by rows, with coefficients for every column: planes so short that their ends would count are
     /// taken for rows of `spread` columns per channel.
     private(set) var mapsRows = false
@@ -40,16 +40,18 @@ struct Plan {
         let slice = channels * geometry.inner
         func isDense(_ operand: Operand) -> Bool { operand.base == nil || operand.stride == slice }
         let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy)
+        // By the strides of the call, as x may be left out of it.
+        let isDenseCall = geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice)
         blocks = Blocks(
             outer: geometry.outer, channels: channels, inner: geometry.inner, inputs: inputs,
-            dense: inputsAreDense && sweep.reduction != nil)
+            dense: isDenseCall && sweep.reduction != nil)
 
         mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
         spread = mapsRows ? geometry.inner : 1
         let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.number.size
         isFlat = mapsRows && inputsAreDense && isDense(sweep.out)
         if isFlat {
-            abreast = Blocks.abreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
+            abreast = Blocks.rowsAbreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
             if abreast > geometry.outer || abreast * slice > room { abreast = 1 }
             isFlat = abreast * slice >= geometry.lineElements
         }
@@ -60,18 +62,18 @@ struct Plan {
         let shared = (channels - 1) / (threads * unit) * unit + unit
         let fitting = caches.second * 3 / 8 / channelBytes
         if abreast > 1 || blocks.abreast > 1 {
-            columns = channels
+            groupSize = channels
         } else if !blocks.isRows {
             let isUnitSmall = unit * channelBytes <= caches.second * 7 / 16
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
-            columns = min(channels, max(1, some), shared)
+            groupSize = min(channels, max(1, some), shared)
         } else {
             let fits = sweep.reduction != nil && fitting * spread >= Plan.narrowestPanel
             let panel = blocks.count < Plan.fewBlocks ? max(shared, Plan.narrowestPanel / spread / 16 * 16) : channels
-            columns = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
+            groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
         }
-        if columns < channels && 2 * columns * channelBytes <= caches.second * 7 / 8 {
-            ahead = columns * geometry.inner
+        if groupSize < channels && 2 * groupSize * channelBytes <= caches.second * 7 / 8 {
+            ahead = groupSize * geometry.inner
         }
     }
 

@@ -94,6 +94,8 @@ struct Pool {
         (desks + worker * Pool.deskBytes + Pool.lineBytes).assumingMemoryBound(to: threads_place.self)
     }
 
+    var processors: Int { flags.pointee.processors }
+
     /// For a pool that never ran anything.
     func discard() { free(flags) }
 
@@ -102,7 +104,7 @@ struct Pool {
         _ count: Int, _ context: UnsafeRawPointer, threads: Int,
         _ body: Job.Body
     ) {
-        let shares = min(threads, count, flags.pointee.processors)
+        let shares = min(threads, count, processors)
         guard shares > 1, !flags.pointee.busy.exchange(true, ordering: .acquiring) else {
             for item in 0..<count { body(context, item, 0) }
             return
@@ -159,7 +161,11 @@ struct Pool {
     private func lookOut(_ isThere: (borrowing Flags) -> Bool) {
         if isThere(flags.pointee) { return }
         pthread_mutex_unlock(&state.pointee.mutex)
-        for _ in 0..<Pool.looks where !isThere(flags.pointee) { machine_pause() }
+        var looks = 0
+        while looks < Pool.looks && !isThere(flags.pointee) {
+            machine_pause()
+            looks += 1
+        }
         pthread_mutex_lock(&state.pointee.mutex)
     }
 
@@ -199,7 +205,7 @@ struct Pool {
         state.pointee.started = 0
         state.pointee.arrived = 0
         state.pointee.job = nil
-        for worker in 0..<flags.pointee.processors {
+        for worker in 0..<processors {
             place(worker).initialize(to: threads_place())
             place(worker).pointee.processor = -1
         }

@@ -10,8 +10,7 @@ struct Operand {
 /// One pass of the engine over tensors: reduce each channel to two numbers, settle what follows from them, and map
 /// every value with the coefficients so found. Each of the three may be absent.
 ///
-/// Channels are handled in groups that share their memory: a plane's channel by itself, rows' channels as columns side
-/// by side. Where there are groups enough for the threads, a group goes through all three steps at once, while its
+/// Channels are handled in groups: planes that are summed at once, or the columns of rows that share a cache. Where there are groups enough for the threads, a group goes through all three steps at once, while its
 /// values are still in cache; otherwise the blocks of all groups are shared out, step by step. The bits are the same.
 struct Sweep: ~Copyable {
     let geometry: Geometry
@@ -36,7 +35,7 @@ struct Sweep: ~Copyable {
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
         let library = call.library
-        plan = Plan(self, threads: library.pointee.threads, library.pointee.environment.caches)
+        plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
         let together = groups >= plan.threads
         working = try ChannelArrays(
             geometry, plan, slots: together || reduction == nil ? 1 : plan.blocks.count, call.thread)
@@ -48,7 +47,7 @@ struct Sweep: ~Copyable {
         }
     }
 
-    private var groups: Int { (geometry.channels - 1) / plan.columns + 1 }
+    private var groups: Int { (geometry.channels - 1) / plan.groupSize + 1 }
 
     @inline(never)
     private func handle(group: Int, worker: Int) {
@@ -65,13 +64,15 @@ struct Sweep: ~Copyable {
 
     @inline(never)
     private func stepwise(_ pool: Pool) {
-        let all = 0..<geometry.channels
         let items = groups * plan.blocks.count
         if let reduction {
             share(items, pool) { context, item, _ in Sweep.at(context).pointee.reduce(item: item) }
-            for block in 0..<plan.blocks.count { fold(reduction, block, all, slot: block) }
+            // Group by group, as each has its part of a slot to itself.
+            for group in 0..<groups {
+                for block in 0..<plan.blocks.count { fold(reduction, block, members(of: group), slot: block) }
+            }
         }
-        settlement?.settle(self, all)
+        settlement?.settle(self, 0..<geometry.channels)
         if map != nil { share(items, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) } }
     }
 
@@ -97,7 +98,7 @@ struct Sweep: ~Copyable {
     }
 
     private func members(of group: Int) -> Range<Int> {
-        group * plan.columns..<min((group + 1) * plan.columns, geometry.channels)
+        group * plan.groupSize..<min((group + 1) * plan.groupSize, geometry.channels)
     }
 
     /// The part of the tensors with these channels and these outer and inner indices; as rows, or as planes; `abreast` of

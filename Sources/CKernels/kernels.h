@@ -14,7 +14,7 @@ enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64, KERNEL_FLOAT16, KERNEL_BFL
 /* How channels lie in a tile. */
 enum kernel_layout {
     KERNEL_PLANES, /* a channel is a stretch of every run (NCHW) */
-    KERNEL_ROWS    /* a channel is one column of all runs (NHWC, NC) */
+    KERNEL_ROWS    /* each column of all runs is a channel (NHWC, NC), or an element of a short plane */
 };
 
 /* One tensor's part of a tile: its first element, and the elements from one run to the next; and what is asked for early,
@@ -41,8 +41,8 @@ typedef struct kernel_tile {
     int aligns;
 } kernel_tile;
 
-/* An element for each channel of a tile. For rows, whole vectors are read from the last channels on, wherever those begin,
- * and written to sums: the arrays go on for a vector, with anything in it. */
+/* An element for each channel of a tile, or for each column. For rows, whole vectors are read from the last columns on,
+ * wherever those begin, and written to sums: the arrays go on for a vector, with anything in it. */
 typedef struct kernel_channels {
     /* what a reduction subtracts from x, and its two results */
     const double *centre;

@@ -39,7 +39,7 @@ typedef struct threads_place {
     int thread;
     int processor; /* -1 while it is awake */
     bool moved;
-    unsigned long allowed[16];
+    unsigned long allowed[16], others[16];
 } threads_place;
 
 static inline int threads_processor(void) {
@@ -55,23 +55,27 @@ static inline void threads_park(threads_place *place) {
 
 static inline void threads_rise(threads_place *place) {
     place->processor = -1;
-    if (place->moved) syscall(SYS_sched_setaffinity, 0, sizeof place->allowed, place->allowed);
-    place->moved = false;
+    if (!place->moved) return;
+    /* Unless somebody else has said meanwhile where it may run. */
+    unsigned long now[16] = {0};
+    int known = syscall(SYS_sched_getaffinity, 0, sizeof now, now) > 0;
+    int others = known && __builtin_memcmp(now, place->others, sizeof now) == 0;
+    place->moved = others && syscall(SYS_sched_setaffinity, 0, sizeof place->allowed, place->allowed) != 0;
 }
 
 /* Of the one who wakes it: the kernel lets a thread wake where it went to sleep, and after a busy time looks for no idle
  * processor. There it would wait for the one that woke it, and come when the work is done. */
 static inline void threads_move_from(threads_place *place, int processor) {
-    unsigned long others[16];
+    unsigned long *others = place->others;
     const int bits = 8 * sizeof *others;
     if (processor < 0 || place->processor != processor || processor >= 16 * bits) return;
     if (!place->moved) {
         __builtin_memset(place->allowed, 0, sizeof place->allowed);
         if (syscall(SYS_sched_getaffinity, place->thread, sizeof place->allowed, place->allowed) <= 0) return;
     }
-    __builtin_memcpy(others, place->allowed, sizeof others);
+    __builtin_memcpy(others, place->allowed, sizeof place->others);
     others[processor / bits] &= ~(1ul << processor % bits);
-    if (syscall(SYS_sched_setaffinity, place->thread, sizeof others, others) == 0) place->moved = true;
+    if (syscall(SYS_sched_setaffinity, place->thread, sizeof place->others, others) == 0) place->moved = true;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Vector operations that Swift compiles to a call or has no word for. Arithmetic stays in Swift, where nothing is
- * contracted to FMA.
+ * Vector operations that Swift compiles to a call or has no word for. All other arithmetic stays in Swift, where nothing
+ * is contracted to FMA.
  */
 #ifndef VECTORS_H
 #define VECTORS_H

@@ -22,7 +22,7 @@ enum Planes: Layout {
     static var channelPerColumn: Bool { false }
 }
 
-/// NHWC and NC: a channel is a column of all runs.
+/// NHWC and NC: a column of all runs is a channel, or an element of a short plane.
 enum Rows: Layout {
     static var channelPerColumn: Bool { true }
 }

@@ -33,7 +33,7 @@ final class BlocksTests: XCTestCase {
     func testRowsAbreast() {
         for channels in 1...512 {
             for elements in [1, 512] {
-                let rows = Blocks.abreast(channels, toFill: elements)
+                let rows = Blocks.rowsAbreast(channels, toFill: elements)
                 XCTAssertEqual(rows * channels % 16, 0)
                 XCTAssertGreaterThanOrEqual(rows * channels, elements)
                 let fewer = (1..<rows).first { $0 * channels % 16 == 0 && $0 * channels >= elements }

@@ -62,6 +62,14 @@ static void default_options(void) {
     CHECK(options.biased_running_var == 0 && options.frozen == 0, "a flag is set");
 }
 
+/* Of C++, which takes no variable of another type for a member without a cast. */
+static void shape_of_variables(void) {
+    int outer = 2, channels = 3, inner = 4;
+    bn_shape shape = BN_SHAPE(outer, channels, inner);
+    CHECK(shape.struct_size == sizeof shape, "%lu", (unsigned long)shape.struct_size);
+    CHECK(shape.outer == 2 && shape.channels == 3 && shape.inner == 4, "other extents");
+}
+
 /* A call of each name: they must link under C names from either language. Without a shape they are all refused. */
 static void every_name_links(void) {
     CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
@@ -83,6 +91,7 @@ int main(void) {
     start();
     RUN(library_is_of_this_version);
     RUN(default_options);
+    RUN(shape_of_variables);
     RUN(every_name_links);
     return finish();
 }

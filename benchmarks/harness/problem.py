@@ -21,8 +21,9 @@ SEED = 1
 
 
 def aligned(elements: int, dtype: np.dtype[Any], offset: int = 0) -> Array:
-    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset behind; writing them is the
-    first touch."""
+    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset behind; written, so
+    that they are there.
+    """
     bytes_ = np.empty((elements + offset) * dtype.itemsize + 64, np.uint8)
     start = -bytes_.ctypes.data % 64 + offset * dtype.itemsize
     flat: Array = bytes_[start : start + elements * dtype.itemsize].view(dtype)

@@ -18,6 +18,9 @@ from .system import Trial
 
 SAMPLE = 1.5e-3  # seconds that a sample lasts at least: much longer than the clock's resolution and an interrupt
 WARM_UP = 0.5e-3  # seconds of calls before a sample
+# With threads, until those that sleep are awake: a processor that was idle takes a guest of a busy host milliseconds to get
+# back. A system whose caller waits for them is warm after one call; one whose caller goes on alone needs the time.
+WAKE_UP = 5e-3
 # Threads that have run out of work spin for a while before they sleep (libgomp, Eigen, ONNX Runtime: milliseconds), and
 # would be measured as a slowness of whoever comes next.
 SETTLE = 5e-3
@@ -79,7 +82,7 @@ def measure(trials: dict[str, Trial], seconds: float, threads: int) -> dict[str,
                 continue
             if threads > 1:
                 time.sleep(SETTLE)
-            trial.run(max(1, int(WARM_UP / expected[name])))
+            trial.run(max(1, int((WARM_UP if threads == 1 else WAKE_UP) / expected[name])))
             calls = max(1, int(SAMPLE / expected[name]))
             times[name].append(trial.run(calls) / calls)
     return {name: summary(samples) for name, samples in times.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch normalization for NumPy arrays, forward and backward, at the speed of memory.
+"""Batch normalization for NumPy arrays, forward and backward, exact and fast.
 
 >>> import batchnorm as bn
 >>> layer = bn.BatchNorm2d(64)

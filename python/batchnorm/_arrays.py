@@ -74,18 +74,27 @@ def output(value: Any, name: str, like: Array) -> Array:
     return value
 
 
-def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
-    """gamma or beta, and its address; numbers that are no array take the dtype of x."""
+def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False) -> tuple[Any, int | None]:
+    """gamma or beta, and its address; numbers that are no array take the dtype of x.
+
+    What is scattered or misaligned is copied, unless it is `kept`: whoever wrote to the original would do so in vain.
+    """
     if type(value) is ndarray and value.dtype == plan.dtype and value.shape == plan.channel_shape:
         try:
-            return value, addressof(at(value))
+            found = addressof(at(value))
+            if not found & plan.misaligned:
+                return value, found
         except REFUSAL:
-            pass  # read-only, or not contiguous, which is an error
+            pass  # read-only, or not contiguous
     if value is None:
         return None, None
     if type(value) is not ndarray:
         value = plain(value, name) if hasattr(value, "dtype") else numbers(value, name, plan.dtype)
     _check(value, name, plan)
+    if not kept:
+        value = np.require(value, requirements=["C", "A"])
+    elif not value.flags.c_contiguous:
+        raise scattered(name, "the layer keeps it")
     return value, address(value)
 
 
@@ -103,12 +112,14 @@ def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | No
         try:
             return addressof(at(value))
         except REFUSAL:
-            pass  # read-only, or not contiguous, which is an error
+            pass  # read-only, or not contiguous, which are errors
     if value is None:
         return None
     if type(value) is not ndarray:
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
     _check(value, name, plan)
+    if not value.flags.c_contiguous:
+        raise scattered(name, "it is updated in place")
     if updated and not value.flags.writeable:
         raise read_only(name)
     return address(value)
@@ -124,8 +135,11 @@ def _check(array: NDArray[Any], name: str, plan: Plan) -> None:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {plan.dtype}, the dtype of x")
     if array.shape not in (plan.channel_shape, (plan.channels,)):
         raise ValueError(f"{name} has shape {array.shape}, expected {plan.channel_shape}: one element per channel")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{name} is not contiguous (see numpy.ascontiguousarray)")
+
+
+def scattered(name: str, reason: str) -> ValueError:
+    """For an array of which a copy would not do."""
+    return ValueError(f"{name} is not contiguous: {reason}, so that a copy would not do")
 
 
 def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:

@@ -31,6 +31,8 @@ DTYPES: dict[np.dtype[np.floating[Any]], DType] = {
     np.dtype(np.float32): DType.FLOAT32,
     np.dtype(np.float64): DType.FLOAT64,
 }
+# Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared.
+_PLAIN = {code: dtype for dtype, code in DTYPES.items()}
 
 
 class Plan(NamedTuple):
@@ -71,6 +73,7 @@ def plan(
     code = DTYPES.get(dtype)
     if code is None:
         return None
+    dtype = _PLAIN[code]
     axes = channel_axes(axis, len(shape))
     channel_shape = tuple(shape[a] for a in axes)
     channels = math.prod(channel_shape)

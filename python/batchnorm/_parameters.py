@@ -64,8 +64,8 @@ class Parameters:
         self._pins = []
 
     def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
-        self._gamma, gamma = parameter(self._gamma, "gamma", fit)
-        self._beta, beta = parameter(self._beta, "beta", fit)
+        self._gamma, gamma = parameter(self._gamma, "gamma", fit, kept=True)
+        self._beta, beta = parameter(self._beta, "beta", fit, kept=True)
         mean = running(self._running_mean, "running_mean", fit, updated=False)
         var = running(self._running_var, "running_var", fit, updated=False)
         # numpy.ndarray.resize() refuses to move an array that is weakly referenced, so that the addresses stay good.
@@ -79,6 +79,24 @@ class Parameters:
     def __getstate__(self) -> dict[str, Any]:
         """Addresses are good for the original only."""
         return {**self.__dict__, "_addresses": None, "_pins": []}
+
+    @property
+    def weight(self) -> Any:
+        """PyTorch's name of gamma."""
+        return self.gamma
+
+    @weight.setter
+    def weight(self, value: ArrayLike | None) -> None:
+        self.gamma = value
+
+    @property
+    def bias(self) -> Any:
+        """PyTorch's name of beta."""
+        return self.beta
+
+    @bias.setter
+    def bias(self, value: ArrayLike | None) -> None:
+        self.beta = value
 
     def reset_parameters(self) -> None:
         """gamma to 1 and beta to 0, in place; and what reset_running_stats() does."""

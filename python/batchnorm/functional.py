@@ -11,7 +11,8 @@ Which arrays are copied. An array goes to the library by pointer if it is dense 
 transposed, channels-last views) or sliced along its outermost axes in memory only (every second sample, the first
 channels of a channels-first array if the batch axis is the only one outside). Any other input is copied once: one that
 is sliced along an inner axis, runs backwards, repeats elements, is misaligned, is a list, or has another memory order
-than `out` or, without `out`, than x. Outputs and running statistics are written in place or refused, never copied.
+than `out` or, without `out`, than x. So are gamma, beta and statistics that are only read, if they are not contiguous.
+Outputs and running statistics that are updated are written in place or refused, never copied.
 
 Subclasses of ndarray are taken for what they hold, and results are plain arrays; masked arrays are refused.
 """
@@ -120,7 +121,8 @@ def forward_inference(
 ) -> Array:
     """Like forward_training(), but normalizes with the running statistics, which stay as they are.
 
-    One value per channel is fine. frozen_statistics() gives what backward() needs.
+    One value per channel is fine. A negative running_var is used as it is: where it outweighs eps, y is NaN.
+    frozen_statistics() gives what backward() needs.
 
     Parameters
     ----------
@@ -143,6 +145,8 @@ def forward_inference(
     beta, beta_address = parameter(beta, "beta", fit)
     running_mean, mean_address = parameter(running_mean, "running_mean", fit)
     running_var, var_address = parameter(running_var, "running_var", fit)
+    if mean_address is None or var_address is None:
+        raise ValueError(f"{'running_mean' if mean_address is None else 'running_var'} is None, expected an array")
     status = lib.bn_forward_inference(
         fit.shape,
         fit.code,

@@ -86,3 +86,15 @@ def test_ranks(rng: np.random.Generator, kind: Any, ranks: tuple[int, ...], expe
 )
 def test_repr(layer: bn.BatchNorm, expected: str) -> None:
     assert repr(layer) == expected
+
+
+def test_weight_and_bias_are_gamma_and_beta() -> None:
+    layer = bn.BatchNorm2d(3)
+    layer.weight = np.full(3, 5, "f4")
+    layer.bias = np.full(3, 7, "f4")
+    assert layer.weight is layer.gamma
+    assert layer.bias is layer.beta
+    y = layer(np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype("f4"))
+    assert y.mean() == pytest.approx(7, abs=1e-3)
+    assert y.std() == pytest.approx(5, abs=1e-2)
+    assert layer.state_dict()["weight"].tolist() == [5, 5, 5]

@@ -98,10 +98,7 @@ def test_dy_has_to_fit_x(x: Array) -> None:
         (np.zeros(3), TypeError, "has dtype float64, expected float32, the dtype of x"),
         (np.zeros(3, ">f4"), TypeError, "has dtype >f4"),
         (np.zeros(3, int), TypeError, "has dtype int64"),
-        (np.zeros(6, "f4")[::2], ValueError, "is not contiguous"),
-        (np.zeros(3, "f4")[::-1], ValueError, "is not contiguous"),
         (np.ma.zeros(3, "f4"), TypeError, "MaskedArray|masked array"),
-        (COPIED["misaligned"](np.zeros(3, "f4")), ValueError, "multiple of 4"),
     ],
 )
 def test_parameters_are_refused(x: Array, name: str, value: Any, error: type[Exception], message: str) -> None:
@@ -110,6 +107,38 @@ def test_parameters_are_refused(x: Array, name: str, value: Any, error: type[Exc
         bn.forward_training(x, **arguments)
     with pytest.raises(error, match=message):
         bn.forward_inference(x, **{"gamma": None, "beta": None, **arguments})
+
+
+SCATTERED = {
+    "every other": (np.zeros(6, "f4")[::2], "is not contiguous: it is updated in place"),
+    "backwards": (np.zeros(3, "f4")[::-1], "is not contiguous: it is updated in place"),
+    "misaligned": (COPIED["misaligned"](np.zeros(3, "f4")), "multiple of 4"),
+}
+
+
+@pytest.mark.parametrize("case", SCATTERED)
+def test_scattered_parameters_are_copied_to_be_read(x: Array, case: str) -> None:
+    values = np.float32([1, 2, 3])
+    scattered, message = SCATTERED[case]
+    scattered[...] = values
+    y, _ = bn.forward_training(x, scattered, scattered)
+    assert np.array_equal(y, bn.forward_training(x, values, values)[0])
+    y = bn.forward_inference(x, scattered, scattered, scattered, scattered)
+    assert np.array_equal(y, bn.forward_inference(x, values, values, values, values))
+    with pytest.raises(ValueError, match=f"running_mean.*{message}"):
+        bn.forward_training(x, None, None, scattered, values)
+    assert np.array_equal(scattered, values)
+    layer = bn.BatchNorm(3)
+    layer.gamma = scattered
+    with pytest.raises(ValueError, match="gamma.*(is not contiguous: the layer keeps it|multiple of 4)"):
+        layer(x)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_inference_needs_running_statistics(x: Array, name: str) -> None:
+    arguments: dict[str, Any] = {"running_mean": np.zeros(3, "f4"), "running_var": np.ones(3, "f4"), name: None}
+    with pytest.raises(ValueError, match=f"{name} is None, expected an array"):
+        bn.forward_inference(x, None, None, **arguments)
 
 
 def test_running_statistics_are_written_in_place_or_refused(x: Array) -> None:
