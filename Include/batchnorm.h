@@ -153,7 +153,7 @@ typedef struct bn_options {
  *
  * An empty batch (outer or inner 0) changes no running statistics, gives saved_mean 0 and saved_invstd 1 / sqrt(eps)
  * (0 if eps is 0), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE.
- * Uses options: eps, momentum, biased_running_var. */
+ * Uses options: eps, momentum, biased_running_var, param_dtype. */
 bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                               void *running_mean, void *running_var, void *y, double *saved_mean, double *saved_invstd,
                               const bn_options *options);
@@ -161,7 +161,7 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
 /* Like bn_forward_training, but normalizes with the running statistics, which are needed and stay as they are. Nothing
  * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
- * the square root of a negative number is NaN. Uses options: eps. */
+ * the square root of a negative number is NaN. Uses options: eps, param_dtype. */
 bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
                                const void *beta, const void *running_mean, const void *running_var, void *y,
                                double *saved_mean, double *saved_invstd, const bn_options *options);
@@ -177,7 +177,7 @@ bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void
  *     saved_mean, saved_invstd   as the forward call gave them
  *     dx, dgamma, dbeta          outputs, any of which may be NULL; dx may be dy
  *
- * An empty batch gives zero dgamma and dbeta. Uses options: frozen. */
+ * An empty batch gives zero dgamma and dbeta. Uses options: frozen, param_dtype. */
 bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                       const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma, void *dbeta,
                       const bn_options *options);
@@ -221,7 +221,7 @@ bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
  * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
  * A count that is not finite and positive is BN_ERROR_OPTION.
- * No option applies yet. */
+ * Uses options: param_dtype. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);

@@ -31,6 +31,9 @@ struct Options {
         momentum = options.momentum
         biasedRunningVariance = try flag(options.biased_running_var, "biased_running_var")
         frozen = try flag(options.frozen, "frozen")
+        if options.reserved != 0 {
+            throw Failure(BN_ERROR_OPTION, "reserved", .integer(Int(options.reserved)), expected: "0")
+        }
         if options.param_dtype.rawValue != 0 { parameter = try kernel_element(options.param_dtype, "param_dtype") }
     }
 }

@@ -97,7 +97,7 @@ static void shape(void) {
 }
 
 static void dtype(void) {
-    static const int unknown[] = {0, 3, 4, 99, -1};
+    static const int unknown[] = {0, 5, 99, -1};
     for (size_t i = 0; i < LENGTH(dtype_calls); i++) {
         for (size_t d = 0; d < LENGTH(unknown); d++) {
             REFUSED(dtype_calls[i], BN_ERROR_DTYPE, "dtype", a.dtype = (bn_dtype)unknown[d]);
@@ -128,6 +128,9 @@ static void option(void) {
         REFUSED(each, BN_ERROR_OPTION, "momentum", a.options_value.momentum = NAN);
         REFUSED(each, BN_ERROR_OPTION, "biased_running_var", a.options_value.biased_running_var = 2);
         REFUSED(each, BN_ERROR_OPTION, "frozen", a.options_value.frozen = -1);
+        REFUSED(each, BN_ERROR_DTYPE, "param_dtype", a.options_value.param_dtype = (bn_dtype)5);
+        REFUSED(each, BN_ERROR_DTYPE, "param_dtype", a.options_value.param_dtype = (bn_dtype)-1);
+        REFUSED(each, BN_ERROR_OPTION, "reserved", a.options_value.reserved = 1);
     }
     REFUSED(merge, BN_ERROR_OPTION, "counts", memory.counts[3] = -1);
     REFUSED(merge, BN_ERROR_OPTION, "counts", memory.counts[5] = NAN);

@@ -19,6 +19,8 @@ PINNED(version_parts, BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VER
 PINNED(dtype_size, sizeof(bn_dtype), sizeof(int));
 PINNED(float32, BN_FLOAT32, 1);
 PINNED(float64, BN_FLOAT64, 2);
+PINNED(float16, BN_FLOAT16, 3);
+PINNED(bfloat16, BN_BFLOAT16, 4);
 
 PINNED(status_size, sizeof(bn_status), sizeof(int));
 PINNED(ok, BN_OK, 0);
@@ -43,12 +45,14 @@ PINNED(shape_x_stride, offsetof(bn_shape, x_stride), 4 * sizeof(size_t));
 PINNED(shape_y_stride, offsetof(bn_shape, y_stride), 5 * sizeof(size_t));
 PINNED(shape_dx_stride, offsetof(bn_shape, dx_stride), 6 * sizeof(size_t));
 
-PINNED(options_size, sizeof(bn_options), sizeof(size_t) + 24);
+PINNED(options_size, sizeof(bn_options), sizeof(size_t) + 32);
 PINNED(options_struct_size, offsetof(bn_options, struct_size), 0);
 PINNED(options_eps, offsetof(bn_options, eps), sizeof(size_t));
 PINNED(options_momentum, offsetof(bn_options, momentum), sizeof(size_t) + 8);
 PINNED(options_biased_running_var, offsetof(bn_options, biased_running_var), sizeof(size_t) + 16);
 PINNED(options_frozen, offsetof(bn_options, frozen), sizeof(size_t) + 20);
+PINNED(options_param_dtype, offsetof(bn_options, param_dtype), sizeof(size_t) + 24);
+PINNED(options_reserved, offsetof(bn_options, reserved), sizeof(size_t) + 28);
 
 static void library_is_of_this_version(void) {
     CHECK(bn_version() == BN_VERSION, "the library is %d, the header %d", bn_version(), BN_VERSION);
@@ -60,6 +64,7 @@ static void default_options(void) {
     CHECK(options.eps == 1e-5, "%g", options.eps);
     CHECK(options.momentum == 0.1, "%g", options.momentum);
     CHECK(options.biased_running_var == 0 && options.frozen == 0, "a flag is set");
+    CHECK((int)options.param_dtype == 0 && options.reserved == 0, "not as in version 1.0");
 }
 
 /* Of C++, which takes no variable of another type for a member without a cast. */

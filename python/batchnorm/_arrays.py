@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
-from ._layout import DTYPES, Plan
+from ._layout import BITS, NAMES, Plan, code_of
 
 Array = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
@@ -41,11 +41,11 @@ def address_of_any(array: NDArray[Any]) -> int:
 
 
 def tensor(value: ArrayLike, name: str) -> Array:
-    """`value` as a plain array of float32 or float64."""
+    """`value` as a plain array of a dtype that the library knows."""
     array = plain(value, name)
-    if array.dtype not in DTYPES:
-        native = array.dtype.newbyteorder("=") in DTYPES
-        expected = "the byte order of this machine" if native else "float32 or float64 (see numpy.ndarray.astype)"
+    if code_of(array.dtype) is None:
+        native = code_of(array.dtype.newbyteorder("=")) is not None
+        expected = "the byte order of this machine" if native else f"{NAMES} (see numpy.ndarray.astype)"
         raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
     if array.ndim == 0:
         raise ValueError(f"{name} is a single number, expected an array with a channel axis")
@@ -79,7 +79,7 @@ def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False
 
     What is scattered or misaligned is copied, unless it is `kept`: whoever wrote to the original would do so in vain.
     """
-    if type(value) is ndarray and value.dtype == plan.dtype and value.shape == plan.channel_shape:
+    if type(value) is ndarray and value.dtype == plan.param and value.shape == plan.channel_shape:
         try:
             found = addressof(at(value))
             if not found & plan.misaligned:
@@ -89,7 +89,7 @@ def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False
     if value is None:
         return None, None
     if type(value) is not ndarray:
-        value = plain(value, name) if hasattr(value, "dtype") else numbers(value, name, plan.dtype)
+        value = plain(value, name) if hasattr(value, "dtype") else numbers(value, name, plan.param)
     _check(value, name, plan)
     if not kept:
         value = np.require(value, requirements=["C", "A"])
@@ -108,7 +108,7 @@ def numbers(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | None:
     """The address of running_mean or running_var: an array, as it is updated in place, by this call or by others."""
-    if type(value) is ndarray and value.dtype == plan.dtype and value.shape == plan.channel_shape:
+    if type(value) is ndarray and value.dtype == plan.param and value.shape == plan.channel_shape:
         try:
             return addressof(at(value))
         except REFUSAL:
@@ -131,8 +131,9 @@ def read_only(name: str) -> ValueError:
 
 
 def _check(array: NDArray[Any], name: str, plan: Plan) -> None:
-    if array.dtype != plan.dtype:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {plan.dtype}, the dtype of x")
+    if array.dtype != plan.param:
+        which = "the dtype of x" if plan.param == plan.dtype else f"for x of dtype {plan.dtype}"
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {plan.param}, {which}")
     if array.shape not in (plan.channel_shape, (plan.channels,)):
         raise ValueError(f"{name} has shape {array.shape}, expected {plan.channel_shape}: one element per channel")
 
@@ -140,6 +141,20 @@ def _check(array: NDArray[Any], name: str, plan: Plan) -> None:
 def scattered(name: str, reason: str) -> ValueError:
     """For an array of which a copy would not do."""
     return ValueError(f"{name} is not contiguous: {reason}, so that a copy would not do")
+
+
+def as_bfloat16(value: Any, name: str, dtype: Any) -> Any:
+    """`value`, whose uint16 elements hold the bits of bfloat16 numbers; what is no such array stays what it is.
+
+    `dtype` is what the caller says of them; there is nothing else to be said.
+    """
+    if getattr(dtype, "name", dtype) != "bfloat16":
+        raise TypeError(f"dtype is {dtype!r}, expected 'bfloat16' or None, which stands for the dtype of the arrays")
+    if type(value) is ndarray and value.dtype == np.uint16:
+        return value.view(BITS)
+    if name in ("x", "dy", "out") and value is not None:
+        raise TypeError(f"{name} is {getattr(value, 'dtype', type(value).__name__)}, expected uint16 for dtype 'bfloat16'")
+    return value
 
 
 def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:

@@ -22,6 +22,8 @@ class DType(enum.IntEnum):
 
     FLOAT32 = 1
     FLOAT64 = 2
+    FLOAT16 = 3
+    BFLOAT16 = 4
 
 
 class Status(enum.IntEnum):
@@ -64,6 +66,8 @@ class Options(ctypes.Structure):
         ("momentum", c_double),
         ("biased_running_var", c_int32),
         ("frozen", c_int32),
+        ("param_dtype", c_int),
+        ("reserved", c_int32),
     ]
 
 

@@ -27,12 +27,30 @@ from ._c_api import DType, Shape
 Axis = Union[int, tuple[int, ...]]
 Strides = Optional[tuple[int, ...]]
 
-DTYPES: dict[np.dtype[np.floating[Any]], DType] = {
+DTYPES: dict[np.dtype[Any], DType] = {
     np.dtype(np.float32): DType.FLOAT32,
     np.dtype(np.float64): DType.FLOAT64,
+    np.dtype(np.float16): DType.FLOAT16,
 }
-# Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared.
-_PLAIN = {code: dtype for dtype, code in DTYPES.items()}
+# Two bytes that hold a bfloat16, where no package has made a dtype of it.
+BITS = np.dtype("V2")
+NAMES = "float32, float64, float16 or bfloat16"
+
+
+def code_of(dtype: np.dtype[Any]) -> DType | None:
+    """The bn_dtype of an array's elements; bfloat16 is a dtype of the package ml_dtypes."""
+    is_bfloat16 = dtype == BITS or (dtype.name == "bfloat16" and dtype.itemsize == 2)
+    return DType.BFLOAT16 if is_bfloat16 else DTYPES.get(dtype)
+
+
+def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared."""
+    return np.dtype(dtype.str) if dtype in DTYPES else dtype
+
+
+def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What gamma, beta and running statistics are by default beside such tensors."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 class Plan(NamedTuple):
@@ -41,10 +59,18 @@ class Plan(NamedTuple):
     shape: Shape  # by reference, which is how ctypes passes a structure where a pointer to one is declared
     code: int  # a bn_dtype
     misaligned: int  # the bits of an address that have to be zero
-    dtype: np.dtype[np.floating[Any]]
+    dtype: np.dtype[Any]
     channels: int
     channel_shape: tuple[int, ...]
     empty: bool
+    param: np.dtype[Any]
+    param_code: int = 0  # of bn_options
+
+    def beside(self, *parameters: Any) -> Plan:
+        """The plan for a call with these parameters: those of 16-bit tensors may be float32 or of their dtype."""
+        if self.misaligned == 1 and any(getattr(p, "dtype", None) == self.dtype for p in parameters):
+            return self._replace(param=self.dtype, param_code=self.code)
+        return self
 
 
 def as_axis(axis: Any) -> Axis:
@@ -60,7 +86,7 @@ def as_axis(axis: Any) -> Axis:
 @lru_cache(maxsize=512)
 def plan(
     shape: tuple[int, ...],
-    dtype: np.dtype[np.floating[Any]],
+    dtype: np.dtype[Any],
     axis: Axis,
     x_strides: tuple[int, ...],
     y_strides: Strides = None,
@@ -70,10 +96,10 @@ def plan(
 
     `y_strides` are those of y or dy, `dx_strides` those of dx; None stands for a dense array in x's memory order.
     """
-    code = DTYPES.get(dtype)
+    code = code_of(dtype)
     if code is None:
         return None
-    dtype = _PLAIN[code]
+    dtype = canonical(dtype)
     axes = channel_axes(axis, len(shape))
     channel_shape = tuple(shape[a] for a in axes)
     channels = math.prod(channel_shape)
@@ -88,11 +114,12 @@ def plan(
         return None
     outer, inner, strides = extents
     struct = Shape(ctypes.sizeof(Shape), outer, channels, inner, *strides)
-    return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape)
+    param = parameter_dtype(dtype)
+    return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape, param)
 
 
 @lru_cache(maxsize=512)
-def dense_plan(shape: tuple[int, ...], dtype: np.dtype[np.floating[Any]], axis: Axis) -> Plan | None:
+def dense_plan(shape: tuple[int, ...], dtype: np.dtype[Any], axis: Axis) -> Plan | None:
     """The plan for C-contiguous tensors, whatever strides they give for axes of length 1."""
     strides = [dtype.itemsize * math.prod(shape[a + 1 :]) for a in range(len(shape))]
     return plan(shape, dtype, axis, tuple(strides))

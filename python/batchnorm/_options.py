@@ -16,24 +16,26 @@ DEFAULT_MOMENTUM = float("0.1")
 
 
 def make_options(
-    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False
+    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False, param_code: int = 0
 ) -> Options:
     """A new bn_options; the library checks the values."""
     numbers = number(eps, "eps"), number(momentum, "momentum")
-    return Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen)
+    return Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen, param_code)
 
 
 # Calls repeat their options: the structures are kept and never written again.
 kept_options = lru_cache(maxsize=128)(make_options)
 
 
-def options(eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False) -> Options:
+def options(
+    eps: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, frozen: bool = False, param_code: int = 0
+) -> Options:
     """A bn_options with these values."""
     try:
-        return kept_options(eps, momentum, unbiased, frozen)
+        return kept_options(eps, momentum, unbiased, frozen, param_code)
     except TypeError:
         pass  # an array, which has no hash: a number perhaps, but none to look up by
-    return make_options(eps, momentum, unbiased, frozen)
+    return make_options(eps, momentum, unbiased, frozen, param_code)
 
 
 def number(value: Any, name: str) -> float:

@@ -32,7 +32,7 @@ class Parameter:
 
     def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
         if self.takes_numbers and isinstance(value, (list, tuple)):
-            value = numbers(value, self.key[1:], layer.dtype)
+            value = numbers(value, self.key[1:], layer.param_dtype)
         layer.__dict__[self.key] = value
         layer._addresses = None
 
@@ -45,7 +45,7 @@ class Parameters:
     running_mean = Parameter()
     running_var = Parameter()
     num_batches_tracked: int
-    dtype: np.dtype[Any]
+    param_dtype: np.dtype[Any]
 
     _gamma: Any
     _beta: Any
@@ -64,6 +64,7 @@ class Parameters:
         self._pins = []
 
     def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
+        fit = fit._replace(param=self.param_dtype)
         self._gamma, gamma = parameter(self._gamma, "gamma", fit, kept=True)
         self._beta, beta = parameter(self._beta, "beta", fit, kept=True)
         mean = running(self._running_mean, "running_mean", fit, updated=False)

@@ -19,11 +19,13 @@ Subclasses of ndarray are taken for what they hold, and results are plain arrays
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from . import _direct
-from ._arrays import Array, address, parameter, running
+from ._arrays import Array, address, as_bfloat16, parameter, running
 from ._c_api import lib, raise_error
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
@@ -43,16 +45,18 @@ def forward_training(
     eps: float = 1e-5,
     unbiased: bool = True,
     out: Array | None = None,
+    dtype: DTypeLike = None,
 ) -> tuple[Array, SavedStatistics]:
     """Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
 
     Parameters
     ----------
-    x : array_like of float32 or float64
+    x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or see `dtype`)
         At least two values per channel, or none: an empty batch leaves the running statistics alone.
     gamma, beta : array_like of x's dtype, one element per channel, optional
-        Scale and shift; None stands for 1 and for 0.
-    running_mean, running_var : ndarray of x's dtype, one element per channel, optional
+        Scale and shift; None stands for 1 and for 0. Beside an x of 16 bits parameters and running statistics are
+        float32 or, all of them, of x's dtype.
+    running_mean, running_var : ndarray of the parameters' dtype, one element per channel, optional
         Updated in place: running = (1 - momentum) * running + momentum * batch. Both or neither.
     axis : int or tuple of int, default 1
         The channel axis, or a group of adjacent ones in ascending order; parameters then have the shape of the group or
@@ -67,6 +71,8 @@ def forward_training(
         Whether running_var takes sum((x - mean)**2) / (M - 1), as in the paper and PyTorch, or / M, as in Keras.
     out : ndarray, optional
         Takes y in place. It may be x itself; any other overlap is an error.
+    dtype : "bfloat16", optional
+        Says that the uint16 elements of x, `out` and the parameters are the bits of bfloat16 numbers.
 
     Returns
     -------
@@ -80,13 +86,20 @@ def forward_training(
     ValueError
         A shape, length, axis, option or output does not fit, arrays overlap, or there is one value per channel.
     TypeError
-        A dtype is not float32 or float64, or not that of x.
+        A dtype is none of the above, or does not go with that of x.
     MemoryError
         Working memory, a few numbers per channel, could not be had.
     RuntimeError
         BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured.
     """
+    if dtype is not None:
+        names = ("x", "gamma", "beta", "running_mean", "running_var")
+        given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
+        settings: dict[str, Any] = {"axis": axis, "momentum": momentum, "decay": decay, "eps": eps}
+        y, saved = forward_training(*given, **settings, unbiased=unbiased, out=as_bfloat16(out, "out", dtype))
+        return y.view(np.uint16) if out is None else out, saved
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
+    fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
     saved = SavedStatistics(fit.channel_shape, frozen=False)
@@ -101,7 +114,7 @@ def forward_training(
         y_address,
         saved.mean_address,
         saved.invstd_address,
-        options(eps, weight_of_new(momentum, decay), unbiased),
+        options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
     )
     if status:
         raise_error(status)
@@ -118,6 +131,7 @@ def forward_inference(
     axis: Axis = 1,
     eps: float = 1e-5,
     out: Array | None = None,
+    dtype: DTypeLike = None,
 ) -> Array:
     """Like forward_training(), but normalizes with the running statistics, which stay as they are.
 
@@ -126,7 +140,7 @@ def forward_inference(
 
     Parameters
     ----------
-    x, gamma, beta, axis, eps, out
+    x, gamma, beta, axis, eps, out, dtype
         As in forward_training().
     running_mean, running_var : array_like of x's dtype, one element per channel
 
@@ -140,7 +154,13 @@ def forward_inference(
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training().
     """
+    if dtype is not None:
+        names = ("x", "gamma", "beta", "running_mean", "running_var")
+        given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
+        y = forward_inference(*given, axis=axis, eps=eps, out=as_bfloat16(out, "out", dtype))
+        return y.view(np.uint16) if out is None else out
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
+    fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
     running_mean, mean_address = parameter(running_mean, "running_mean", fit)
@@ -158,7 +178,7 @@ def forward_inference(
         y_address,
         None,
         None,
-        options(eps),
+        options(eps, param_code=fit.param_code) if fit.param_code else options(eps),
     )
     if status:
         raise_error(status)
@@ -173,6 +193,7 @@ def backward(
     *,
     axis: Axis = 1,
     out: Array | None = None,
+    dtype: DTypeLike = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of a loss by x, gamma and beta, given its gradient dy by y.
 
@@ -186,7 +207,7 @@ def backward(
     ----------
     dy : array_like of x's shape and dtype
         Copied once if its memory order is not that of x.
-    x, gamma, axis
+    x, gamma, axis, dtype
         As in the forward call.
     saved : SavedStatistics
         What forward_training() or frozen_statistics() gave.
@@ -198,21 +219,27 @@ def backward(
     dx : ndarray
         `out`, or a new dense array in x's memory order.
     dgamma, dbeta : ndarray
-        Of x's dtype, in the shape of the channel axes.
+        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of the channel axes.
 
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training().
     """
+    if dtype is not None:
+        dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
+        dx, *of_parameters = backward(dy, x, saved, gamma, axis=axis, out=as_bfloat16(out, "out", dtype))
+        dgamma, dbeta = (a.view(np.uint16) if a.dtype == dx.dtype else a for a in of_parameters)
+        return dx.view(np.uint16) if out is None else out, dgamma, dbeta
     fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
+    fit = fit.beside(gamma)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     if not isinstance(saved, SavedStatistics):
         raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")
     if saved.channels != fit.channels:
         raise ValueError(f"saved is of {saved.channels} channels, but x has {fit.channels}")
-    dgamma = np.empty(fit.channel_shape, fit.dtype)
-    dbeta = np.empty(fit.channel_shape, fit.dtype)
+    dgamma = np.empty(fit.channel_shape, fit.param)
+    dbeta = np.empty(fit.channel_shape, fit.param)
     status = lib.bn_backward(
         fit.shape,
         fit.code,
@@ -224,7 +251,7 @@ def backward(
         dx_address,
         address(dgamma),
         address(dbeta),
-        options(frozen=saved.frozen),
+        options(frozen=saved.frozen, param_code=fit.param_code),
     )
     if status:
         raise_error(status)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import _direct
 from ._arrays import Array, address
 from ._c_api import lib, raise_error
-from ._layout import DTYPES, Axis, Plan, as_axis
+from ._layout import NAMES, Axis, Plan, as_axis, code_of, parameter_dtype
 from ._options import DEFAULT_MOMENTUM, make_options, number, options, weight_of_new
 from ._parameters import Parameters
 from .saved import SavedStatistics
@@ -41,12 +41,14 @@ class BatchNorm(Parameters):
         Whether there are gamma (ones at first) and beta (zeros).
     track_running_stats : bool, default True
         Without them the statistics of the batch serve in evaluation as well.
-    dtype : float32 or float64, default float32
-        Of the parameters, the running statistics, x and y.
+    dtype : float32, float64, float16 or bfloat16 (of the package ml_dtypes), default float32
+        Of x and y, and of the parameters and the running statistics unless it has 16 bits: then they are float32.
     decay : float, optional
         Weight of the old average, in place of `momentum`.
     unbiased : bool, default True
         Whether running_var takes the variance over M - 1 or over M.
+    param_dtype : float32 or `dtype`, optional
+        Of the parameters and the running statistics.
 
     Attributes
     ----------
@@ -80,6 +82,7 @@ class BatchNorm(Parameters):
         *,
         decay: float | None = None,
         unbiased: bool = True,
+        param_dtype: DTypeLike = None,
     ) -> None:
         axis = as_axis(axis)
         extents = num_features if isinstance(num_features, tuple) else (num_features,)
@@ -91,14 +94,19 @@ class BatchNorm(Parameters):
                 f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
             )
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        if self.dtype not in DTYPES:
-            raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
+        if code_of(self.dtype) is None:
+            raise TypeError(f"dtype is {self.dtype}, expected {NAMES}")
+        default = parameter_dtype(self.dtype)
+        self.param_dtype: np.dtype[Any] = default if param_dtype is None else np.dtype(param_dtype)
+        if self.param_dtype not in (self.dtype, default):
+            raise TypeError(f"param_dtype is {self.param_dtype}, expected {default} or {self.dtype}")
+        self._param_code = 0 if self.param_dtype == default else int(code_of(self.dtype) or 0)
         self.num_features, self.axis = num_features, axis
         self.eps, self.unbiased = number(eps, "eps"), unbiased
         weight = weight_of_new(momentum, decay)
         self.momentum = None if weight is None else number(weight, "momentum")
         self.training = True
-        super().__init__(self._channel_shape, self.dtype, affine, track_running_stats)
+        super().__init__(self._channel_shape, self.param_dtype, affine, track_running_stats)
         self.grad_gamma = self.grad_beta = None
         self._x, self._saved = None, None
         self._check_options()
@@ -151,7 +159,7 @@ class BatchNorm(Parameters):
                 y_address,
                 saved.mean_address,
                 saved.invstd_address,
-                options(self.eps),
+                options(self.eps, param_code=self._param_code),
             )
         if status:
             raise_error(status)
@@ -164,8 +172,9 @@ class BatchNorm(Parameters):
     def _training_options(self) -> Any:
         if self.momentum is None:
             # Every batch has its own factor: not worth keeping.
-            return make_options(self.eps, 1.0 / (self.num_batches_tracked + 1), self.unbiased)
-        return options(self.eps, self.momentum, self.unbiased)
+            weight = 1.0 / (self.num_batches_tracked + 1)
+            return make_options(self.eps, weight, self.unbiased, False, self._param_code)
+        return options(self.eps, self.momentum, self.unbiased, False, self._param_code)
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
         """dx, given the gradient dy of a loss by the last y; grad_gamma and grad_beta are written anew.
@@ -180,8 +189,8 @@ class BatchNorm(Parameters):
         saved = self._saved
         fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, self._x, self.axis, out)
         gamma, beta, _, _ = self._addresses or self._take_addresses(fit)
-        grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.dtype)
-        grad_beta = None if beta is None else np.empty(self._channel_shape, self.dtype)
+        grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.param_dtype)
+        grad_beta = None if beta is None else np.empty(self._channel_shape, self.param_dtype)
         status = lib.bn_backward(
             fit.shape,
             fit.code,
@@ -193,7 +202,7 @@ class BatchNorm(Parameters):
             dx_address,
             None if grad_gamma is None else address(grad_gamma),
             None if grad_beta is None else address(grad_beta),
-            options(frozen=saved.frozen),
+            options(frozen=saved.frozen, param_code=self._param_code),
         )
         if status:
             raise_error(status)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -27,10 +27,10 @@ class _RankedBatchNorm(BatchNorm):
         *,
         decay: float | None = None,
         unbiased: bool = True,
+        param_dtype: DTypeLike = None,
     ) -> None:
-        super().__init__(
-            num_features, 1, eps, momentum, affine, track_running_stats, dtype, decay=decay, unbiased=unbiased
-        )
+        more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
+        super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)
 
     def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
         rank = np.ndim(x)

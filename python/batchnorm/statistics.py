@@ -32,7 +32,7 @@ def moments(x: ArrayLike, axis: Axis = 1) -> Moments:
 
     Parameters
     ----------
-    x : array_like of float32 or float64
+    x : array_like of float32, float64, float16 or bfloat16
     axis : int or tuple of int, default 1
         The channel axis, or a group of adjacent ones.
 
@@ -118,6 +118,7 @@ def update_running(
     like = np.empty_like(tensor(running_mean, "running_mean"), order="C")
     fit = plan(like.shape, like.dtype, tuple(range(like.ndim)), like.strides)
     assert fit is not None, "a C-contiguous array fits"
+    fit = fit.beside(like)
     mean_address = running(running_mean, "running_mean", fit)
     var_address = running(running_var, "running_var", fit)
     values = {"count": count, "mean": mean, "m2": m2}

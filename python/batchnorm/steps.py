@@ -29,6 +29,7 @@ from . import _arrange, _direct
 from ._arrays import Array, Doubles, address, doubles, parameter
 from ._c_api import lib, raise_error
 from ._layout import Axis
+from ._options import options
 
 
 class Sums(NamedTuple):
@@ -52,6 +53,7 @@ def normalize(
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     mean = doubles(mean, "mean", fit.channel_shape)
     invstd = doubles(invstd, "invstd", fit.channel_shape)
+    fit = fit.beside(gamma, beta)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
     status = lib.bn_normalize(
@@ -63,7 +65,7 @@ def normalize(
         address(mean),
         address(invstd),
         y_address,
-        None,
+        options(param_code=fit.param_code),
     )
     if status:
         raise_error(status)
@@ -112,9 +114,11 @@ def backward_apply(
             "sum_dy_x_hat": sum_dy_x_hat,
         }.items()
     ]
+    fit = fit.beside(gamma)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
+    chosen = options(param_code=fit.param_code)
     status = lib.bn_backward_apply(
-        fit.shape, fit.code, dy_address, x_address, gamma_address, *map(address, statistics), dx_address, None
+        fit.shape, fit.code, dy_address, x_address, gamma_address, *map(address, statistics), dx_address, chosen
     )
     if status:
         raise_error(status)

@@ -13,8 +13,8 @@ Array = np.ndarray[Any, Any]
 Values = Callable[[np.random.Generator, int, Any], Any]
 
 # Near the ends of what a dtype holds, as far as batchnorm.h promises something there.
-HUGE = {np.dtype("f4"): 1e37, np.dtype("f8"): 1e149}
-TINY = {np.dtype("f4"): 1e-40, np.dtype("f8"): 1e-150}
+HUGE = {np.dtype("f2"): 1e3, np.dtype("f4"): 1e37, np.dtype("f8"): 1e149}
+TINY = {np.dtype("f2"): 1e-6, np.dtype("f4"): 1e-40, np.dtype("f8"): 1e-150}
 
 
 def _far(ratio: float) -> Values:

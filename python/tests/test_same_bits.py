@@ -140,7 +140,7 @@ def digests(isa: str, dtype: str, large: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2"])
 def test_every_way_on_every_instruction_set(isa: str, dtype: str) -> None:
     assert digests(isa, dtype, False) == digests("baseline", dtype, False)
 
