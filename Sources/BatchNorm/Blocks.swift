@@ -66,6 +66,11 @@ struct Blocks {
         return (outer.count * inner.count, outer.lowerBound * self.inner + inner.lowerBound)
     }
 
+    /// Whether so many threads have about as much to do: three quarters of the time of the one with most, or more.
+    func isShared(by threads: Int) -> Bool {
+        4 * outer >= 3 * threads * span * ((count - 1) / threads + 1)
+    }
+
     func abreast(_ block: Int) -> Int { self[block].outer.count % abreast == 0 ? abreast : 1 }
 
     /// Rows to lay side by side until a run has so many elements and ends with a whole vector; 1 if that takes too many.

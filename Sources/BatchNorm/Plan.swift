@@ -12,6 +12,13 @@ struct Plan {
     /// taken for rows of `spread` columns per channel.
     private(set) var mapsRows = false
     private(set) var spread = 1
+    /// Parts of the outer indices, or blocks if there are as many, that a map is shared out in.
+    private(set) var parts = 1
+    private var outer = 0
+    private var inner = 0
+    /// Whether groups may be written by several threads: not where they lie side by side in one page, within which
+    /// each processor would ask early for lines that another one writes.
+    private(set) var isFarApart = true
     /// Channels that are mapped together.
     private(set) var mapped = 1
     /// Rows side by side in a run of a map, so that short rows fill vectors, and its coefficients are read in order.
@@ -46,6 +53,11 @@ struct Plan {
             outer: geometry.outer, channels: channels, inner: geometry.inner, inputs: inputs,
             dense: isDenseCall && sweep.reduction != nil)
 
+        outer = geometry.outer
+        inner = geometry.inner
+        let evenly = 4 * threads
+        parts = blocks.count >= evenly || outer < evenly ? blocks.count : evenly
+
         mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
         spread = mapsRows ? geometry.inner : 1
         let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.number.size
@@ -69,12 +81,18 @@ struct Plan {
             groupSize = min(channels, max(1, some), shared)
         } else {
             let fits = sweep.reduction != nil && fitting * spread >= Plan.narrowestPanel
-            let panel = blocks.count < Plan.fewBlocks ? max(shared, Plan.narrowestPanel / spread / 16 * 16) : channels
+            let panel = blocks.isShared(by: threads) ? channels : max(shared, Plan.narrowestPanel / spread / 16 * 16)
             groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
         }
+        isFarApart = !mapsRows || groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
         if groupSize < channels && 2 * groupSize * channelBytes <= caches.second * 7 / 8 {
             ahead = groupSize * geometry.inner
         }
+    }
+
+    func part(_ index: Int) -> Blocks.Extent {
+        if parts == blocks.count { return blocks[index] }
+        return (outer * index / parts..<outer * (index + 1) / parts, 0..<inner)
     }
 
     /// Elements of the coefficients of a worker, spread over the columns that they are for; 0 if they need not be.
@@ -98,8 +116,7 @@ struct Plan {
     static let fewPlanes = 4
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 24576
-    /// Blocks of rows that threads can share well enough; fewer are cut into panels of columns.
-    private static let fewBlocks = 4
+    private static let pageBytes = 4096
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 128
 }

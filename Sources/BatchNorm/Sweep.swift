@@ -36,7 +36,7 @@ struct Sweep: ~Copyable {
     mutating func run(_ call: Call) throws(Failure) {
         let library = call.library
         plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
-        let together = groups >= plan.threads
+        let together = groups >= plan.threads && (plan.threads == 1 || map == nil || plan.isFarApart)
         working = try ChannelArrays(
             geometry, plan, slots: together || reduction == nil ? 1 : plan.blocks.count, call.thread)
         let pool = library.pointee.pool
@@ -64,17 +64,15 @@ struct Sweep: ~Copyable {
 
     @inline(never)
     private func stepwise(_ pool: Pool) {
-        let items = groups * plan.blocks.count
-        if let reduction {
-            share(items, pool) { context, item, _ in Sweep.at(context).pointee.reduce(item: item) }
-            // Group by group, as each has its part of a slot to itself.
-            for group in 0..<groups {
-                for block in 0..<plan.blocks.count { fold(reduction, block, members(of: group), slot: block) }
-            }
+        if reduction != nil {
+            share(groups * plan.blocks.count, pool) { context, item, _ in Sweep.at(context).pointee.reduce(item: item) }
         }
-        settlement?.settle(self, 0..<geometry.channels)
-        if map != nil { share(items, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) } }
+        share(groups, pool) { context, group, _ in Sweep.at(context).pointee.settle(group: group) }
+        if map != nil { share(mapGroups * plan.parts, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) } }
     }
+
+    /// Rows are mapped whole.
+    private var mapGroups: Int { plan.mapsRows ? 1 : groups }
 
     private func share(
         _ count: Int, _ pool: Pool, _ body: Job.Body
@@ -93,8 +91,18 @@ struct Sweep: ~Copyable {
     }
 
     @inline(never)
+    private func settle(group: Int) {
+        let range = members(of: group)
+        if let reduction {
+            for block in 0..<plan.blocks.count { fold(reduction, block, range, slot: block) }
+        }
+        settlement?.settle(self, range)
+    }
+
+    @inline(never)
     private func apply(item: Int, worker: Int) {
-        apply(members(of: item / plan.blocks.count), plan.blocks[item % plan.blocks.count], worker: worker)
+        let range = mapGroups == 1 ? 0..<geometry.channels : members(of: item / plan.parts)
+        apply(range, plan.part(item % plan.parts), worker: worker)
     }
 
     private func members(of group: Int) -> Range<Int> {
