@@ -28,7 +28,7 @@ struct ChannelArrays {
         spread = plan.blocks.spread
         partialColumns = wholeVectors(geometry.channels * spread * plan.blocks.abreast)
         let laid = plan.laid(geometry.channels)
-        workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + geometry.lineElements + 16
+        workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + 2 * geometry.lineElements + 16
         let coefficientBytes = Coefficients.count * channels * numberSize
         let partial = (3 * slots).multipliedReportingOverflow(by: partialColumns)
         let partialBytes = partial.partialValue.multipliedReportingOverflow(by: 8)

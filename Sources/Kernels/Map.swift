@@ -64,8 +64,9 @@ private func writePart<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: k
     write(F.self, tile, channels, strip, streams: false)
 }
 
-/// Elements up to the next start of a cache line.
+/// Elements up to the next start of a cache line, or of a vector that is shorter than one.
 @inline(__always)
 private func elementsToLine<T>(_ address: UnsafeMutablePointer<T>) -> Int {
-    Int(bitPattern: (0 &- UInt(bitPattern: address)) & 63) / MemoryLayout<T>.size
+    let bytes = UInt(min(64, laneCount * MemoryLayout<T>.size))
+    return Int((0 &- UInt(bitPattern: address)) & (bytes - 1)) / MemoryLayout<T>.size
 }

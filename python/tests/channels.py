@@ -104,8 +104,10 @@ FEW = ["three far apart", "tiny", "mean 1e+06", "mean 1", "median 0, constant el
 
 
 def draw(rng: np.random.Generator, names: Sequence[str], n: int, dtype: Any) -> Array:
-    """A row of n values for each name."""
-    return np.stack([np.asarray(CHANNELS[name](rng, n, np.dtype(dtype))).astype(dtype) for name in names])
+    """A row of n values for each name, as far as the dtype reaches."""
+    most = float(np.finfo(dtype).max)
+    rows = [np.asarray(CHANNELS[name](rng, n, np.dtype(dtype))) for name in names]
+    return np.stack([np.clip(row, -most, most).astype(dtype) for row in rows])
 
 
 def draw_gradient(rng: np.random.Generator, x: Array, mean: float) -> Array:

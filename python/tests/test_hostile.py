@@ -172,7 +172,7 @@ def cases(name: str, memory: Memory) -> Iterator[Case]:
         for value, status in impossible_shapes():
             yield f"shape {value and [getattr(value, f[0]) for f in Shape._fields_]}", {"shape": value}, status
     if "dtype" in memory.names:
-        for dtype in (0, 3, 4, -1, 2**31 - 1, -(2**31)):
+        for dtype in (0, 5, 77, -1, 2**31 - 1, -(2**31)):
             yield f"dtype {dtype}", {"dtype": dtype}, DTYPE
     for count in ("channels", "parts") if "channels" in memory.names else ():
         if count in memory.names:

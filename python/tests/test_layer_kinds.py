@@ -30,7 +30,7 @@ import batchnorm as bn
         ({"decay": 2}, ValueError, "decay is 2"),
         ({"decay": 0.9, "momentum": 0.1}, ValueError, "give one of them"),
         ({"decay": 0.9, "momentum": None}, ValueError, "give one of them"),
-        ({"dtype": np.float16}, TypeError, "dtype is float16"),
+        ({"dtype": np.int16}, TypeError, "dtype is int16"),
         ({"dtype": int}, TypeError, "dtype is int64"),
     ],
 )
