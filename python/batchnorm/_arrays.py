@@ -153,8 +153,15 @@ def as_bfloat16(value: Any, name: str, dtype: Any) -> Any:
     if type(value) is ndarray and value.dtype == np.uint16:
         return value.view(BITS)
     if name in ("x", "dy", "out") and value is not None:
-        raise TypeError(f"{name} is {getattr(value, 'dtype', type(value).__name__)}, expected uint16 for dtype 'bfloat16'")
+        raise TypeError(
+            f"{name} is {getattr(value, 'dtype', type(value).__name__)}, expected uint16 for dtype 'bfloat16'"
+        )
     return value
+
+
+def as_uint16(array: NDArray[Any]) -> Any:
+    """The inverse, for a result; parameters may be of another dtype."""
+    return array.view(np.uint16) if array.dtype == BITS else array
 
 
 def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:

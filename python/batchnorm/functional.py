@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _direct
-from ._arrays import Array, address, as_bfloat16, parameter, running
+from ._arrays import Array, address, as_bfloat16, as_uint16, parameter, running
 from ._c_api import lib, raise_error
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
@@ -45,7 +45,7 @@ def forward_training(
     eps: float = 1e-5,
     unbiased: bool = True,
     out: Array | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
 ) -> tuple[Array, SavedStatistics]:
     """Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
 
@@ -97,7 +97,7 @@ def forward_training(
         given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
         settings: dict[str, Any] = {"axis": axis, "momentum": momentum, "decay": decay, "eps": eps}
         y, saved = forward_training(*given, **settings, unbiased=unbiased, out=as_bfloat16(out, "out", dtype))
-        return y.view(np.uint16) if out is None else out, saved
+        return as_uint16(y) if out is None else out, saved
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
@@ -131,7 +131,7 @@ def forward_inference(
     axis: Axis = 1,
     eps: float = 1e-5,
     out: Array | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
 ) -> Array:
     """Like forward_training(), but normalizes with the running statistics, which stay as they are.
 
@@ -158,7 +158,7 @@ def forward_inference(
         names = ("x", "gamma", "beta", "running_mean", "running_var")
         given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
         y = forward_inference(*given, axis=axis, eps=eps, out=as_bfloat16(out, "out", dtype))
-        return y.view(np.uint16) if out is None else out
+        return as_uint16(y) if out is None else out
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
@@ -193,7 +193,7 @@ def backward(
     *,
     axis: Axis = 1,
     out: Array | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of a loss by x, gamma and beta, given its gradient dy by y.
 
@@ -228,9 +228,9 @@ def backward(
     """
     if dtype is not None:
         dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
-        dx, *of_parameters = backward(dy, x, saved, gamma, axis=axis, out=as_bfloat16(out, "out", dtype))
-        dgamma, dbeta = (a.view(np.uint16) if a.dtype == dx.dtype else a for a in of_parameters)
-        return dx.view(np.uint16) if out is None else out, dgamma, dbeta
+        results = backward(dy, x, saved, gamma, axis=axis, out=as_bfloat16(out, "out", dtype))
+        dx, dgamma, dbeta = (as_uint16(a) for a in results)
+        return dx if out is None else out, dgamma, dbeta
     fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
     fit = fit.beside(gamma)
     gamma, gamma_address = parameter(gamma, "gamma", fit)

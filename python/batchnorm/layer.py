@@ -82,7 +82,7 @@ class BatchNorm(Parameters):
         *,
         decay: float | None = None,
         unbiased: bool = True,
-        param_dtype: DTypeLike = None,
+        param_dtype: DTypeLike | None = None,
     ) -> None:
         axis = as_axis(axis)
         extents = num_features if isinstance(num_features, tuple) else (num_features,)

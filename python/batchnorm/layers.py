@@ -27,7 +27,7 @@ class _RankedBatchNorm(BatchNorm):
         *,
         decay: float | None = None,
         unbiased: bool = True,
-        param_dtype: DTypeLike = None,
+        param_dtype: DTypeLike | None = None,
     ) -> None:
         more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
         super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Elements of sixteen bits: float16, bfloat16 as a dtype of ml_dtypes, and bfloat16 as the bits in uint16.
 
-The oracles are NumPy's and ml_dtypes's own conversions, which round to nearest, ties to even; and the formulas in float64
-on the values that the elements stand for.
+The oracles are NumPy's and ml_dtypes's own conversions, which round to nearest, ties to even; and the formulas in
+float64 on the values that the elements stand for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ HALVES = [FLOAT16, BFLOAT16]
 EPS = {FLOAT16: 2.0**-10, BFLOAT16: 2.0**-7}
 LEAST = {FLOAT16: 2.0**-24, BFLOAT16: 2.0**-133}
 
-SHAPES = [(8, 6, 16, 16), (3, 5, 7), (64, 33, 7, 7), (1000, 3), (257, 100), (4, 2, 130 * 131), (5000, 1), (40, 700), (2, 4, 33)]
+SHAPES = [(8, 6, 16, 16), (3, 5, 7), (64, 33, 7, 7), (2, 4, 33), (4, 2, 130 * 131)]
+SHAPES += [(1000, 3), (257, 100), (5000, 1), (40, 700)]
 
 
 def everything(dtype: np.dtype[Any]) -> Array:
@@ -91,7 +92,8 @@ def wide(array: Array) -> Array:
 
 def close(given: Array, expected: Array, scale: Any = 1.0) -> bool:
     """Rounded once to sixteen bits, after some roundings of float32 of numbers of about `scale`."""
-    unit = np.maximum(2.0 ** np.floor(np.log2(np.maximum(np.abs(expected), 1e-300))) * EPS[given.dtype], LEAST[given.dtype])
+    binade = 2.0 ** np.floor(np.log2(np.maximum(np.abs(expected), 1e-300)))
+    unit = np.maximum(binade * EPS[given.dtype], LEAST[given.dtype])
     return bool(np.all(np.abs(wide(given) - expected) <= 0.5 * unit + 4 * 2.0**-23 * (scale + np.abs(expected))))
 
 
@@ -148,7 +150,7 @@ def test_constant_channels_give_beta(dtype: np.dtype[Any]) -> None:
             assert np.all(dgamma == 0)
 
 
-@pytest.mark.parametrize("offset", range(0, 33))
+@pytest.mark.parametrize("offset", range(33))
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_bits_do_not_depend_on_alignment(dtype: np.dtype[Any], offset: int) -> None:
     for shape in ((300, 3), (64, 5, 7, 7), (3, 4, 100), (40, 700)):
@@ -178,8 +180,9 @@ def test_bits_in_uint16_are_bfloat16() -> None:
         assert given.dtype == (np.uint16 if expected.dtype == BFLOAT16 else expected.dtype)
         assert np.array_equal(given, expected.view(given.dtype))
     gamma = np.float32([1, 2, 3]).astype(BFLOAT16)
-    _, dgamma, _ = bn.backward(dy.view("u2"), x.view("u2"), bn.forward_training(x)[1], gamma.view("u2"), dtype="bfloat16")
-    assert np.array_equal(dgamma, bn.backward(dy, x, bn.forward_training(x)[1], gamma)[1].view("u2"))
+    saved = bn.forward_training(x)[1]
+    _, dgamma, _ = bn.backward(dy.view("u2"), x.view("u2"), saved, gamma.view("u2"), dtype="bfloat16")
+    assert np.array_equal(dgamma, bn.backward(dy, x, saved, gamma)[1].view("u2"))
 
 
 @pytest.mark.parametrize(
@@ -189,12 +192,12 @@ def test_bits_in_uint16_are_bfloat16() -> None:
         (lambda x: bn.forward_training(x.astype("f4"), dtype="bfloat16"), "x is float32, expected uint16"),
         (lambda x: bn.forward_training(x, dtype="bfloat16", out=np.zeros(x.shape)), "out is float64, expected uint16"),
         (lambda x: bn.forward_training(x), "x has dtype uint16, expected float32, float64, float16 or bfloat16"),
-        (lambda x: bn.forward_training(x.view("f2"), np.ones(3)), "gamma has dtype float64, expected float32, for x of"),
+        (lambda x: bn.forward_training(x.view("f2"), np.ones(3)), "gamma has dtype float64, expected float32, for x"),
         (
             lambda x: bn.forward_training(x.view("f2"), np.ones(3, "f2"), np.ones(3, "f4")),
             "beta has dtype float32, expected float16, the dtype of x",
         ),
-        (lambda x: bn.BatchNorm(3, dtype=np.float16, param_dtype=np.float64), "param_dtype is float64, expected float32"),
+        (lambda x: bn.BatchNorm(3, dtype=np.float16, param_dtype=np.float64), "param_dtype is float64, expected"),
         (lambda x: bn.BatchNorm(3, param_dtype=np.float16), "param_dtype is float16, expected float32"),
         (lambda x: bn.BatchNorm(3, dtype=np.int16), "dtype is int16, expected float32, float64, float16 or bfloat16"),
     ],
@@ -226,7 +229,7 @@ def test_steps(dtype: np.dtype[Any]) -> None:
     gamma = np.float32([1, 2, 3]).astype(dtype)
     mean, var = np.zeros(3, dtype), np.ones(3, dtype)
     y, saved = bn.forward_training(x, gamma, None, mean, var)
-    count, batch_mean, m2 = bn.merge_moments([bn.moments(x[:13]), bn.moments(x[13:])])
+    count, _, m2 = bn.merge_moments([bn.moments(x[:13]), bn.moments(x[13:])])
     invstd = bn.inverse_std(count, m2)
     assert np.allclose(invstd, saved.invstd, rtol=1e-14)
     assert np.array_equal(bn.normalize(x, saved.mean, saved.invstd, gamma), y)
