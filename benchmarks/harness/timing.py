@@ -18,8 +18,8 @@ from .system import Trial
 
 SAMPLE = 1.5e-3  # seconds that a sample lasts at least: much longer than the clock's resolution and an interrupt
 WARM_UP = 0.5e-3  # seconds of calls before a sample
-# With threads, until those that sleep are awake: a processor that was idle takes a guest of a busy host milliseconds to get
-# back. A system whose caller waits for them is warm after one call; one whose caller goes on alone needs the time.
+# With threads, until those that sleep are awake: it takes milliseconds until a busy host gives a guest back a processor
+# that was idle. A system whose caller waits for them is warm after one call; one whose caller goes on alone is not.
 WAKE_UP = 5e-3
 # Threads that have run out of work spin for a while before they sleep (libgomp, Eigen, ONNX Runtime: milliseconds), and
 # would be measured as a slowness of whoever comes next.
