@@ -91,7 +91,8 @@ extension Sweep {
             Elements(operand.base + run * operand.stride * geometry.elementSize, geometry.element)
         }
         for run in 0..<tile.runs {
-            let (from, dy, out) = (at(mapsDy ? tile.dy : tile.x, run), at(tile.dy, run), at(tile.out, run))
+            let (from, out) = (at(mapsDy ? tile.dy : tile.x, run), at(tile.out, run))
+            let dy = settlement.isGradient ? at(tile.dy, run) : from
             for index in 0..<tile.length {
                 let centred = (from[index] - line.mean) - line.rest
                 if settlement.isGradient {

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Tensors of 16-bit elements, parameters of another type than the tensors, and the options of version 1.0. */
+#define _DEFAULT_SOURCE
 #include "problem.h"
 
 #include <math.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { outer = 6, channels = 5, inner = 37, count = outer * channels * inner };
 
@@ -68,6 +71,41 @@ static void normalizes(bn_dtype dtype) {
 static void float16_is_normalized(void) { normalizes(BN_FLOAT16); }
 static void bfloat16_is_normalized(void) { normalizes(BN_BFLOAT16); }
 
+/* A page, or two, with one on either side that may not be touched. */
+static uint16_t *guarded_pages(size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *all = (char *)mmap(NULL, bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED || mprotect(all + page, bytes, PROT_READ | PROT_WRITE) != 0) abort();
+    return (uint16_t *)(all + page);
+}
+
+/* Tensors of every small width, flush against what may not be touched: a byte too far kills this program. */
+static void nothing_outside_is_touched(void) {
+    enum { widest = 70, planes = 3 };
+    size_t bytes = 2 * (size_t)sysconf(_SC_PAGESIZE);
+    uint16_t *tensors[3];
+    double mean[widest], invstd[widest];
+    float dgamma[widest], dbeta[widest];
+    for (int t = 0; t < 3; t++) tensors[t] = guarded_pages(bytes);
+    for (size_t width = 1; width <= widest; width++) {
+        for (int rows = 0; rows < 2; rows++) {
+            for (int at_end = 0; at_end < 2; at_end++) {
+                size_t samples = 5, elements = samples * planes * width;
+                bn_shape of_planes = BN_SHAPE(samples, planes, width), of_rows = BN_SHAPE(samples * planes, width, 1);
+                bn_shape shape = rows ? of_rows : of_planes;
+                size_t start = at_end ? bytes / 2 - elements : 0;
+                uint16_t *x = tensors[0] + start, *y = tensors[1] + start, *dx = tensors[2] + start;
+                for (int dtype = BN_FLOAT16; dtype <= BN_BFLOAT16; dtype++) {
+                    for (size_t i = 0; i < elements; i++) x[i] = half_of((bn_dtype)dtype, (float)(i % 13) / 4);
+                    CHECK_OK(bn_forward_training(&shape, (bn_dtype)dtype, x, NULL, NULL, NULL, NULL, y, mean, invstd, NULL));
+                    CHECK_OK(bn_backward(&shape, (bn_dtype)dtype, y, x, NULL, mean, invstd, dx, dgamma, dbeta, NULL));
+                }
+            }
+        }
+    }
+    for (int t = 0; t < 3; t++) munmap(tensors[t], bytes);
+}
+
 /* Parameters of any type beside tensors of any type. */
 static void parameters_of_another_type(void) {
     problem p = make_problem(dense(outer, channels, inner), BN_FLOAT32, 1, 2);
@@ -110,6 +148,7 @@ int main(void) {
     start();
     RUN(float16_is_normalized);
     RUN(bfloat16_is_normalized);
+    RUN(nothing_outside_is_touched);
     RUN(parameters_of_another_type);
     RUN(options_of_version_1_0);
     return finish();
