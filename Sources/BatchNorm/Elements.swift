@@ -14,28 +14,71 @@ struct Elements {
 
     subscript(index: Int) -> Double {
         @inline(__always)
-        get {
-            switch type {
-            case KERNEL_FLOAT32: Double(at(index, Float.self).pointee)
-            case KERNEL_FLOAT64: at(index, Double.self).pointee
-            case KERNEL_FLOAT16: Half.binary16.double(at(index, UInt16.self).pointee)
-            default: Half.bfloat16.double(at(index, UInt16.self).pointee)
-            }
-        }
+        get { self[AnyElement.self, index] }
         @inline(__always)
-        nonmutating set {
-            switch type {
-            case KERNEL_FLOAT32: at(index, Float.self).pointee = Float(newValue)
-            case KERNEL_FLOAT64: at(index, Double.self).pointee = newValue
-            case KERNEL_FLOAT16: at(index, UInt16.self).pointee = Half.binary16.bits(newValue)
-            default: at(index, UInt16.self).pointee = Half.bfloat16.bits(newValue)
-            }
+        nonmutating set { self[AnyElement.self, index] = newValue }
+    }
+
+    /// In a loop whose elements are of a type that is known before it, or of any.
+    subscript<A: Access>(_: A.Type, index: Int) -> Double {
+        @inline(__always)
+        get { A.load(self, index) }
+        @inline(__always)
+        nonmutating set { A.store(newValue, self, index) }
+    }
+
+    fileprivate var half: Half { type == KERNEL_FLOAT16 ? .binary16 : .bfloat16 }
+
+    @inline(__always)
+    fileprivate func at<T>(_ index: Int, _: T.Type) -> UnsafeMutablePointer<T> {
+        base.assumingMemoryBound(to: T.self) + index
+    }
+}
+
+/// How elements are read and written.
+protocol Access {
+    static func load(_ elements: Elements, _ index: Int) -> Double
+    static func store(_ value: Double, _ elements: Elements, _ index: Int)
+}
+
+extension Float: Access {
+    @inline(__always)
+    static func load(_ elements: Elements, _ index: Int) -> Double { Double(elements.at(index, Float.self).pointee) }
+
+    @inline(__always)
+    static func store(_ value: Double, _ elements: Elements, _ index: Int) {
+        elements.at(index, Float.self).pointee = Float(value)
+    }
+}
+
+extension Double: Access {
+    @inline(__always)
+    static func load(_ elements: Elements, _ index: Int) -> Double { elements.at(index, Double.self).pointee }
+
+    @inline(__always)
+    static func store(_ value: Double, _ elements: Elements, _ index: Int) {
+        elements.at(index, Double.self).pointee = value
+    }
+}
+
+/// By their type, one by one.
+enum AnyElement: Access {
+    @inline(never)
+    static func load(_ elements: Elements, _ index: Int) -> Double {
+        switch elements.type {
+        case KERNEL_FLOAT32: Float.load(elements, index)
+        case KERNEL_FLOAT64: Double.load(elements, index)
+        default: elements.half.double(elements.at(index, UInt16.self).pointee)
         }
     }
 
-    @inline(__always)
-    private func at<T>(_ index: Int, _: T.Type) -> UnsafeMutablePointer<T> {
-        base.assumingMemoryBound(to: T.self) + index
+    @inline(never)
+    static func store(_ value: Double, _ elements: Elements, _ index: Int) {
+        switch elements.type {
+        case KERNEL_FLOAT32: Float.store(value, elements, index)
+        case KERNEL_FLOAT64: Double.store(value, elements, index)
+        default: elements.at(index, UInt16.self).pointee = elements.half.bits(value)
+        }
     }
 }
 

@@ -10,14 +10,14 @@ struct RunningUpdate {
 
     /// A batch without values has nothing to say.
     @inline(__always)
-    func apply(_ batch: Moments, _ channel: Int) {
+    func apply<A: Access>(_: A.Type, _ batch: Moments, _ channel: Int) {
         if batch.count == 0 { return }
-        move(mean, channel, batch.mean)
-        move(variance, channel, batch.m2 / (biased ? batch.count : batch.count - 1))
+        move(A.self, mean, channel, batch.mean)
+        move(A.self, variance, channel, batch.m2 / (biased ? batch.count : batch.count - 1))
     }
 
     @inline(__always)
-    private func move(_ running: Elements, _ channel: Int, _ batch: Double) {
-        running[channel] = (1 - momentum) * running[channel] + momentum * batch
+    private func move<A: Access>(_: A.Type, _ running: Elements, _ channel: Int, _ batch: Double) {
+        running[A.self, channel] = (1 - momentum) * running[A.self, channel] + momentum * batch
     }
 }

@@ -9,27 +9,31 @@ enum Settlement {
 
     @inline(never)
     func settle(_ sweep: borrowing Sweep, _ range: Range<Int>) {
-        if sweep.geometry.number == KERNEL_FLOAT32 {
-            settle(Float.self, sweep, range)
-        } else {
-            settle(Double.self, sweep, range)
+        // Parameters are nearly always of the type that is computed with: their loops know it.
+        let isUsual = sweep.geometry.parameter == sweep.geometry.number
+        switch (sweep.geometry.number, isUsual) {
+        case (KERNEL_FLOAT32, true): settle(Float.self, Float.self, sweep, range)
+        case (KERNEL_FLOAT32, false): settle(Float.self, AnyElement.self, sweep, range)
+        case (_, true): settle(Double.self, Double.self, sweep, range)
+        case (_, false): settle(Double.self, AnyElement.self, sweep, range)
         }
     }
 
-    private func settle<T: Real>(_: T.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
-        let arrays = sweep.arrays
-        let maps = sweep.map != nil && sweep.geometry.count != 0
-        for channel in range {
-            let line: Line
-            switch self {
-            case .forward(let forward): line = forward.settle(sweep, channel)
-            case .backward(let backward): line = backward.settle(sweep, channel)
-            }
-            if maps {
-                let isExpressed = arrays.coefficients.set(line, isGradient: isGradient, channel, T.self)
-                arrays.extremes[channel] = isExpressed ? 0 : 1
-            }
+    private func settle<T: Real, A: Access>(_: T.Type, _: A.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
+        switch self {
+        case .forward(let forward):
+            for channel in range { record(forward.settle(A.self, sweep, channel), T.self, sweep, channel) }
+        case .backward(let backward):
+            for channel in range { record(backward.settle(A.self, sweep, channel), T.self, sweep, channel) }
         }
+    }
+
+    @inline(__always)
+    private func record<T: Real>(_ line: Line, _: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
+        if sweep.map == nil || sweep.geometry.count == 0 { return }
+        let arrays = sweep.arrays
+        let isExpressed = arrays.coefficients.set(line, isGradient: isGradient, channel, T.self)
+        arrays.extremes[channel] = isExpressed ? 0 : 1
     }
 
     /// Whether the map is the gradient through the statistics, and not a normalization.
@@ -40,8 +44,9 @@ enum Settlement {
     /// What the map of a channel is, once it is settled.
     func line(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
         switch self {
-        case .forward(let forward): forward.line(channel, forward.known(sweep, channel))
-        case .backward(let backward): backward.line(channel, backward.known(sweep, channel))
+        case .forward(let forward):
+            forward.line(AnyElement.self, channel, forward.known(AnyElement.self, sweep, channel))
+        case .backward(let backward): backward.line(AnyElement.self, channel, backward.known(sweep, channel))
         }
     }
 }
@@ -67,40 +72,40 @@ struct ForwardSettlement {
     typealias Known = (mean: Double, rest: Double, inverseStd: Double)
 
     @inline(__always)
-    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
-        let known = known(sweep, channel)
+    fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        let known = known(A.self, sweep, channel)
         savedMean?[channel] = known.mean
         savedInverseStd?[channel] = known.inverseStd
         if case .batch(_, let update) = statistics {
             let batch = sweep.moments(channel)
-            update?.apply(batch, channel)
+            update?.apply(A.self, batch, channel)
             if let moments {
                 moments.count[channel] = batch.count
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
             }
         }
-        return line(channel, known)
+        return line(A.self, channel, known)
     }
 
     @inline(__always)
-    fileprivate func known(_ sweep: borrowing Sweep, _ channel: Int) -> Known {
+    fileprivate func known<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Known {
         switch statistics {
         case .batch(let eps, _):
             let batch = sweep.moments(channel)
             return (batch.mean, batch.rest, batch.inverseStd(eps))
         case .running(let eps, let means, let variances):
-            return (means[channel], 0, BatchNorm.inverseStd(variance: variances[channel], eps))
+            return (means[A.self, channel], 0, BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
         case .given(let means, let inverseStds):
             return (means[channel], 0, inverseStds[channel])
         }
     }
 
     @inline(__always)
-    fileprivate func line(_ channel: Int, _ known: Known) -> Line {
+    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
         Line(
             mean: known.mean, rest: known.rest,
-            scale: (gamma?[channel] ?? 1) * known.inverseStd, shift: beta?[channel] ?? 0)
+            scale: (gamma?[A.self, channel] ?? 1) * known.inverseStd, shift: beta?[A.self, channel] ?? 0)
     }
 }
 
@@ -126,13 +131,13 @@ struct BackwardSettlement {
     typealias Known = (count: Double, dy: Double, dyXHat: Double)
 
     @inline(__always)
-    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
+    fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
         let known = known(sweep, channel)
-        dgamma?[channel] = known.dyXHat
-        dbeta?[channel] = known.dy
+        dgamma?[A.self, channel] = known.dyXHat
+        dbeta?[A.self, channel] = known.dy
         sumDy?[channel] = known.dy
         sumDyXHat?[channel] = known.dyXHat
-        return line(channel, known)
+        return line(A.self, channel, known)
     }
 
     @inline(__always)
@@ -149,9 +154,9 @@ struct BackwardSettlement {
     }
 
     @inline(__always)
-    fileprivate func line(_ channel: Int, _ known: Known) -> Line {
+    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
         let inverseStd = inverseStd[channel]
-        let scale = (gamma?[channel] ?? 1) * inverseStd
+        let scale = (gamma?[A.self, channel] ?? 1) * inverseStd
         // The zero that changes nothing it is added to: 0 would turn −0 into itself.
         if frozen { return Line(scale: scale, shift: -0.0) }
         return Line(

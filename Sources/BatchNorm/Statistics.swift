@@ -88,7 +88,7 @@ func updateRunning(
         mean: Elements(runningMean, element), variance: Elements(runningVar, element), momentum: options.momentum,
         biased: options.biasedRunningVariance)
     for channel in 0..<channels {
-        update.apply(Moments(count: count[channel], mean: mean[channel], m2: m2[channel]), channel)
+        update.apply(AnyElement.self, Moments(count: count[channel], mean: mean[channel], m2: m2[channel]), channel)
     }
 }
 
