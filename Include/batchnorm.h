@@ -136,7 +136,7 @@ typedef struct bn_options {
                                    1: they are constants (from bn_forward_inference) (default 0) */
     bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands for
                                    that of the tensors, and for float32 if theirs has 16 bits (default 0) */
-    int32_t reserved;           /* 0 */
+    int32_t reserved;           /* what would be padding otherwise: 0, or BN_ERROR_OPTION (default 0) */
 } bn_options;
 
 #define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0, (bn_dtype)0, 0}

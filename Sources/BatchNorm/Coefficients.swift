@@ -15,9 +15,9 @@ struct Line {
     var slope = 0.0
 }
 
-/// The coefficients of a map as the loops take them: an array per coefficient, of the type that elements are computed with. The mean is subtracted
-/// before anything is scaled, and what its rounding lost is made up for by the shift: nothing cancels but what the real
-/// numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
+/// The coefficients of a map as the loops take them: an array per coefficient, of the type that elements are computed
+/// with. The mean is subtracted before anything is scaled, and what its rounding lost is made up for by the shift:
+/// nothing cancels but what the real numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
 struct Coefficients {
     /// A normalization takes the first three.
     static var count: Int { 5 }

@@ -48,7 +48,8 @@ CASES = {
     "a few rows": (3, 700, 1, 0),
     "two values": (2, ALL, 1, 0),
 }
-# Of 23 MB: outputs go past the last cache if that has less than twice as much, but not those in place.
+# Of 23 MB, be the elements of four bytes or of two: outputs go past the last cache if that has less than twice as much,
+# but not those in place.
 LARGE = {"large planes": (9, 7, 70 * 71 * 18, 0), "large rows": (115001, 50, 1, 0)}
 
 # Threads; where tensors and their outputs begin, in bytes from a cache line; whether in place.
@@ -106,6 +107,8 @@ def print_digests(dtype: str, names: list[str]) -> None:
     print(bn.isa())
     for name in names:
         outer, channels, inner, gaps = {**CASES, **LARGE}[name]
+        if name in LARGE:
+            outer *= 4 // np.dtype(dtype).itemsize
         rng = np.random.default_rng(len(name))
         kinds = list(CHANNELS) if channels == ALL else sparse(channels) if channels > ALL else cycled(FEW, channels)
         rows = draw(rng, kinds, outer * inner, dtype)
@@ -146,5 +149,6 @@ def test_every_way_on_every_instruction_set(isa: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_past_the_caches_too(isa: str) -> None:
-    assert digests(isa, "f4", True) == digests("baseline", "f4", True)
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_past_the_caches_too(isa: str, dtype: str) -> None:
+    assert digests(isa, dtype, True) == digests("baseline", dtype, True)
