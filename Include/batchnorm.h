@@ -48,6 +48,7 @@
 #ifndef BATCHNORM_H
 #define BATCHNORM_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,7 +57,7 @@ extern "C" {
 #endif
 
 #define BN_VERSION_MAJOR 1
-#define BN_VERSION_MINOR 0
+#define BN_VERSION_MINOR 1
 #define BN_VERSION_PATCH 0
 #define BN_VERSION (BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH)
 
@@ -89,13 +90,14 @@ typedef enum bn_status {
 
     /* the data */
     BN_ERROR_SINGLE_VALUE = 20, /* one value per channel has no variance to normalize or to estimate with */
+    BN_ERROR_NONFINITE = 21,    /* the statistics of a batch are not finite, and bn_running says that this is an error */
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
     BN_ERROR_MEMORY = 41       /* working memory could not be had: some numbers per channel and 1024 of its values */
 } bn_status;
 
-/* The extents of a call's tensors, and the distances between their outer slices.
+/* The extents of a call's tensors, the distances between their outer slices, and the weights of their positions.
  *
  *     bn_shape shape = BN_SHAPE(32, 64, 56 * 56);     // 32 dense images of 64 channels, NCHW
  *
@@ -111,14 +113,187 @@ typedef struct bn_shape {
     size_t x_stride;    /* of x (default 0) */
     size_t y_stride;    /* of y, and of its gradient dy (default 0) */
     size_t dx_stride;   /* of dx (default 0) */
+    const struct bn_weights *weights; /* (default NULL: every position counts once) */
 } bn_shape;
 
 /* An initializer for dense tensors. */
 #define BN_SHAPE(outer, channels, inner) \
-    {sizeof(bn_shape), (size_t)(outer), (size_t)(channels), (size_t)(inner), 0, 0, 0}
+    {sizeof(bn_shape), (size_t)(outer), (size_t)(channels), (size_t)(inner), 0, 0, 0, NULL}
 
-/* What a call may be told. Every field is checked, also by a function that does not use it. A NULL pointer means all
- * defaults; start from BN_OPTIONS_INIT to change one:
+/* What becomes of positions of weight 0. The values are pinned. */
+typedef enum bn_masked {
+    BN_MASKED_NORMALIZE = 0, /* y as anywhere else, though they have no say in the statistics; as in Keras */
+    BN_MASKED_ZERO = 1,      /* y is 0, and dx and dz are */
+    BN_MASKED_KEEP = 2       /* y is x, dx is dy, and dz is 0 */
+} bn_masked;
+
+/* Weights of positions, in the statistics of every channel; a mask is made of 0 and 1. With W = sum(w):
+ *
+ *     mean = sum(w * x) / W        var = sum(w * (x - mean)^2) / W        count = W
+ *     dx   = gamma * invstd * (dy - w * sum(dy) / W - w * x_hat * sum(dy * x_hat) / W)
+ *
+ * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those of
+ * a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0 is an
+ * empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is unbiased,
+ * sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE. A weight that is negative or not finite is BN_ERROR_OPTION. */
+typedef struct bn_weights {
+    size_t struct_size; /* sizeof(bn_weights) */
+    const void *values; /* outer x inner, dense: float64 beside BN_FLOAT64 tensors, float32 beside all others */
+    bn_masked masked;   /* (default BN_MASKED_NORMALIZE) */
+    int32_t reserved;   /* 0 (default 0) */
+} bn_weights;
+
+#define BN_WEIGHTS_INIT {sizeof(bn_weights), NULL, BN_MASKED_NORMALIZE, 0}
+
+/* What follows normalization: y = activation(u), with u = gamma * x_hat + beta + z. The values are pinned. */
+typedef enum bn_activation {
+    BN_IDENTITY = 0,
+    BN_RELU = 1,       /* u above 0, else 0 */
+    BN_LEAKY_RELU = 2, /* u above 0, else slope * u */
+    BN_CLIP = 3,       /* the nearest of low to high; ReLU6 from 0 to 6. The gradient passes between them, not at them */
+    BN_HARD_SWISH = 4, /* u * clip(u + 3, 0, 6) / 6 (arXiv:1905.02244) */
+    BN_SILU = 5        /* u / (1 + exp(-u)) (arXiv:1702.03118) */
+} bn_activation;
+
+/* An activation, and a residual tensor z that is added before it. Both are computed with the numbers that y is rounded from.
+ *
+ * Backward, activation'(u) is found in one of three ways:
+ *   - from x (and z, beta), of which u is computed again: the default;
+ *   - from the mask that the forward call wrote, one bit per element: z and beta may be NULL then. Not for BN_HARD_SWISH and
+ *     BN_SILU, whose gradient is more than a bit;
+ *   - from y alone, with from_output (arXiv:1712.02616): x is then the forward call's y, and may have been its x as well.
+ *     x_hat = (activation^-1(y) - beta) / gamma, which loses digits where beta is large beside gamma. For BN_IDENTITY, and
+ *     BN_LEAKY_RELU with a slope above 0; without z. gamma may be negative; a gamma of 0 is BN_ERROR_OPTION. */
+typedef struct bn_epilogue {
+    size_t struct_size;       /* sizeof(bn_epilogue) */
+    bn_activation activation; /* (default BN_IDENTITY) */
+    int32_t from_output;      /* bn_backward only: 1 if x is the forward call's y (default 0) */
+    double slope;             /* of BN_LEAKY_RELU: finite, at least 0 (default 0.01) */
+    double low, high;         /* of BN_CLIP: low below high (default 0 and 6) */
+    const void *z;            /* the residual, of the tensors' type and shape; NULL for none (default NULL) */
+    size_t z_stride;          /* its outer stride (default 0) */
+    void *dz;                 /* bn_backward only: output, the gradient by z, which is dy * activation'(u); may be dy, and
+                                 may be all that is wanted (default NULL) */
+    size_t dz_stride;         /* its outer stride (default 0) */
+    const void *beta;         /* bn_backward only: as in the forward call, where it is NULL for 0 (default NULL) */
+    uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether the
+                                 gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not slope).
+                                 ceil(outer * channels * inner / 8) bytes (default NULL) */
+} bn_epilogue;
+
+#define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL, NULL}
+
+/* How a batch weighs in the running statistics, as the n-th that they see. The values are pinned. */
+typedef enum bn_average {
+    BN_AVERAGE_EXPONENTIAL = 0, /* momentum */
+    BN_AVERAGE_CUMULATIVE = 1,  /* 1 / n: all batches alike; as PyTorch's momentum=None */
+    BN_AVERAGE_WINDOWED = 2,    /* 1 / n, but at least momentum; as in dlib, whose window is 1 / momentum */
+    BN_AVERAGE_DEBIASED = 3,    /* momentum / (1 - (1 - momentum)^n): as if nothing had been before the first batch; haiku */
+    BN_AVERAGE_FILLED = 4       /* 1 for the first, then momentum; as in equinox */
+} bn_average;
+
+/* What a batch of one value per channel is normalized to. The values are pinned. */
+typedef enum bn_single_value {
+    BN_SINGLE_VALUE_ERROR = 0,   /* BN_ERROR_SINGLE_VALUE */
+    BN_SINGLE_VALUE_RUNNING = 1, /* with the running statistics, which are needed and stay as they are */
+    BN_SINGLE_VALUE_BETA = 2     /* beta, as x_hat is 0; the running statistics stay as they are */
+} bn_single_value;
+
+/* What is done about a batch of which some mean or variance is not finite. The values are pinned. */
+typedef enum bn_nonfinite {
+    BN_NONFINITE_PROPAGATE = 0, /* nothing: the running statistics of that channel become NaN or infinite */
+    BN_NONFINITE_SKIP = 1,      /* the running statistics of all channels stay as they are */
+    BN_NONFINITE_ERROR = 2      /* BN_ERROR_NONFINITE, and nothing is written; costs one more pass over x */
+} bn_nonfinite;
+
+/* What became of a batch: bn_running's outcome. The values are pinned. */
+typedef enum bn_outcome {
+    BN_OUTCOME_USED = 0,      /* normalized with its own statistics, and counted */
+    BN_OUTCOME_EMPTY = 1,     /* no values */
+    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen */
+    BN_OUTCOME_BETA = 3,      /* one value per channel, normalized to beta */
+    BN_OUTCOME_NONFINITE = 4  /* normalized with its own statistics, but not counted */
+} bn_outcome;
+
+/* bn_forward_training only: how the running statistics are kept. Only BN_OUTCOME_USED changes them, and their number of
+ * batches. */
+typedef struct bn_running {
+    size_t struct_size;            /* sizeof(bn_running) */
+    bn_average average;            /* (default BN_AVERAGE_EXPONENTIAL) */
+    bn_single_value single_value;  /* (default BN_SINGLE_VALUE_ERROR) */
+    bn_nonfinite nonfinite;        /* (default BN_NONFINITE_PROPAGATE) */
+    int32_t reserved;              /* 0 (default 0) */
+    int64_t *num_batches;          /* batches seen so far, at least 0, which the call counts up; one for each row of running
+                                      statistics. Needed for all averages but the exponential one (default NULL) */
+    void *new_running_mean;        /* take the new running statistics, all three of them or those that there are, so that */
+    void *new_running_var;         /* running_mean, running_var and num_batches are only read: both or neither of the two, */
+    int64_t *new_num_batches;      /* and the third if there is num_batches (default NULL: updated in place) */
+    int32_t *outcome;              /* takes a bn_outcome for each group of statistics (default NULL) */
+} bn_running;
+
+#define BN_RUNNING_INIT \
+    {sizeof(bn_running), BN_AVERAGE_EXPONENTIAL, BN_SINGLE_VALUE_ERROR, BN_NONFINITE_PROPAGATE, 0, NULL, NULL, NULL, NULL, NULL}
+
+/* What x is normalized with in training. The values are pinned. */
+typedef enum bn_source_kind {
+    BN_SOURCE_BATCH = 0,  /* mean and variance of the batch */
+    BN_SOURCE_BLEND = 1,  /* (pseudo_count * running + M * batch) / (pseudo_count + M), for mean and (biased) variance, M the
+                             values per channel: test-time adaptation (arXiv:2006.16971), which has momentum 0. 32 images
+                             of 56 x 56 are 32 * 56 * 56 values */
+    BN_SOURCE_RENORM = 2, /* batch renormalization (arXiv:1702.03275): y = gamma * (x_hat * r + d) + beta, with
+                             r = std / running_std clipped to r_min and r_max, and d = (mean - running_mean) / running_std
+                             clipped to -d_max and d_max, both constants to the gradient; std = sqrt(var + eps) */
+    BN_SOURCE_UPDATED = 3 /* the running statistics that this call updates them to, of which the batch is a part, also to the
+                             gradient; as in equinox's mode "ema" */
+} bn_source_kind;
+
+/* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics, as they
+ * are before the call, are needed. */
+typedef struct bn_source {
+    size_t struct_size;   /* sizeof(bn_source) */
+    bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
+    int32_t reserved;     /* 0 (default 0) */
+    double pseudo_count;  /* finite, at least 0 (default 0) */
+    double r_min;         /* 0 to 1 (default 0) */
+    double r_max;         /* at least 1; may be infinite (default infinity) */
+    double d_max;         /* at least 0; may be infinite (default infinity) */
+    double *saved;        /* written by the forward call, read by bn_backward: 4 doubles for each of saved_mean's. Needed
+                             (default NULL) */
+} bn_source;
+
+#define BN_SOURCE_INIT {sizeof(bn_source), BN_SOURCE_BATCH, 0, 0, 0, HUGE_VAL, HUGE_VAL, NULL}
+
+/* Bits of bn_groups's per_group. The values are pinned. */
+typedef enum bn_per_group {
+    BN_PER_GROUP_STATISTICS = 1, /* each group is normalized with its own statistics: saved_mean, saved_invstd and what
+                                    bn_source saves have a row per group */
+    BN_PER_GROUP_RUNNING = 2,    /* running_mean, running_var and num_batches have a row per group; with STATISTICS */
+    BN_PER_GROUP_PARAMETERS = 4  /* gamma, beta, dgamma and dbeta have a row per group */
+} bn_per_group;
+
+/* The samples of a batch in groups. A sample is outer / samples outer indices: one image of NCHW or NHWC is a sample.
+ *
+ *     ghost batches             STATISTICS; running statistics take every group as a batch, in order, or their average
+ *     segments (a type each)    all three; those of groups without samples stay as they are, and their gradients are 0
+ *     split (auxiliary) BN      all three, or STATISTICS and RUNNING; the first half clean, the second adversarial, say
+ *     conditional BN            PARAMETERS; a class, or a style, for each sample */
+typedef struct bn_groups {
+    size_t struct_size;   /* sizeof(bn_groups) */
+    size_t samples;       /* at least 1, and divides outer (default 0) */
+    size_t groups;        /* at least 1 (default 0) */
+    const int32_t *index; /* the group of each sample, from 0 to groups - 1; NULL: groups of equal size (default NULL) */
+    int32_t interleaved;  /* without index: 0: neighbours make a group (groups divides samples); 1: sample i is in group
+                             i % groups, as with Keras's virtual_batch_size (default 0) */
+    int32_t per_group;    /* a sum of bn_per_group, not 0 (default BN_PER_GROUP_STATISTICS) */
+    int32_t averaged;     /* without RUNNING: 1: the running statistics move once, towards the average of the groups' means
+                             and variances, as with virtual_batch_size; 0: once for each group (default 0) */
+    int32_t reserved;     /* 0 (default 0) */
+} bn_groups;
+
+#define BN_GROUPS_INIT {sizeof(bn_groups), 0, 0, NULL, 0, BN_PER_GROUP_STATISTICS, 0, 0}
+
+/* What a call may be told. Every field is checked, also by a function that does not use it, and a descriptor that a function
+ * does not take is BN_ERROR_OPTION. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one:
  *
  *     bn_options options = BN_OPTIONS_INIT;
  *     options.eps = 1e-3;
@@ -128,8 +303,7 @@ typedef struct bn_options {
     double eps;                 /* added to the variance: finite, at least 0 (default 1e-5) */
     double momentum;            /* weight of the new batch in the running statistics, 0 to 1, as in PyTorch and cuDNN:
                                    running = (1 - momentum) * running + momentum * batch. Keras, flax and ONNX give the
-                                   weight of the old value: pass 1 - theirs. The n-th batch with 1.0 / n gives the
-                                   cumulative average (default 0.1) */
+                                   weight of the old value: pass 1 - theirs. bn_running has other averages (default 0.1) */
     int32_t biased_running_var; /* 0: running_var takes sum((x - mean)^2) / (M - 1), as in the paper and PyTorch;
                                    1: / M, as in Keras, flax and ONNX (default 0) */
     int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (from bn_forward_training);
@@ -137,9 +311,13 @@ typedef struct bn_options {
     bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands for
                                    that of the tensors, and for float32 if theirs has 16 bits (default 0) */
     int32_t reserved;           /* what would be padding otherwise: 0, or BN_ERROR_OPTION (default 0) */
+    const bn_epilogue *epilogue; /* activation and residual (default NULL: none) */
+    const bn_running *running;   /* how running statistics are kept (default NULL: bn_running's defaults) */
+    const bn_source *source;     /* what x is normalized with in training (default NULL: the batch) */
+    const bn_groups *groups;     /* groups of samples (default NULL: all are one) */
 } bn_options;
 
-#define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0, (bn_dtype)0, 0}
+#define BN_OPTIONS_INIT {sizeof(bn_options), 1e-5, 0.1, 0, 0, (bn_dtype)0, 0, NULL, NULL, NULL, NULL}
 
 /* ---- The layer ----------------------------------------------------------------------------------------------- */
 
@@ -234,6 +412,13 @@ bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *d
  * Uses options: momentum, biased_running_var. */
 bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
                             void *running_mean, void *running_var, const bn_options *options);
+
+/* Weights of padded sequences: 1 at the first lengths[sample] positions of a sample, 0 at the others.
+ *
+ *     lengths   one per sample, at most `positions`, or BN_ERROR_OPTION
+ *     weights   output, samples x positions, for tensors of this dtype: of N x T x C (outer N * T, inner 1) and of
+ *               N x C x T (outer N, inner T) alike */
+bn_status bn_length_weights(size_t samples, size_t positions, const size_t *lengths, bn_dtype dtype, void *weights);
 
 /* ---- The library ---------------------------------------------------------------------------------------------- */
 

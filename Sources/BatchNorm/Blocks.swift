@@ -34,11 +34,12 @@ struct Blocks {
     private let span: Int
     private let pieces: Int
 
-    /// `inputs`: tensors that a reduction reads. `dense`: whether they have nothing between their rows.
-    init(outer: Int, channels: Int, inner: Int, inputs: Int, dense: Bool) {
+    /// `inputs`: tensors that a reduction reads. `dense`: whether they have nothing between their rows. `isWeighted`: whether
+    /// their positions have weights, which do not repeat as the columns of a short plane do.
+    init(outer: Int, channels: Int, inner: Int, inputs: Int, dense: Bool, isWeighted: Bool = false) {
         self.outer = outer
         self.inner = inner
-        isRows = inner <= Blocks.shortPlane
+        isRows = inner <= (isWeighted ? 1 : Blocks.shortPlane)
         spread = isRows ? max(1, inner) : 1
         let width = channels * spread
         abreast = isRows && dense && width % 16 != 0 && width < 256 ? Blocks.rowsAbreast(width, toFill: 1) : 1
@@ -70,6 +71,9 @@ struct Blocks {
     func isShared(by threads: Int) -> Bool {
         4 * outer >= 3 * threads * span * ((count - 1) / threads + 1)
     }
+
+    /// Whether what is one per channel has to be laid out for the columns.
+    var isLaid: Bool { spread * abreast > 1 }
 
     func abreast(_ block: Int) -> Int { self[block].outer.count % abreast == 0 ? abreast : 1 }
 

@@ -44,10 +44,10 @@ struct Centres {
 
     /// Of the channels, those whose sums lost too much get their mean for a centre; whether there are any.
     @inline(never)
-    func reconsider(sums: UnsafePointer<Double>, squares: UnsafePointer<Double>, values: Int) -> Bool {
+    func reconsider(sums: UnsafePointer<Double>, squares: UnsafePointer<Double>, values: Double) -> Bool {
         switch tile.element {
-        case KERNEL_FLOAT32: reconsider(Float.self, sums, squares, Double(values), most: 4096)
-        case KERNEL_FLOAT64: reconsider(Double.self, sums, squares, Double(values), most: 16)
+        case KERNEL_FLOAT32: reconsider(Float.self, sums, squares, values, most: 4096)
+        case KERNEL_FLOAT64: reconsider(Double.self, sums, squares, values, most: 16)
         default: false
         }
     }

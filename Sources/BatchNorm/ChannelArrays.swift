@@ -13,6 +13,11 @@ struct ChannelArrays {
     /// The two numbers of the blocks that are not folded yet, per column, and what their reduction is centred on.
     private let partials: UnsafeMutablePointer<Double>
     private let partialColumns: Int
+    /// Bytes of a slot, and of what it has of an activation's argument.
+    private let slotBytes: Int
+    private let argumentBytes: Int
+    /// Weights before each block; and of all of them.
+    let weightsBefore: UnsafeMutablePointer<Double>
     private let spread: Int
     /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
     private let workspace: UnsafeMutableRawPointer
@@ -21,7 +26,7 @@ struct ChannelArrays {
 
     /// `slots`: blocks that are not folded at once.
     init(
-        _ geometry: Geometry, _ plan: Plan, slots: Int, _ thread: UnsafeMutablePointer<ThreadState>
+        _ geometry: Geometry, _ plan: Plan, slots: Int, hasArgument: Bool, _ thread: UnsafeMutablePointer<ThreadState>
     ) throws(Failure) {
         let channels = wholeVectors(geometry.channels)
         numberSize = geometry.number.size
@@ -30,35 +35,46 @@ struct ChannelArrays {
         let laid = plan.laid(geometry.channels)
         workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + 2 * geometry.lineElements + 16
         let coefficientBytes = Coefficients.count * channels * numberSize
-        let partial = (3 * slots).multipliedReportingOverflow(by: partialColumns)
-        let partialBytes = partial.partialValue.multipliedReportingOverflow(by: 8)
-        let others = channels * (3 * 8 + 1) + coefficientBytes
+        argumentBytes = hasArgument ? Coefficients.count * partialColumns * numberSize : 0
+        slotBytes = 3 * 8 * partialColumns + argumentBytes
+        let partialBytes = slots.multipliedReportingOverflow(by: slotBytes)
+        let blocks = geometry.weights == nil ? 0 : wholeVectors(plan.blocks.count + 1)
+        let others = channels * (3 * 8 + 1) + coefficientBytes + blocks * 8
         let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * numberSize
         let total = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
-        let tooMany = partial.overflow || partialBytes.overflow || total.overflow
-        let memory = try thread.pointee.reserve(tooMany ? Int.max : total.partialValue)
+        let tooMany = partialBytes.overflow || total.overflow
+        let memory = try thread.pointee.working.reserve(tooMany ? Int.max : total.partialValue)
         // What a loop reads beyond the last column changes no result, but may not be a signalling NaN.
         if geometry.channels * spread % 16 != 0 { memset(memory, 0, total.partialValue) }
         first = memory.assumingMemoryBound(to: Double.self)
         second = first + channels
         rest = second + channels
         coefficients = Coefficients(rest + channels, elements: channels, size: numberSize)
-        partials = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes)
+        weightsBefore = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes)
             .assumingMemoryBound(to: Double.self)
+        partials = weightsBefore + blocks
         workspace = UnsafeMutableRawPointer(partials) + partialBytes.partialValue
         extremes = (workspace + workspaceBytes).assumingMemoryBound(to: UInt8.self)
     }
 
     /// A slot's arrays from a channel on.
     func partial(_ slot: Int, _ channel: Int) -> Partial {
-        let base = partials + (3 * slot * partialColumns + channel * spread)
-        return Partial(centre: base, first: base + partialColumns, second: base + 2 * partialColumns)
+        let start = UnsafeMutableRawPointer(partials) + slot * slotBytes
+        let base = start.assumingMemoryBound(to: Double.self) + channel * spread
+        let argument = Coefficients(
+            start + (slotBytes - argumentBytes), elements: partialColumns, size: numberSize)
+        return Partial(
+            centre: base, first: base + partialColumns, second: base + 2 * partialColumns, argument: argument,
+            column: channel * spread)
     }
 
     struct Partial {
         let centre: UnsafeMutablePointer<Double>
         let first: UnsafeMutablePointer<Double>
         let second: UnsafeMutablePointer<Double>
+        /// An activation's argument, from a column on.
+        let argument: Coefficients
+        let column: Int
     }
 
     /// Where a worker lays coefficients.

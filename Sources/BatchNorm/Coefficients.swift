@@ -13,14 +13,18 @@ struct Line {
     var shift = 0.0
     var dyMean = 0.0
     var slope = 0.0
+    /// dy · gain stands for dy, where an epilogue's loops are at work; and their activation's argument is
+    /// (x − mean) · scale + shift of its own.
+    var gain = 1.0
+    var argument: (scale: Double, shift: Double)?
 }
 
 /// The coefficients of a map as the loops take them: an array per coefficient, of the type that elements are computed
 /// with. The mean is subtracted before anything is scaled, and what its rounding lost is made up for by the shift:
 /// nothing cancels but what the real numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
 struct Coefficients {
-    /// A normalization takes the first three.
-    static var count: Int { 5 }
+    /// A normalization takes the first three, a gradient five.
+    static var count: Int { 8 }
 
     private let base: UnsafeMutableRawPointer
     /// Bytes from one array to the next, and of a coefficient.
@@ -43,6 +47,9 @@ struct Coefficients {
         channels.shift = start + 2 * pitch
         channels.dy_mean = start + 3 * pitch
         channels.slope = start + 4 * pitch
+        channels.gain = start + 5 * pitch
+        channels.u_scale = start + 6 * pitch
+        channels.u_shift = start + 7 * pitch
         return channels
     }
 
@@ -61,8 +68,36 @@ struct Coefficients {
         store(T(shift), 2, channel)
         store(dyMean, 3, channel)
         store(slope, 4, channel)
+        store(T(line.gain), 5, channel)
         return Coefficients.isExpressed(line.scale, scale) && Coefficients.isExpressed(line.slope, slope)
             && Coefficients.isWithinReach(mean) && Coefficients.isWithinReach(dyMean)
+    }
+
+    /// The mean and the argument of an activation; whether the element type can express them.
+    func setArgument<T: Real>(_ line: Line, _ channel: Int, _: T.Type) -> Bool {
+        let mean = T(line.mean)
+        let argument = line.argument ?? (scale: 0, shift: 0)
+        let lost = Coefficients.finite((line.mean - Double(mean)) + line.rest)
+        let scale = T(argument.scale)
+        store(mean, 0, channel)
+        store(scale, 6, channel)
+        store(T(lost == 0 ? argument.shift : argument.shift - lost * argument.scale), 7, channel)
+        return Coefficients.isExpressed(argument.scale, scale)
+    }
+
+    /// What a reduction takes of an activation's argument, for as many columns, in another's memory from an element on.
+    func repeatArgument<T: Real>(
+        _ channels: Range<Int>, spread: Int, abreast: Int, in other: Coefficients, at first: Int, _: T.Type
+    ) {
+        let width = channels.count * spread
+        for index in [0, 6, 7] {
+            let source = (base + index * pitch).assumingMemoryBound(to: T.self)
+            let target = (other.base + index * other.pitch).assumingMemoryBound(to: T.self) + first
+            for channel in 0..<channels.count {
+                (target + channel * spread).update(repeating: source[channels.lowerBound + channel], count: spread)
+            }
+            UnsafeMutableRawPointer(target).repeatFirst(width * size, upTo: abreast * width * size)
+        }
     }
 
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory

@@ -27,6 +27,9 @@ struct Elements {
         nonmutating set { A.store(newValue, self, index) }
     }
 
+    /// From one of them on.
+    func from(_ index: Int) -> Elements { Elements(base + index * type.size, type) }
+
     fileprivate var half: Half { type == KERNEL_FLOAT16 ? .binary16 : .bfloat16 }
 
     @inline(__always)

@@ -135,6 +135,17 @@ public func exportUpdateRunning(
     }
 }
 
+@_cdecl("bn_length_weights")
+public func exportLengthWeights(
+    samples: Int, positions: Int, lengths: UnsafePointer<Int>?, dtype: bn_dtype, weights: UnsafeMutableRawPointer?
+) -> bn_status {
+    Call.serve("bn_length_weights") { _ throws(Failure) in
+        try lengthWeights(
+            samples: samples, positions: positions, lengths: lengths, kernel_element(dtype, "dtype").number,
+            weights: weights)
+    }
+}
+
 @_cdecl("bn_version")
 public func exportVersion() -> Int32 { Int32(BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH) }
 
@@ -192,6 +203,7 @@ private func exportsMatchTheHeader() {
     same(CBatchNorm.bn_backward_reduce, exportBackwardReduce)
     same(CBatchNorm.bn_backward_apply, exportBackwardApply)
     same(CBatchNorm.bn_update_running, exportUpdateRunning)
+    same(CBatchNorm.bn_length_weights, exportLengthWeights)
     same(CBatchNorm.bn_version, exportVersion)
     same(CBatchNorm.bn_status_string, exportStatusString)
     same(CBatchNorm.bn_last_error, exportLastError)

@@ -6,6 +6,8 @@ import CKernels
 struct Failure: Error {
     enum Found {
         case null
+        /// A pointer, where there should be none.
+        case set
         case integer(Int)
         /// A size as C sees it.
         case size(Int)
@@ -39,6 +41,7 @@ struct Failure: Error {
         message.append(subject)
         switch found {
         case .null: message.append(" is NULL")
+        case .set: message.append(" is given")
         case .integer(let value): message.append(" is ", value)
         case .size(let value): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)

@@ -4,18 +4,21 @@ import CKernels
 
 /// A checked shape: extents and strides that cannot overflow any address computed from them.
 struct Geometry {
-    let outer: Int
+    var outer: Int
     let channels: Int
     let inner: Int
-    let xStride: Int
-    let yStride: Int
-    let dxStride: Int
+    var xStride: Int
+    var yStride: Int
+    var dxStride: Int
     let element: kernel_element
     /// Of gamma, beta, running statistics and their gradients.
     var parameter: kernel_element
+    var weights: Weights?
 
-    /// Values in a channel.
+    /// Positions in a channel; and what they count for, once they are weighed.
     var count: Int { outer * inner }
+    var values: Double { weights?.total ?? Double(count) }
+    var isSingle: Bool { weights?.isSingle ?? (count == 1) }
     var elementSize: Int { element.size }
     /// What elements are computed with.
     var number: kernel_element { element.number }
@@ -24,12 +27,15 @@ struct Geometry {
     var bytes: Int { count * channels * elementSize }
 
     init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
-        guard let shape = shape?.pointee else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
-        guard shape.struct_size == MemoryLayout<bn_shape>.size else {
+        guard let given = shape else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
+        guard given.pointee.struct_size == MemoryLayout<bn_shape>.size || given.pointee.struct_size == 56 else {
             throw Failure(
-                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(shape.struct_size),
-                expected: "sizeof(bn_shape), which is 56")
+                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(given.pointee.struct_size),
+                expected: "sizeof(bn_shape), which is 64")
         }
+        // What version 1.0 did not know is NULL, its default.
+        var shape = bn_shape()
+        memcpy(&shape, given, given.pointee.struct_size)
         element = try kernel_element(dtype, "dtype")
         parameter = element.number
         channels = try channelCount(shape.channels)
@@ -41,23 +47,10 @@ struct Geometry {
                 BN_ERROR_SHAPE, "shape->inner", .size(shape.inner),
                 expected: "channels * inner elements within PTRDIFF_MAX bytes")
         }
-        let size = element.size
-        func resolved(_ stride: Int, _ name: StaticString) throws(Failure) -> Int {
-            if stride != 0 && (stride < 0 || stride < slice) {
-                throw Failure(BN_ERROR_SHAPE, name, .size(stride), expected: "0, or at least channels * inner")
-            }
-            let elements = max(stride, slice).multipliedReportingOverflow(by: max(shape.outer, 1))
-            let bytes = elements.partialValue.multipliedReportingOverflow(by: size)
-            if shape.outer < 0 || elements.overflow || bytes.overflow {
-                throw Failure(
-                    BN_ERROR_SHAPE, "shape->outer", .size(shape.outer),
-                    expected: "outer strides of channels * inner elements or more within PTRDIFF_MAX bytes")
-            }
-            return stride == 0 || shape.outer <= 1 ? slice : stride
-        }
-        xStride = try resolved(shape.x_stride, "shape->x_stride")
-        yStride = try resolved(shape.y_stride, "shape->y_stride")
-        dxStride = try resolved(shape.dx_stride, "shape->dx_stride")
+        xStride = try resolved(shape.x_stride, "shape->x_stride", outer, slice, element.size)
+        yStride = try resolved(shape.y_stride, "shape->y_stride", outer, slice, element.size)
+        dxStride = try resolved(shape.dx_stride, "shape->dx_stride", outer, slice, element.size)
+        if let weights = shape.weights { self.weights = try Weights(weights.pointee, stride: inner) }
     }
 }
 
@@ -67,6 +60,35 @@ extension Geometry {
         if let parameter = options.parameter { geometry.parameter = parameter }
         return geometry
     }
+
+    /// Looks at the weights, if there are any, once their memory is known to be sound.
+    mutating func weigh() throws(Failure) {
+        guard var weights else { return }
+        try weights.weigh(rows: outer, inner, number)
+        self.weights = weights
+    }
+
+    /// That of another tensor.
+    func stride(_ given: Int, _ name: StaticString) throws(Failure) -> Int {
+        try resolved(given, name, outer, channels * inner, elementSize)
+    }
+}
+
+/// Elements from one outer index to the next, such that no address overflows.
+private func resolved(
+    _ stride: Int, _ name: StaticString, _ outer: Int, _ slice: Int, _ size: Int
+) throws(Failure) -> Int {
+    if stride != 0 && (stride < 0 || stride < slice) {
+        throw Failure(BN_ERROR_SHAPE, name, .size(stride), expected: "0, or at least channels * inner")
+    }
+    let elements = max(stride, slice).multipliedReportingOverflow(by: max(outer, 1))
+    let bytes = elements.partialValue.multipliedReportingOverflow(by: size)
+    if outer < 0 || elements.overflow || bytes.overflow {
+        throw Failure(
+            BN_ERROR_SHAPE, "shape->outer", .size(outer),
+            expected: "outer strides of channels * inner elements or more within PTRDIFF_MAX bytes")
+    }
+    return stride == 0 || outer <= 1 ? slice : stride
 }
 
 /// Few enough for arrays of eight-byte elements, and for sizes computed from them not to overflow.

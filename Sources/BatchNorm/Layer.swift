@@ -2,46 +2,65 @@
 import CBatchNorm
 import CKernels
 
-/// The layer calls: each checks its arguments in the order of the header, then runs one sweep.
+/// The forward calls of the layer: each checks its arguments in the order of the header, then runs one sweep, or one for
+/// each group of samples.
 extension Call {
     func forwardTraining(
         _ geometry: Geometry, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?,
         runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        let geometry = geometry.with(options)
-        var sweep = Sweep(geometry, kernels)
-        sweep.x = try geometry.input(x, "x", geometry.xStride)
+        var geometry = geometry.with(options)
+        let groups = options.groups ?? Groups()
+        let source = options.source ?? Source()
+        var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: savedMean, savedInvstd: savedInvstd)
+        forward.x = try geometry.input(x, "x", geometry.xStride)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
+        forward.y = Operand(base: y, stride: geometry.yStride)
         var memory = Memory()
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
-        try memory.input(geometry.parameters("gamma", gamma))
-        try memory.input(geometry.parameters("beta", beta))
-        try memory.output(geometry.parameters("running_mean", runningMean))
-        try memory.output(geometry.parameters("running_var", runningVar))
-        try memory.output(Region("y", y, geometry, stride: geometry.yStride), orExactly: input)
-        try memory.output(geometry.statistics("saved_mean", savedMean))
-        try memory.output(geometry.statistics("saved_invstd", savedInvstd))
-        if geometry.count == 1 {
-            throw Failure(
-                BN_ERROR_SINGLE_VALUE, "values per channel (outer * inner)", .integer(1),
-                expected: "more than 1 in training: one value has no variance")
+        try forward.addInputs(options, groups, to: &memory)
+        if let running = options.running {
+            try running.check(
+                hasRunning: runningMean != nil, source: source, rows: groups.runningRows, groups: groups.statisticsRows,
+                geometry, &memory)
+        } else if source.kind != BN_SOURCE_BATCH {
+            _ = try need(runningMean, "running_mean")
         }
-        let update = runningMean.map {
-            RunningUpdate(
-                mean: Elements($0, geometry.parameter),
-                variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
-                biased: options.biasedRunningVariance)
+        let updated = geometry.parameters("running_mean", runningMean, rows: groups.runningRows)
+        let updatedVar = geometry.parameters("running_var", runningVar, rows: groups.runningRows)
+        if options.running?.newMean == nil {
+            try memory.output(updated)
+            try memory.output(updatedVar)
+        } else {
+            try memory.input(updated)
+            try memory.input(updatedVar)
         }
-        sweep.reduction = .moments
-        sweep.settlement = .forward(
-            ForwardSettlement(
-                statistics: .batch(eps: options.eps, update), gamma: geometry.elements(gamma),
-                beta: geometry.elements(beta), savedMean: savedMean, savedInverseStd: savedInvstd))
-        if y != nil { sweep.map = kernels.normalize }
-        sweep.out = Operand(base: y, stride: geometry.yStride)
-        try sweep.run(self)
+        if options.source != nil { try memory.output(source.region(groups.statisticsRows, geometry.channels)) }
+        try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)
+        if geometry.weights != nil { try geometry.weigh() }
+        forward.geometry = geometry
+        if options.isOneBatch {
+            if geometry.isSingle { throw singleValue }
+            let update = try runningMean.map { (runningMean) throws(Failure) in
+                if let weights = geometry.weights { try checkUnbiased(weights.total, options) }
+                return RunningUpdate(
+                    mean: Elements(runningMean, geometry.parameter),
+                    variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
+                    biased: options.biasedRunningVariance)
+            }
+            var sweep = try forward.sweep(self)
+            sweep.reduction = .moments
+            sweep.settlement = .forward(forward.settlement(.batch(eps: options.eps, update)))
+            try sweep.run(self)
+        } else {
+            let running = runningMean.map {
+                (mean: Elements($0, geometry.parameter), variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter))
+            }
+            try Training(forward, groups, options, running, self).run()
+        }
+        try forward.writeMask(self)
     }
 
     func forwardInference(
@@ -49,68 +68,56 @@ extension Call {
         runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        let geometry = geometry.with(options)
-        var sweep = Sweep(geometry, kernels)
-        if y != nil { sweep.x = try geometry.input(x, "x", geometry.xStride) }
-        let runningMean = try need(runningMean, "running_mean")
-        let runningVar = try need(runningVar, "running_var")
+        var geometry = geometry.with(options)
+        try options.refuse([.running, .source])
+        let groups = options.groups ?? Groups()
+        var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: savedMean, savedInvstd: savedInvstd)
+        if y != nil { forward.x = try geometry.input(x, "x", geometry.xStride) }
+        forward.y = Operand(base: y, stride: geometry.yStride)
+        let mean = Elements(try need(runningMean, "running_mean"), geometry.parameter)
+        let variance = Elements(try need(runningVar, "running_var"), geometry.parameter)
         var memory = Memory()
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
-        try memory.input(geometry.parameters("gamma", gamma))
-        try memory.input(geometry.parameters("beta", beta))
-        try memory.input(geometry.parameters("running_mean", runningMean))
-        try memory.input(geometry.parameters("running_var", runningVar))
-        try memory.output(Region("y", y, geometry, stride: geometry.yStride), orExactly: input)
-        try memory.output(geometry.statistics("saved_mean", savedMean))
-        try memory.output(geometry.statistics("saved_invstd", savedInvstd))
-        sweep.settlement = .forward(
-            ForwardSettlement(
-                statistics: .running(
-                    eps: options.eps, mean: Elements(runningMean, geometry.parameter),
-                    variance: Elements(runningVar, geometry.parameter)),
-                gamma: geometry.elements(gamma), beta: geometry.elements(beta), savedMean: savedMean,
-                savedInverseStd: savedInvstd))
-        if y != nil { sweep.map = kernels.normalize }
-        sweep.out = Operand(base: y, stride: geometry.yStride)
-        try sweep.run(self)
+        try forward.addInputs(options, groups, to: &memory)
+        try memory.input(geometry.parameters("running_mean", runningMean, rows: groups.runningRows))
+        try memory.input(geometry.parameters("running_var", runningVar, rows: groups.runningRows))
+        try forward.addOutputs(groups.runningRows, x: input, to: &memory)
+        if geometry.weights != nil { try geometry.weigh() }
+        forward.geometry = geometry
+        // Groups that share everything that inference knows of are none.
+        if !groups.ownRunning && !groups.ownParameters {
+            var sweep = try forward.sweep(self)
+            sweep.settlement = .forward(
+                forward.settlement(.running(eps: options.eps, mean: mean, variance: variance)))
+            try sweep.run(self)
+        } else {
+            var slices = groups.slices(geometry.outer, all: true)
+            while let slice = slices.next() {
+                let part = forward.slice(slice, groups, savedRow: groups.runningRow(slice.group))
+                let row = groups.runningRow(slice.group) * geometry.channels
+                var sweep = try part.sweep(self)
+                sweep.settlement = .forward(
+                    part.settlement(.running(eps: options.eps, mean: mean.from(row), variance: variance.from(row))))
+                try sweep.run(self)
+            }
+        }
+        try forward.writeMask(self)
     }
 
-    func backward(
-        _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
-        savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
-        dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
-    ) throws(Failure) {
-        let geometry = geometry.with(options)
-        var sweep = Sweep(geometry, kernels)
-        sweep.dy = try geometry.input(dy, "dy", geometry.yStride)
-        // Without x nothing but Σdy is asked of the reduction, and dy serves for what it reads there.
-        let withoutX = x == nil && options.frozen && dgamma == nil
-        sweep.x = withoutX ? sweep.dy : try geometry.input(x, "x", geometry.xStride)
-        let mean = try need(savedMean, "saved_mean")
-        let inverseStd = try need(savedInvstd, "saved_invstd")
-        var memory = Memory()
-        let gradient = Region("dy", dy, geometry, stride: geometry.yStride)
-        try memory.input(gradient)
-        try memory.input(Region("x", x, geometry, stride: geometry.xStride))
-        try memory.input(geometry.parameters("gamma", gamma))
-        try memory.input(geometry.statistics("saved_mean", mean))
-        try memory.input(geometry.statistics("saved_invstd", inverseStd))
-        try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
-        try memory.output(geometry.parameters("dgamma", dgamma))
-        try memory.output(geometry.parameters("dbeta", dbeta))
-        let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !options.frozen)
-        if needsSums { sweep.reduction = .gradientSums(mean: mean, inverseStd: inverseStd) }
-        sweep.settlement = .backward(
-            BackwardSettlement(
-                sums: needsSums ? .reduced(count: geometry.count) : .none, inverseStd: inverseStd, mean: mean,
-                frozen: options.frozen, gamma: geometry.elements(gamma), dgamma: geometry.elements(dgamma),
-                dbeta: geometry.elements(dbeta)))
-        // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
-        if dx != nil { sweep.map = options.frozen ? kernels.normalize : kernels.gradient }
-        sweep.mapsDy = options.frozen
-        sweep.out = Operand(base: dx, stride: geometry.dxStride)
-        try sweep.run(self)
+    var singleValue: Failure {
+        Failure(
+            BN_ERROR_SINGLE_VALUE, "values per channel (outer * inner)", .integer(1),
+            expected: "more than 1 in training: one value has no variance")
+    }
+
+    /// Weights are frequencies where a variance is unbiased.
+    func checkUnbiased(_ total: Double, _ options: Options) throws(Failure) {
+        if !options.biasedRunningVariance && total > 0 && total <= 1 {
+            throw Failure(
+                BN_ERROR_SINGLE_VALUE, "the sum of the weights", .real(total),
+                expected: "0 or more than 1, for an unbiased running_var")
+        }
     }
 }
 
@@ -123,8 +130,8 @@ extension Geometry {
     }
 
     @inline(never)
-    func parameters(_ name: StaticString, _ base: UnsafeRawPointer?) -> Region {
-        Region(name, base, count: channels, size: parameter.size)
+    func parameters(_ name: StaticString, _ base: UnsafeRawPointer?, rows: Int = 1) -> Region {
+        Region(name, base, rows: rows, count: channels, size: parameter.size)
     }
 
     @inline(__always)
@@ -134,7 +141,7 @@ extension Geometry {
     func elements(_ base: UnsafeMutableRawPointer?) -> Elements? { base.map { Elements($0, parameter) } }
 
     @inline(never)
-    func statistics(_ name: StaticString, _ base: UnsafePointer<Double>?) -> Region {
-        Region(name, base, count: channels, size: 8)
+    func statistics(_ name: StaticString, _ base: UnsafePointer<Double>?, rows: Int = 1) -> Region {
+        Region(name, base, rows: rows, count: channels, size: 8)
     }
 }

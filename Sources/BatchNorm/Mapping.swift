@@ -33,7 +33,7 @@ extension Sweep {
             coefficients = arrays.workspace(worker)
             first = phase
             arrays.coefficients.lay(
-                channels, arrays: settlement?.isGradient == true ? 5 : 3, spread: plan.spread, abreast: abreast,
+                channels, arrays: plan.coefficients, spread: plan.spread, abreast: abreast,
                 beyond: geometry.lineElements, by: kernels, in: coefficients, at: phase)
         }
         if isFlat {
@@ -64,6 +64,10 @@ extension Sweep {
             tile.x = rows.x.from(start, length, geometry.elementSize)
             tile.dy = rows.dy.from(start, length, geometry.elementSize)
             tile.out = rows.out.from(start, length, geometry.elementSize)
+            tile.z = rows.z.from(start, length, geometry.elementSize)
+            tile.dz = rows.dz.from(start, length, geometry.elementSize)
+            tile.bits.first += start
+            tile.bits.stride = length
             var channels = coefficients.at(first)
             map.unsafelyUnwrapped(&tile, &channels)
         }
@@ -81,24 +85,26 @@ extension Sweep {
         tile.out.stride % geometry.lineElements == 0 && tile.length >= 256
     }
 
-    /// A channel whose coefficients are beyond its element type: value by value, in double.
+    /// A channel whose coefficients are beyond its element type goes through the loops of float64, a buffer at a time.
     @inline(never)
     private func applyInDouble(_ channel: Int, _ extent: Blocks.Extent) {
         guard let settlement else { return }
-        let line = settlement.line(self, channel)
         let tile = tile(channel..<channel + 1, extent, isRows: false, abreast: 1)
-        func at(_ operand: kernel_operand, _ run: Int) -> Elements {
-            Elements(operand.base + run * operand.stride * geometry.elementSize, geometry.element)
-        }
-        for run in 0..<tile.runs {
-            let (from, out) = (at(mapsDy ? tile.dy : tile.x, run), at(tile.out, run))
-            let dy = settlement.isGradient ? at(tile.dy, run) : from
-            for index in 0..<tile.length {
-                let centred = (from[index] - line.mean) - line.rest
-                if settlement.isGradient {
-                    out[index] = ((dy[index] - line.dyMean) - centred * line.slope) * line.scale
-                } else {
-                    out[index] = centred * line.scale + line.shift
+        withUnsafeTemporaryAllocation(of: Double.self, capacity: Coefficients.count + 6 * Widened.capacity) { memory in
+            let memory = memory.baseAddress.unsafelyUnwrapped
+            let coefficients = Coefficients(memory, elements: 1, size: MemoryLayout<Double>.size)
+            let line = settlement.line(self, channel)
+            if line.argument != nil { _ = coefficients.setArgument(line, 0, Double.self) }
+            _ = coefficients.set(line, isGradient: settlement.isGradient, 0, Double.self)
+            var channels = coefficients.at(0)
+            for run in 0..<tile.runs {
+                for start in stride(from: 0, to: tile.length, by: Widened.capacity) {
+                    let count = min(Widened.capacity, tile.length - start)
+                    let part = Widened(tile, run: run, start: start, count: count, memory + Coefficients.count)
+                    var widened = part.tile
+                    if mapsDy { widened.x = widened.dy }
+                    map.unsafelyUnwrapped(&widened, &channels)
+                    part.narrow()
                 }
             }
         }

@@ -4,7 +4,7 @@ import CBatchNorm
 /// The memory of a call, gathered argument by argument and checked on the way, before anything is written.
 struct Memory {
     /// The largest number of pointers that a function takes.
-    private var regions = InlineArray<10, Region>(repeating: Region("", nil, count: 0, size: 1))
+    private var regions = InlineArray<24, Region>(repeating: Region("", nil, count: 0, size: 1))
     private var count = 0
 
     @inline(never)
@@ -28,8 +28,9 @@ struct Memory {
         if region.base % UInt(region.alignment) != 0 {
             throw Failure(
                 BN_ERROR_ALIGNMENT, region.name, .address(region.base),
-                expected: region.alignment == 4
-                    ? "an address that is a multiple of 4" : "an address that is a multiple of 8")
+                expected: region.alignment == 8
+                    ? "an address that is a multiple of 8"
+                    : region.alignment == 4 ? "an address that is a multiple of 4" : "an even address")
         }
         regions[count] = region
         count += 1

@@ -10,6 +10,14 @@ struct Options {
     private(set) var frozen = false
     /// Of gamma, beta and the running statistics, if it is not what the data would have.
     private(set) var parameter: kernel_element?
+    private(set) var epilogue: Epilogue?
+    private(set) var running: Running?
+    private(set) var source: Source?
+    private(set) var groups: Groups?
+
+    /// Whether there is no descriptor; and whether there is none that makes more of a forward call than one sweep.
+    var isPlain: Bool { epilogue == nil && isOneBatch }
+    var isOneBatch: Bool { running == nil && source == nil && groups == nil }
 
     init(_ options: UnsafePointer<bn_options>?) throws(Failure) {
         guard let given = options else { return }
@@ -17,7 +25,7 @@ struct Options {
         guard let size = knownSize(given.pointee.struct_size) else {
             throw Failure(
                 BN_ERROR_STRUCT_SIZE, "options->struct_size", .size(given.pointee.struct_size),
-                expected: "sizeof(bn_options), which is 40")
+                expected: "sizeof(bn_options), which is 72")
         }
         // What an earlier version did not know is 0, its default.
         memcpy(&options, given, size)
@@ -31,14 +39,39 @@ struct Options {
         momentum = options.momentum
         biasedRunningVariance = try flag(options.biased_running_var, "biased_running_var")
         frozen = try flag(options.frozen, "frozen")
-        if options.reserved != 0 {
-            throw Failure(BN_ERROR_OPTION, "reserved", .integer(Int(options.reserved)), expected: "0")
-        }
+        try checkReserved(options.reserved, "reserved")
         if options.param_dtype.rawValue != 0 { parameter = try kernel_element(options.param_dtype, "param_dtype") }
+        if let epilogue = options.epilogue { self.epilogue = try Epilogue(epilogue.pointee) }
+        if let running = options.running { self.running = try Running(running.pointee) }
+        if let source = options.source { self.source = try Source(source.pointee) }
+        if let groups = options.groups { self.groups = try Groups(groups.pointee) }
     }
 }
 
-private func flag(_ value: Int32, _ name: StaticString) throws(Failure) -> Bool {
+extension Options {
+    struct Descriptors: OptionSet {
+        let rawValue: Int
+        static var epilogue: Descriptors { Descriptors(rawValue: 1) }
+        static var running: Descriptors { Descriptors(rawValue: 2) }
+        static var source: Descriptors { Descriptors(rawValue: 4) }
+        static var groups: Descriptors { Descriptors(rawValue: 8) }
+    }
+
+    /// For a function that does not take them.
+    func refuse(_ descriptors: Descriptors) throws(Failure) {
+        if isPlain { return }
+        if epilogue != nil && descriptors.contains(.epilogue) { throw refusal("options->epilogue") }
+        if running != nil && descriptors.contains(.running) { throw refusal("options->running") }
+        if source != nil && descriptors.contains(.source) { throw refusal("options->source") }
+        if groups != nil && descriptors.contains(.groups) { throw refusal("options->groups") }
+    }
+
+    private func refusal(_ name: StaticString) -> Failure {
+        Failure(BN_ERROR_OPTION, name, .set, expected: "NULL, as this function does not take it")
+    }
+}
+
+func flag(_ value: Int32, _ name: StaticString) throws(Failure) -> Bool {
     if value != 0 && value != 1 { throw Failure(BN_ERROR_OPTION, name, .integer(Int(value)), expected: "0 or 1") }
     return value == 1
 }

@@ -19,6 +19,8 @@ struct Plan {
     /// Whether groups may be written by several threads: not where they lie side by side in one page, within which
     /// each processor would ask early for lines that another one writes.
     private(set) var isFarApart = true
+    /// Arrays of coefficients that a map has.
+    private(set) var coefficients = 3
     /// Channels that are mapped together.
     private(set) var mapped = 1
     /// Rows side by side in a run of a map, so that short rows fill vectors, and its coefficients are read in order.
@@ -46,22 +48,25 @@ struct Plan {
 
         let slice = channels * geometry.inner
         func isDense(_ operand: Operand) -> Bool { operand.base == nil || operand.stride == slice }
-        let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy)
+        let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy) && isDense(sweep.z) && isDense(sweep.dz)
         // By the strides of the call, as x may be left out of it.
         let isDenseCall = geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice)
+        // A row has one weight, and a plane a vector of them.
+        let isWeighted = geometry.weights != nil
         blocks = Blocks(
             outer: geometry.outer, channels: channels, inner: geometry.inner, inputs: inputs,
-            dense: isDenseCall && sweep.reduction != nil)
+            dense: isDenseCall && sweep.reduction != nil && !isWeighted, isWeighted: isWeighted)
 
         outer = geometry.outer
         inner = geometry.inner
         let evenly = 4 * threads
         parts = blocks.count >= evenly || outer < evenly ? blocks.count : evenly
 
-        mapsRows = geometry.inner == 1 || Plan.isShort(geometry)
+        mapsRows = geometry.inner == 1 || (Plan.isShort(geometry) && !isWeighted)
         spread = mapsRows ? geometry.inner : 1
-        let room = Plan.coefficientBytes / (inputs == 1 ? 3 : 5) / geometry.number.size
-        isFlat = mapsRows && inputsAreDense && isDense(sweep.out)
+        coefficients = sweep.epilogue != nil && inputs == 2 ? Coefficients.count : inputs == 1 ? 3 : 5
+        let room = Plan.coefficientBytes / coefficients / geometry.number.size
+        isFlat = mapsRows && inputsAreDense && isDense(sweep.out) && !isWeighted
         if isFlat {
             abreast = Blocks.rowsAbreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
             if abreast > geometry.outer || abreast * slice > room { abreast = 1 }

@@ -18,17 +18,23 @@ extension Sweep {
         let centres = Centres(planes, partial.centre)
         switch reduction {
         case .moments:
-            if centres.choose() {
+            let isAbout0 = centres.choose()
+            let values = values(block).own
+            if values == 0 { return }
+            let deviations = geometry.weights == nil ? kernels.deviation_sums : kernels.weighted_sums
+            if isAbout0 && geometry.weights == nil {
                 sum(kernels.power_sums, block, range, partial)
             } else {
-                sumDeviations(kernels.deviation_sums, block, range, partial)
+                sumDeviations(deviations, block, range, partial)
             }
-            let values = plan.blocks.values(block).own
             if centres.reconsider(sums: partial.first, squares: partial.second, values: values) {
-                sumDeviations(kernels.deviation_sums, block, range, partial)
+                sumDeviations(deviations, block, range, partial)
             }
         case .gradientSums(let mean, let inverseStd):
-            if centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound) {
+            if reducesPassing {
+                partial.centre.update(from: mean + range.lowerBound, count: range.count)
+                sumDeviations(kernels.activated_sums, block, range, partial)
+            } else if centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound) {
                 sum(kernels.product_sums, block, range, partial)
             } else {
                 sumDeviations(kernels.gradient_sums, block, range, partial)
@@ -44,12 +50,29 @@ extension Sweep {
         tile.x = tile.x.askingEarly(tile)
         tile.dy = tile.dy.askingEarly(tile)
         var channels = kernel_channels()
+        if reducesPassing { channels = argument(range, abreast, partial) }
         channels.centre = UnsafePointer(partial.centre)
         channels.first = partial.first
         channels.second = partial.second
         loop?(&tile, &channels)
         partial.first.gather(range.count, spread: spread, abreast: abreast)
         partial.second.gather(range.count, spread: spread, abreast: abreast)
+    }
+
+    /// The coefficients of an activation's argument, for every column.
+    private func argument(
+        _ range: Range<Int>, _ abreast: Int, _ partial: ChannelArrays.Partial
+    ) -> kernel_channels {
+        let spread = plan.blocks.spread
+        if spread * abreast == 1 { return arrays.coefficients.at(range.lowerBound) }
+        if geometry.number == KERNEL_FLOAT32 {
+            arrays.coefficients.repeatArgument(
+                range, spread: spread, abreast: abreast, in: partial.argument, at: partial.column, Float.self)
+        } else {
+            arrays.coefficients.repeatArgument(
+                range, spread: spread, abreast: abreast, in: partial.argument, at: partial.column, Double.self)
+        }
+        return partial.argument.at(partial.column)
     }
 
     /// The same of deviations, from centres that every column needs.
@@ -72,12 +95,13 @@ extension Sweep {
         switch reduction {
         case .moments:
             let rest = arrays.rest + range.lowerBound
-            let (own, before) = plan.blocks.values(block)
+            let (own, before) = values(block)
+            if own == 0 { return }
             for index in 0..<range.count {
                 let moments = Moments(
-                    count: Double(own), pivot: partial.centre[index], sum: partial.first[index],
+                    count: own, pivot: partial.centre[index], sum: partial.first[index],
                     squares: partial.second[index])
-                let sofar = Moments(count: Double(before), mean: first[index], rest: rest[index], m2: second[index])
+                let sofar = Moments(count: before, mean: first[index], rest: rest[index], m2: second[index])
                 let merged = sofar.merged(with: moments)
                 first[index] = merged.mean
                 rest[index] = merged.rest

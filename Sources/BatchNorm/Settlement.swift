@@ -36,6 +36,20 @@ enum Settlement {
         arrays.extremes[channel] = isExpressed ? 0 : 1
     }
 
+    /// Before the reduction: what it takes of an activation's argument.
+    @inline(never)
+    func prepare(_ sweep: borrowing Sweep) {
+        guard case .backward(let backward) = self, sweep.epilogue != nil else { return }
+        for channel in 0..<sweep.geometry.channels {
+            let line = backward.argument(channel)
+            if sweep.geometry.number == KERNEL_FLOAT32 {
+                _ = sweep.arrays.coefficients.setArgument(line, channel, Float.self)
+            } else {
+                _ = sweep.arrays.coefficients.setArgument(line, channel, Double.self)
+            }
+        }
+    }
+
     /// Whether the map is the gradient through the statistics, and not a normalization.
     var isGradient: Bool {
         if case .backward(let backward) = self { !backward.frozen } else { false }
@@ -57,6 +71,8 @@ struct ForwardSettlement {
         case batch(eps: Double, RunningUpdate?)
         case running(eps: Double, mean: Elements, variance: Elements)
         case given(mean: UnsafePointer<Double>, inverseStd: UnsafePointer<Double>)
+        /// Of moments that are kept, or are to be.
+        case sourced(Sourcing)
     }
 
     let statistics: Statistics
@@ -68,11 +84,11 @@ struct ForwardSettlement {
     var moments:
         (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
 
-    /// The mean as a sum of two terms.
-    typealias Known = (mean: Double, rest: Double, inverseStd: Double)
-
     @inline(__always)
     fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        if case .sourced(let sourcing) = statistics, sourcing.takes {
+            sourcing.moments[channel] = sourcing.moments[channel].merged(with: sweep.moments(channel))
+        }
         let known = known(A.self, sweep, channel)
         savedMean?[channel] = known.mean
         savedInverseStd?[channel] = known.inverseStd
@@ -84,59 +100,83 @@ struct ForwardSettlement {
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
             }
+        } else if case .sourced(let sourcing) = statistics {
+            sourcing.save(known, channel)
         }
         return line(A.self, channel, known)
     }
 
     @inline(__always)
-    fileprivate func known<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Known {
+    fileprivate func known<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Normalizer {
         switch statistics {
         case .batch(let eps, _):
             let batch = sweep.moments(channel)
-            return (batch.mean, batch.rest, batch.inverseStd(eps))
+            return Normalizer(mean: batch.mean, rest: batch.rest, inverseStd: batch.inverseStd(eps))
         case .running(let eps, let means, let variances):
-            return (means[A.self, channel], 0, BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
+            return Normalizer(
+                mean: means[A.self, channel],
+                inverseStd: BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
         case .given(let means, let inverseStds):
-            return (means[channel], 0, inverseStds[channel])
+            return Normalizer(mean: means[channel], inverseStd: inverseStds[channel])
+        case .sourced(let sourcing):
+            return sourcing.normalizer(channel)
         }
     }
 
     @inline(__always)
-    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
-        Line(
-            mean: known.mean, rest: known.rest,
-            scale: (gamma?[A.self, channel] ?? 1) * known.inverseStd, shift: beta?[A.self, channel] ?? 0)
+    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Normalizer) -> Line {
+        let gamma = gamma?[A.self, channel] ?? 1
+        let beta = beta?[A.self, channel] ?? 0
+        return Line(
+            mean: known.mean, rest: known.rest, scale: gamma * known.inverseStd,
+            shift: known.shift == 0 ? beta : beta + gamma * known.shift)
     }
 }
 
 /// The sums over dy, wherever they come from, to the gradients of gamma and beta and to dx's coefficients.
 struct BackwardSettlement {
     enum SumsOverBatch {
-        case reduced(count: Int)
+        case reduced(count: Double)
         case given(count: UnsafePointer<Double>, dy: UnsafePointer<Double>, dyXHat: UnsafePointer<Double>)
+        /// Of a batch in several slices. Where they have a gamma each (`gains`), the sums are of gamma · dy.
+        case totals(count: Double, dy: UnsafePointer<Double>, dyCentred: UnsafePointer<Double>, gains: Bool)
         /// Frozen statistics, and no gradient of gamma or beta wanted.
         case none
     }
 
     let sums: SumsOverBatch
+    /// What x_hat is computed with: of x, or of the output.
     let inverseStd: UnsafePointer<Double>
     var mean: UnsafePointer<Double>?
+    /// That of the forward call, where x_hat is computed with another.
+    var forwardInverseStd: UnsafePointer<Double>?
+    /// How x_hat depends on the statistics, where it is not as usual.
+    var saved: UnsafePointer<Double>?
     var frozen = false
     var gamma: Elements?
+    var beta: Elements?
     var dgamma: Elements?
     var dbeta: Elements?
     var sumDy: UnsafeMutablePointer<Double>?
     var sumDyXHat: UnsafeMutablePointer<Double>?
+    var sumDyCentred: UnsafeMutablePointer<Double>?
+    /// An activation or a mask is at work, and the map is that of an epilogue; it may be to dz alone.
+    var hasEpilogue = false
+    var isToZ = false
 
-    typealias Known = (count: Double, dy: Double, dyXHat: Double)
+    /// Σdy and Σdy · (x − mean), and the number of values.
+    typealias Known = (count: Double, dy: Double, dyCentred: Double)
 
     @inline(__always)
     fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
         let known = known(sweep, channel)
-        dgamma?[A.self, channel] = known.dyXHat
+        let normalizer = normalizer(channel)
+        let dyXHat = normalizer.gradient(known.dy, known.dyCentred)
+        dgamma?[A.self, channel] = dyXHat
         dbeta?[A.self, channel] = known.dy
         sumDy?[channel] = known.dy
-        sumDyXHat?[channel] = known.dyXHat
+        sumDyXHat?[channel] = dyXHat
+        sumDyCentred?[channel] = known.dyCentred
         return line(A.self, channel, known)
     }
 
@@ -145,33 +185,76 @@ struct BackwardSettlement {
         switch sums {
         case .reduced(let values):
             // No values, no sums: and a mean of nothing would raise the invalid flag.
-            if values == 0 { return (1, 0, 0) }
+            if sweep.geometry.count == 0 { return (1, 0, 0) }
             let arrays = sweep.arrays
-            return (Double(values), arrays.first[channel], arrays.second[channel] * inverseStd[channel])
+            return (values == 0 ? 1 : values, arrays.first[channel], arrays.second[channel])
         case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], dyXHats[channel])
+        case .totals(let count, let dys, let dyCentred, _):
+            return (count == 0 ? 1 : count, dys[channel], dyCentred[channel])
         case .none: return (1, 0, 0)
         }
     }
 
     @inline(__always)
-    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
+    private func normalizer(_ channel: Int) -> Normalizer {
         let inverseStd = inverseStd[channel]
-        let scale = (gamma?[A.self, channel] ?? 1) * inverseStd
+        guard let saved else { return Normalizer(mean: mean?[channel] ?? 0, inverseStd: inverseStd) }
+        return Normalizer(mean: mean?[channel] ?? 0, inverseStd: inverseStd, saved: saved + 4 * channel)
+    }
+
+    @inline(__always)
+    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
+        let gamma = gamma?[A.self, channel] ?? 1
+        let inverseStd = inverseStd[channel]
+        let scale = isToZ ? 1 : gamma * (forwardInverseStd ?? self.inverseStd)[channel]
         // The zero that changes nothing it is added to: 0 would turn −0 into itself.
-        if frozen { return Line(scale: scale, shift: -0.0) }
+        if frozen {
+            var line = Line(scale: scale, shift: -0.0)
+            if hasEpilogue {
+                line.mean = mean?[channel] ?? 0
+                line.argument = argument(channel).argument
+            }
+            return line
+        }
+        let normalizer = normalizer(channel)
+        var line = Line(
+            mean: normalizer.mean, scale: scale, dyMean: normalizer.meanWeight * (known.dy / known.count),
+            slope: slope(normalizer, known, inverseStd))
+        if hasEpilogue { line.argument = argument(channel).argument }
+        if case .totals(_, _, _, true) = sums {
+            line.gain = gamma
+            line.scale = inverseStd
+        }
+        return line
+    }
+
+    /// What x − mean is subtracted with: invstd² · Σdy (x − mean) / count as a rule, in this order.
+    @inline(__always)
+    private func slope(_ normalizer: Normalizer, _ known: Known, _ inverseStd: Double) -> Double {
+        if case .given = sums { return known.dyCentred / known.count * inverseStd }
+        if saved == nil { return known.dyCentred * inverseStd / known.count * inverseStd }
+        return normalizer.varianceWeight * ((known.dyCentred + normalizer.lean * known.dy) / known.count)
+    }
+
+    /// The activation's argument of a channel.
+    @inline(__always)
+    fileprivate func argument(_ channel: Int) -> Line {
+        let normalizer = normalizer(channel)
+        let gamma = gamma?[AnyElement.self, channel] ?? 1
+        let beta = beta?[AnyElement.self, channel] ?? 0
         return Line(
-            mean: mean?[channel] ?? 0, scale: scale, dyMean: known.dy / known.count,
-            slope: known.dyXHat / known.count * inverseStd)
+            mean: normalizer.mean, scale: 1,
+            argument: (gamma * normalizer.inverseStd, normalizer.shift == 0 ? beta : beta + gamma * normalizer.shift))
     }
 }
 
 extension Sweep {
     /// What the moments reduction found; an empty batch has none to be found.
     fileprivate func moments(_ channel: Int) -> Moments {
-        if geometry.count == 0 { return .empty }
+        if geometry.count == 0 || geometry.values == 0 { return .empty }
         let arrays = arrays
         return Moments(
-            count: Double(geometry.count), mean: arrays.first[channel], rest: arrays.rest[channel],
+            count: geometry.values, mean: arrays.first[channel], rest: arrays.rest[channel],
             m2: arrays.second[channel])
     }
 }

@@ -92,6 +92,31 @@ func updateRunning(
     }
 }
 
+/// 1 where a position is below its sample's length, 0 elsewhere.
+func lengthWeights(
+    samples: Int, positions: Int, lengths: UnsafePointer<Int>?, _ number: kernel_element, weights: UnsafeMutableRawPointer?
+) throws(Failure) {
+    let (count, tooMany) = samples.multipliedReportingOverflow(by: positions)
+    if samples < 0 || positions < 0 || tooMany || count > Int.max / 8 {
+        throw Failure(
+            BN_ERROR_SHAPE, "samples", .size(samples), expected: "samples * positions weights within PTRDIFF_MAX bytes")
+    }
+    if count == 0 { return }
+    let lengths = try need(lengths, "lengths")
+    let values = Elements(try need(weights, "weights"), number)
+    var memory = Memory()
+    try memory.input(Region("lengths", lengths, count: samples, size: 8))
+    try memory.output(Region("weights", values.base, count: count, size: number.size))
+    for sample in 0..<samples where !(0...positions ~= lengths[sample]) {
+        throw Failure(
+            BN_ERROR_OPTION, "lengths", .element(sample, Double(UInt(bitPattern: lengths[sample]))),
+            expected: "0 to positions")
+    }
+    for sample in 0..<samples {
+        for position in 0..<positions { values[sample * positions + position] = position < lengths[sample] ? 1 : 0 }
+    }
+}
+
 private func checkCounts(_ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
     for index in 0..<number where !(counts[index] >= 0 && counts[index] < .infinity) {
         throw Failure(

@@ -18,6 +18,11 @@ struct Sweep: ~Copyable {
     var x = Operand()
     var dy = Operand()
     var out = Operand()
+    /// Of an epilogue.
+    var z = Operand()
+    var dz = Operand()
+    var bits = kernel_bits()
+    var epilogue: UnsafePointer<kernel_epilogue>?
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
@@ -34,17 +39,55 @@ struct Sweep: ~Copyable {
 
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
-        let library = call.library
-        plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
-        let together = groups >= plan.threads && (plan.threads == 1 || map == nil || plan.isFarApart)
-        working = try ChannelArrays(
-            geometry, plan, slots: together || reduction == nil ? 1 : plan.blocks.count, call.thread)
-        let pool = library.pointee.pool
-        if together {
+        try reserve(call)
+        weighBlocks()
+        settlement?.prepare(self)
+        let pool = call.library.pointee.pool
+        if isTogether {
             share(groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
         } else {
             stepwise(pool)
         }
+    }
+
+    /// Makes a plan and takes the memory for it; a sweep that has done so once does not fail.
+    @inline(never)
+    mutating func reserve(_ call: Call) throws(Failure) {
+        let library = call.library
+        plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
+        working = try ChannelArrays(
+            geometry, plan, slots: isTogether || reduction == nil ? 1 : plan.blocks.count,
+            hasArgument: reducesPassing && plan.blocks.isLaid, call.thread)
+    }
+
+    /// Whether a group goes through all steps at once.
+    private var isTogether: Bool {
+        groups >= plan.threads && (plan.threads == 1 || map == nil || plan.isFarApart)
+    }
+
+    /// Whether the reduction is of what passes an activation or a mask.
+    var reducesPassing: Bool {
+        if case .gradientSums = reduction { epilogue != nil } else { false }
+    }
+
+    private func weighBlocks() {
+        guard let weights = geometry.weights else { return }
+        var sum = 0.0
+        for block in 0..<plan.blocks.count {
+            arrays.weightsBefore[block] = sum
+            sum += weights.sum(plan.blocks[block], geometry.number)
+        }
+        arrays.weightsBefore[plan.blocks.count] = sum
+    }
+
+    /// What the values of one channel count for, in a block and in all blocks before it.
+    func values(_ block: Int) -> (own: Double, before: Double) {
+        if geometry.weights == nil {
+            let (own, before) = plan.blocks.values(block)
+            return (Double(own), Double(before))
+        }
+        let before = arrays.weightsBefore[block]
+        return (arrays.weightsBefore[block + 1] - before, before)
     }
 
     private var groups: Int { (geometry.channels - 1) / plan.groupSize + 1 }
@@ -120,10 +163,15 @@ struct Sweep: ~Copyable {
                 base: operand.base.map { $0 + first * geometry.elementSize }, stride: operand.stride * abreast,
                 ahead: plan.ahead, last: plan.ahead)
         }
+        let bits = kernel_bits(
+            base: bits.base, first: bits.first + extent.outer.lowerBound * bits.stride + column,
+            stride: bits.stride * abreast)
+        let weights = geometry.weights?.operand(extent.outer.lowerBound, extent.inner.lowerBound, geometry.number)
         return kernel_tile(
             element: geometry.element, layout: isRows ? KERNEL_ROWS : KERNEL_PLANES, runs: extent.outer.count / abreast,
             stretches: isRows ? 1 : channels.count, pitch: geometry.inner,
             length: isRows ? channels.count * geometry.inner * abreast : extent.inner.count, band: plan.blocks.band,
-            x: part(x), dy: part(dy), out: part(out), streams: plan.streams ? 1 : 0, aligns: 0)
+            x: part(x), dy: part(dy), out: part(out), z: part(z), dz: part(dz), bits: bits,
+            weights: weights ?? kernel_operand(), epilogue: epilogue, streams: plan.streams ? 1 : 0, aligns: 0)
     }
 }

@@ -5,9 +5,13 @@ import CKernels
 /// What a thread keeps between its calls: its last error, and working memory, so that a call allocates nothing once the
 /// thread has made one like it. Freed when the thread ends.
 struct ThreadState {
+    /// What a call's loops are told of its epilogue: here, and first, so that its place is known and stays.
+    var epilogue = kernel_epilogue()
     private var message: Message
-    private var scratch: UnsafeMutableRawPointer?
-    private var capacity = 0
+    /// Of one sweep; of a call that takes several; and of one that finds x_hat from an output.
+    var working = Scratch()
+    var kept = Scratch()
+    var undone = Scratch()
 
     /// The calling thread's own; nil if there is no memory for it.
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
@@ -26,7 +30,9 @@ struct ThreadState {
     }
 
     static func destroy(_ memory: UnsafeMutableRawPointer?) {
-        free(memory?.assumingMemoryBound(to: ThreadState.self).pointee.scratch)
+        memory?.assumingMemoryBound(to: ThreadState.self).pointee.working.release()
+        memory?.assumingMemoryBound(to: ThreadState.self).pointee.kept.release()
+        memory?.assumingMemoryBound(to: ThreadState.self).pointee.undone.release()
         free(memory)
     }
 
@@ -34,20 +40,30 @@ struct ThreadState {
 
     mutating func record(_ failure: Failure, in function: StaticString) { failure.describe(in: function, to: &message) }
 
+    private init(message: Message) { self.message = message }
+}
+
+/// Memory that grows.
+struct Scratch {
+    private var memory: UnsafeMutableRawPointer?
+    private var capacity = 0
+
     /// At least so many bytes, aligned to a cache line, with what an earlier call left in them.
     mutating func reserve(_ bytes: Int) throws(Failure) -> UnsafeMutableRawPointer {
-        if let scratch, bytes <= capacity { return scratch }
-        free(scratch)
-        scratch = nil
-        capacity = 0
-        var memory: UnsafeMutableRawPointer?
-        guard posix_memalign(&memory, 64, max(bytes, 4096)) == 0, let memory else {
+        if let memory, bytes <= capacity { return memory }
+        release()
+        var found: UnsafeMutableRawPointer?
+        guard posix_memalign(&found, 64, max(bytes, 4096)) == 0, let found else {
             throw Failure(BN_ERROR_MEMORY, "working memory", .size(bytes), expected: "that many bytes to be free")
         }
-        scratch = memory
+        memory = found
         capacity = max(bytes, 4096)
-        return memory
+        return found
     }
 
-    private init(message: Message) { self.message = message }
+    mutating func release() {
+        free(memory)
+        memory = nil
+        capacity = 0
+    }
 }

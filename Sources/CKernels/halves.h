@@ -13,7 +13,6 @@
 #pragma clang diagnostic ignored "-Wpsabi"
 
 typedef unsigned short vector_u16x16 __attribute__((ext_vector_type(16)));
-typedef unsigned vector_u32x16 __attribute__((ext_vector_type(16)));
 
 VECTOR_INLINE vector_u16x16 vector_load_u16(const void *p) {
     vector_u16x16 v;

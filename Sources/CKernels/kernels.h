@@ -25,6 +25,30 @@ typedef struct kernel_operand {
     size_t ahead, last;
 } kernel_operand;
 
+/* What y's activation is. */
+enum kernel_activation { KERNEL_IDENTITY, KERNEL_CLIP, KERNEL_LEAKY, KERNEL_HARD_SWISH, KERNEL_SILU };
+
+/* What becomes of positions of weight 0. */
+enum kernel_masked { KERNEL_MASKED_NORMALIZE, KERNEL_MASKED_ZERO, KERNEL_MASKED_KEEP };
+
+/* What is done besides normalizing, the same for all tiles of a call. */
+typedef struct kernel_epilogue {
+    enum kernel_activation activation;
+    enum kernel_masked masked;
+    /* of KERNEL_LEAKY, and of KERNEL_CLIP */
+    double slope, low, high;
+    /* whether x is the output, of which the activation has to be undone */
+    int from_output;
+    /* whether the gradient goes through no statistics: out = g * scale */
+    int frozen;
+} kernel_epilogue;
+
+/* Which gradients pass the activation, a bit for each element: the first one's place, and the bits between runs. */
+typedef struct kernel_bits {
+    const unsigned char *base;
+    size_t first, stride;
+} kernel_bits;
+
 /* `runs` runs, each of `stretches` stretches of `length` consecutive elements, `pitch` elements apart. For planes a stretch
  * is a channel; for rows there is one stretch, and a channel is a column. A loop reads and writes only the operands that
  * it names. */
@@ -35,6 +59,12 @@ typedef struct kernel_tile {
     /* runs of rows that a reduction sums before the next column: it decides bits, and follows from the whole shape */
     size_t band;
     kernel_operand x, dy, out;
+    /* of loops with an epilogue; each may be absent */
+    kernel_operand z, dz;
+    kernel_bits bits;
+    /* a weight for each position, of the type that elements are computed with: its stride is from run to run */
+    kernel_operand weights;
+    const kernel_epilogue *epilogue;
     /* whether `out` is better written past the caches */
     int streams;
     /* whether vectors of `out` are better written where cache lines begin, and coefficients lie as `out` does */
@@ -49,6 +79,8 @@ typedef struct kernel_channels {
     double *first, *second;
     /* coefficients of a map, of the type that the tile's elements are computed with */
     const void *mean, *scale, *shift, *dy_mean, *slope;
+    /* what an activation's argument is computed with, in a gradient; and the factor of what passes it */
+    const void *u_scale, *u_shift, *gain;
 } kernel_channels;
 
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
@@ -66,6 +98,16 @@ typedef struct kernel_table {
     kernel_loop normalize;
     /* out = (((dy - dy_mean) - (x - mean) * slope) + shift) * scale */
     kernel_loop gradient;
+    /* first = sum(w * d), second = sum(w * d^2), where d = x - centre */
+    kernel_loop weighted_sums;
+    /* first = sum(g), second = sum(g * (x - centre)), where g is the gradient that passes the activation */
+    kernel_loop activated_sums;
+    /* out = activation((x - mean) * scale + shift + z) */
+    kernel_loop activated;
+    /* dz = g, out = (((g * gain - w * dy_mean) - (x - mean) * w * slope) + w * shift) * scale */
+    kernel_loop activated_gradient;
+    /* bits of x: whether it is above low and below high */
+    void (*write_bits)(const kernel_tile *tile, unsigned char *bits);
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
     void (*spread)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
 } kernel_table;

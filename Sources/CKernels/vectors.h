@@ -126,6 +126,57 @@ VECTOR_INLINE void vector_store_f64(vector_f64x16 v, double *p, long lanes) { ve
 
 #endif
 
+/* a > b ? c : d, lane by lane; d where there is a NaN. */
+VECTOR_INLINE vector_f32x16 vector_above_f32(vector_f32x16 a, vector_f32x16 b, vector_f32x16 c, vector_f32x16 d) {
+    return a > b ? c : d;
+}
+
+VECTOR_INLINE vector_f64x16 vector_above_f64(vector_f64x16 a, vector_f64x16 b, vector_f64x16 c, vector_f64x16 d) {
+    return a > b ? c : d;
+}
+
+typedef unsigned vector_u32x16 __attribute__((ext_vector_type(16)));
+typedef unsigned long vector_u64x16 __attribute__((ext_vector_type(16)));
+
+/* bit ? a : b, the lowest bit for the first lane. */
+VECTOR_INLINE vector_f32x16 vector_pick_f32(unsigned bits, vector_f32x16 a, vector_f32x16 b) {
+    const vector_u32x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    return (lane & bits) != 0 ? a : b;
+}
+
+VECTOR_INLINE vector_f64x16 vector_pick_f64(unsigned bits, vector_f64x16 a, vector_f64x16 b) {
+    const vector_u64x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    return (lane & bits) != 0 ? a : b;
+}
+
+/* Which lanes are between two numbers, the first one as the lowest bit. */
+VECTOR_INLINE unsigned vector_between_f32(vector_f32x16 v, float low, float high) {
+    const vector_u32x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    return __builtin_reduce_or((v > low) & (v < high) ? lane : (vector_u32x16)0);
+}
+
+VECTOR_INLINE unsigned vector_between_f64(vector_f64x16 v, double low, double high) {
+    const vector_u64x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    return (unsigned)__builtin_reduce_or((v > low) & (v < high) ? lane : (vector_u64x16)0);
+}
+
+/* 2^n, where the lowest bits of v's significand are n: its exponent's. */
+VECTOR_INLINE vector_f32x16 vector_power_f32(vector_f32x16 v) {
+    vector_u32x16 bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits = (bits << 23) + 0x3f800000;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+VECTOR_INLINE vector_f64x16 vector_power_f64(vector_f64x16 v) {
+    vector_u64x16 bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits = (bits << 52) + 0x3ff0000000000000;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
 /* To memory past the caches; p is a multiple of 64 bytes. */
 VECTOR_INLINE void vector_stream_f32(vector_f32x16 v, float *p) {
     __builtin_nontemporal_store(v, (vector_f32x16 *)p);

@@ -25,6 +25,16 @@ protocol Element {
 protocol Arithmetic: VectorElement, Element where Number == Self {
     init(_ value: Double)
     static func widen(_ v: SIMD16<Self>) -> SIMD16<Double>
+    /// a > b ? c : d, lane by lane; d where there is a NaN.
+    static func above(_ a: SIMD16<Self>, _ b: SIMD16<Self>, _ c: SIMD16<Self>, _ d: SIMD16<Self>) -> SIMD16<Self>
+    /// bit ? a : b, the lowest bit for the first lane.
+    static func pick(_ bits: UInt32, _ a: SIMD16<Self>, _ b: SIMD16<Self>) -> SIMD16<Self>
+    /// The lanes above one number and below another, as bits.
+    static func between(_ v: SIMD16<Self>, _ low: Self, _ high: Self) -> UInt32
+    /// 2ⁿ, where the lowest bits of the significand are n.
+    static func power(_ v: SIMD16<Self>) -> SIMD16<Self>
+    /// e^v of what is not above 0.
+    static func exponential(_ v: SIMD16<Self>) -> SIMD16<Self>
 }
 
 extension Arithmetic {
@@ -42,6 +52,22 @@ extension Arithmetic {
 extension Float: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Float>) -> SIMD16<Double> { vector_widen(v) }
+
+    @inline(__always)
+    static func above(_ a: SIMD16<Float>, _ b: SIMD16<Float>, _ c: SIMD16<Float>, _ d: SIMD16<Float>) -> SIMD16<Float> {
+        vector_above_f32(a, b, c, d)
+    }
+
+    @inline(__always)
+    static func pick(_ bits: UInt32, _ a: SIMD16<Float>, _ b: SIMD16<Float>) -> SIMD16<Float> {
+        vector_pick_f32(bits, a, b)
+    }
+
+    @inline(__always)
+    static func between(_ v: SIMD16<Float>, _ low: Float, _ high: Float) -> UInt32 { vector_between_f32(v, low, high) }
+
+    @inline(__always)
+    static func power(_ v: SIMD16<Float>) -> SIMD16<Float> { vector_power_f32(v) }
 
     @inline(__always)
     static func load(_ source: UnsafePointer<Float>, lanes: Int, fill: SIMD16<Float>) -> SIMD16<Float> {
@@ -62,6 +88,26 @@ extension Float: Arithmetic {
 extension Double: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Double>) -> SIMD16<Double> { v }
+
+    @inline(__always)
+    static func above(
+        _ a: SIMD16<Double>, _ b: SIMD16<Double>, _ c: SIMD16<Double>, _ d: SIMD16<Double>
+    ) -> SIMD16<Double> {
+        vector_above_f64(a, b, c, d)
+    }
+
+    @inline(__always)
+    static func pick(_ bits: UInt32, _ a: SIMD16<Double>, _ b: SIMD16<Double>) -> SIMD16<Double> {
+        vector_pick_f64(bits, a, b)
+    }
+
+    @inline(__always)
+    static func between(_ v: SIMD16<Double>, _ low: Double, _ high: Double) -> UInt32 {
+        vector_between_f64(v, low, high)
+    }
+
+    @inline(__always)
+    static func power(_ v: SIMD16<Double>) -> SIMD16<Double> { vector_power_f64(v) }
 
     @inline(__always)
     static func load(_ source: UnsafePointer<Double>, lanes: Int, fill: SIMD16<Double>) -> SIMD16<Double> {

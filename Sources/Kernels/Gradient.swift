@@ -6,6 +6,7 @@ import CKernels
 /// were rounded.
 struct Gradient<T: Element, L: Layout>: Formula {
     typealias Scalar = T
+    static var isShort: Bool { true }
 
     private let dy: Centred<T, L>
     private let x: Centred<T, L>

@@ -4,6 +4,8 @@ import CKernels
 /// The output of one vector of a strip.
 protocol Formula {
     associatedtype Scalar: Element
+    /// Whether its loop is worth having twice, once for streaming.
+    static var isShort: Bool { get }
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
     func value(_ k: Int) -> SIMD16<Scalar.Number>
@@ -15,12 +17,14 @@ protocol Formula {
 /// no cache holds.
 @inline(__always)
 func map<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    if tile.streams != 0 {
+    if !F.isShort {
+        write(F.self, tile, channels, streams: tile.streams != 0)
+    } else if tile.streams != 0 {
         write(F.self, tile, channels, streams: true)
-        vector_stream_end()
     } else {
         write(F.self, tile, channels, streams: false)
     }
+    if tile.streams != 0 { vector_stream_end() }
 }
 
 @inline(__always)
@@ -34,13 +38,13 @@ private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kerne
             if streams || tile.aligns != 0 {
                 let start = Column<F.Scalar>(tile.out, tile, strip(0, 0, laneCount)).base
                 column = min(elementsToLine(start), tile.length)
-                if column > 0 { writePart(F.self, tile, channels, strip(0, 1, column)) }
+                if column > 0 { writeAny(F.self, tile, channels, strip(0, 1, column)) }
             }
             let count = (tile.length - column) / laneCount
             write(F.self, tile, channels, strip(column, count, laneCount), streams: streams)
             column += count * laneCount
             if column < tile.length {
-                writePart(F.self, tile, channels, strip(column, 1, tile.length - column))
+                writeAny(F.self, tile, channels, strip(column, 1, tile.length - column))
             }
         }
     }
@@ -48,6 +52,15 @@ private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kerne
 
 @inline(__always)
 private func write<F: Formula>(
+    _: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, streams: Bool
+) {
+    if F.isShort { writeInline(F.self, tile, channels, strip, streams: streams) } else {
+        writeStrip(F.self, tile, channels, strip, streams: streams)
+    }
+}
+
+@inline(__always)
+private func writeInline<F: Formula>(
     _: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, streams: Bool
 ) {
     let formula = F(tile, channels, strip)
@@ -58,10 +71,25 @@ private func write<F: Formula>(
     }
 }
 
+/// Any strip of a long formula, whose loop is there once.
+@inline(never)
+private func writeStrip<F: Formula>(
+    _: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, streams: Bool
+) {
+    writeInline(F.self, tile, channels, strip, streams: streams)
+}
+
+@inline(__always)
+private func writeAny<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+    if F.isShort { writePart(F.self, tile, channels, strip) } else {
+        writeStrip(F.self, tile, channels, strip, streams: false)
+    }
+}
+
 /// A vector that is not full. Out of line, once for all the places that have one: they would be half of the code.
 @inline(never)
 private func writePart<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-    write(F.self, tile, channels, strip, streams: false)
+    writeInline(F.self, tile, channels, strip, streams: false)
 }
 
 /// Elements up to the next start of a cache line, or of a vector that is shorter than one.

@@ -23,6 +23,7 @@ struct Centred<T: Element, L: Layout> {
 /// y = (x − mean) · scale + shift, where scale is gamma · invstd and shift is beta.
 struct Normalize<T: Element, L: Layout>: Formula {
     typealias Scalar = T
+    static var isShort: Bool { true }
 
     private let x: Centred<T, L>
     private let scale: PerChannel<T.Number, L>

@@ -20,6 +20,8 @@ protocol Terms {
     associatedtype Many: Terms = Self
     /// Strips that are summed at once.
     static var strips: Int { get }
+    /// Whether its loop is worth having at several places.
+    static var isShort: Bool { get }
     static var zero: Totals { get }
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
@@ -41,6 +43,22 @@ func reduce<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channel
 
 @inline(__always)
 private func sum<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: T.Totals
+) -> T.Totals {
+    T.isShort
+        ? sumInline(T.self, tile, channels, strip, from: start) : sumStrip(T.self, tile, channels, strip, from: start)
+}
+
+/// Any strip of long terms, whose loop is there once.
+@inline(never)
+private func sumStrip<T: Terms>(
+    _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: T.Totals
+) -> T.Totals {
+    sumInline(T.self, tile, channels, strip, from: start)
+}
+
+@inline(__always)
+private func sumInline<T: Terms>(
     _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, from start: T.Totals
 ) -> T.Totals {
     let terms = T(tile, channels, strip)
@@ -112,6 +130,10 @@ private func reducePartOfColumn<T: Terms>(
     _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip
 ) {
     T.finish(sum(T.self, tile, channels, strip, from: T.zero), channels, strip)
+}
+
+extension Terms {
+    static var isShort: Bool { true }
 }
 
 /// A single strip.

@@ -10,6 +10,18 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         gradient_sums: { run(GradientSumsLoop.self, $0!.pointee, $1!.pointee) },
         normalize: { run(NormalizeLoop.self, $0!.pointee, $1!.pointee) },
         gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) },
+        weighted_sums: { run(WeightedSumsLoop.self, $0!.pointee, $1!.pointee) },
+        activated_sums: { run(ActivatedSumsLoop.self, $0!.pointee, $1!.pointee) },
+        activated: { run(ActivatedLoop.self, $0!.pointee, $1!.pointee) },
+        activated_gradient: { run(ActivatedGradientLoop.self, $0!.pointee, $1!.pointee) },
+        write_bits: { tile, bits in
+            switch tile!.pointee.element {
+            case KERNEL_FLOAT32: writeBits(Float.self, tile!.pointee, bits!)
+            case KERNEL_FLOAT64: writeBits(Double.self, tile!.pointee, bits!)
+            case KERNEL_FLOAT16: writeBits(Float16Bits.self, tile!.pointee, bits!)
+            default: writeBits(BFloat16Bits.self, tile!.pointee, bits!)
+            }
+        },
         spread: { element, source, channels, columns, target in
             if element == KERNEL_FLOAT32 {
                 spread(Float.self, source!, channels, columns, target!)
@@ -106,5 +118,29 @@ private enum NormalizeLoop: Loop {
 private enum GradientLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Gradient<T, L>.self, tile, channels)
+    }
+}
+
+private enum WeightedSumsLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        reduce(WeightedSums<T, L>.self, tile, channels)
+    }
+}
+
+private enum ActivatedSumsLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        reduce(ActivatedSums<T, L>.self, tile, channels)
+    }
+}
+
+private enum ActivatedLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        map(Activated<T, L>.self, tile, channels)
+    }
+}
+
+private enum ActivatedGradientLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        map(ActivatedGradient<T, L>.self, tile, channels)
     }
 }

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// The tensors and parameters of a backward call, or of a slice of its samples.
+struct Backward {
+    var geometry: Geometry
+    var dy = Operand()
+    var x = Operand()
+    var dx = Operand()
+    var z = Operand()
+    var dz = Operand()
+    var gamma: Elements?
+    var beta: Elements?
+    /// What x_hat is computed with, and what the forward call normalized with.
+    var mean: UnsafePointer<Double>
+    var inverseStd: UnsafePointer<Double>
+    var forwardInverseStd: UnsafePointer<Double>?
+    var saved: UnsafePointer<Double>?
+    var bits = kernel_bits()
+    var frozen = false
+    /// Whether its loops are those of an epilogue.
+    var hasEpilogue = false
+
+    /// Of the samples of a slice, with the rows that they have.
+    func slice(_ slice: Slice, _ groups: Groups) -> Backward {
+        var part = self
+        part.geometry = geometry.slice(slice)
+        let size = geometry.elementSize
+        part.dy = dy.slice(slice, size)
+        part.x = x.slice(slice, size)
+        part.dx = dx.slice(slice, size)
+        part.z = z.slice(slice, size)
+        part.dz = dz.slice(slice, size)
+        part.bits.first += slice.start * bits.stride
+        part.bits.stride *= slice.step
+        let row = groups.statisticsRow(slice.group) * geometry.channels
+        let parameters = groups.parameterRow(slice.group) * geometry.channels
+        part.gamma = gamma?.from(parameters)
+        part.beta = beta?.from(parameters)
+        part.mean = mean + row
+        part.inverseStd = inverseStd + row
+        part.forwardInverseStd = forwardInverseStd.map { $0 + row }
+        part.saved = saved.map { $0 + 4 * row }
+        return part
+    }
+
+    func settlement(_ sums: BackwardSettlement.SumsOverBatch) -> BackwardSettlement {
+        BackwardSettlement(
+            sums: sums, inverseStd: inverseStd, mean: mean, forwardInverseStd: forwardInverseStd, saved: saved,
+            frozen: frozen || dx.base == nil, gamma: gamma, beta: beta, hasEpilogue: hasEpilogue,
+            isToZ: dx.base == nil && dz.base != nil)
+    }
+
+    /// A sweep for the sums over dy, as far as they are wanted, and one for dx and dz; or both in one.
+    func sweep(_ call: Call, reduces: Bool, maps: Bool) -> Sweep {
+        var sweep = Sweep(geometry, call.kernels)
+        sweep.dy = dy
+        sweep.x = x
+        sweep.z = z
+        sweep.bits = bits
+        if reduces { sweep.reduction = .gradientSums(mean: mean, inverseStd: inverseStd) }
+        if hasEpilogue { sweep.setEpilogue(call) }
+        if !maps || (dx.base == nil && dz.base == nil) { return sweep }
+        // Where dz alone is wanted, it is what is mapped to.
+        sweep.out = dx.base == nil ? dz : dx
+        if dx.base != nil { sweep.dz = dz }
+        if hasEpilogue {
+            sweep.map = call.kernels.activated_gradient
+        } else {
+            // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
+            sweep.map = frozen ? call.kernels.normalize : call.kernels.gradient
+            sweep.mapsDy = frozen
+        }
+        return sweep
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// A checked bn_epilogue: what follows normalization.
+struct Epilogue {
+    private(set) var kernel = kernel_epilogue()
+    let z: UnsafeRawPointer?
+    let dz: UnsafeMutableRawPointer?
+    let zStride: Int
+    let dzStride: Int
+    let beta: UnsafeRawPointer?
+    let mask: UnsafeMutablePointer<UInt8>?
+
+    init(_ given: bn_epilogue) throws(Failure) {
+        guard given.struct_size == MemoryLayout<bn_epilogue>.size else {
+            throw Failure(
+                BN_ERROR_STRUCT_SIZE, "epilogue->struct_size", .size(given.struct_size),
+                expected: "sizeof(bn_epilogue), which is 88")
+        }
+        guard given.slope >= 0, given.slope < .infinity else {
+            throw Failure(BN_ERROR_OPTION, "epilogue->slope", .real(given.slope), expected: "a finite number, at least 0")
+        }
+        guard given.low < given.high else {
+            throw Failure(BN_ERROR_OPTION, "epilogue->low", .real(given.low), expected: "a number below high")
+        }
+        kernel.slope = given.slope
+        kernel.low = given.low
+        kernel.high = given.high
+        switch given.activation {
+        case BN_IDENTITY: kernel.activation = KERNEL_IDENTITY
+        case BN_RELU:
+            kernel.activation = KERNEL_CLIP
+            kernel.low = 0
+            kernel.high = .infinity
+        case BN_LEAKY_RELU: kernel.activation = KERNEL_LEAKY
+        case BN_CLIP: kernel.activation = KERNEL_CLIP
+        case BN_HARD_SWISH: kernel.activation = KERNEL_HARD_SWISH
+        case BN_SILU: kernel.activation = KERNEL_SILU
+        default:
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->activation", .integer(Int(given.activation.rawValue)),
+                expected: "a bn_activation, from BN_IDENTITY (0) to BN_SILU (5)")
+        }
+        kernel.from_output = try flag(given.from_output, "epilogue->from_output") ? 1 : 0
+        z = given.z
+        dz = given.dz
+        zStride = given.z_stride
+        dzStride = given.dz_stride
+        beta = given.beta
+        mask = given.mask
+        if mask != nil && (kernel.activation == KERNEL_HARD_SWISH || kernel.activation == KERNEL_SILU) {
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->mask", .set,
+                expected: "NULL: the gradient of BN_HARD_SWISH and BN_SILU is more than a bit")
+        }
+        if kernel.from_output == 0 { return }
+        if kernel.activation != KERNEL_IDENTITY && (kernel.activation != KERNEL_LEAKY || kernel.slope == 0) {
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->activation", .integer(Int(given.activation.rawValue)),
+                expected: "one that can be undone from_output: BN_IDENTITY, or BN_LEAKY_RELU with a slope above 0")
+        }
+        if z != nil {
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->z", .set, expected: "NULL beside from_output")
+        }
+    }
+
+    /// For a forward call.
+    func forward() throws(Failure) -> Epilogue {
+        if kernel.from_output != 0 { throw misplaced("epilogue->from_output", .integer(1)) }
+        if dz != nil { throw misplaced("epilogue->dz", .set) }
+        if beta != nil { throw misplaced("epilogue->beta", .set) }
+        return self
+    }
+
+    private func misplaced(_ name: StaticString, _ found: Failure.Found) -> Failure {
+        Failure(BN_ERROR_OPTION, name, found, expected: "its default in a forward call")
+    }
+
+    /// Whether the activation's argument has to be known of each element.
+    var needsArgument: Bool { kernel.activation != KERNEL_IDENTITY && mask == nil && kernel.from_output == 0 }
+
+    /// Between which values of y its bit is 1.
+    var passing: kernel_epilogue {
+        var passing = kernel
+        if kernel.activation != KERNEL_CLIP {
+            passing.low = kernel.activation == KERNEL_LEAKY ? 0 : -.infinity
+            passing.high = .infinity
+        }
+        return passing
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// The gradients of a batch in groups: first the sums over dy of every slice, which belong to its group's statistics and to
+/// its group's parameters; then dx, slice by slice.
+///
+/// Where groups share their statistics but not their parameters, dx is that of gamma · dy:
+///
+///     dx = invstd · (gamma · dy − Σ gamma · dy / M − x_hat · Σ gamma · dy · x_hat / M)
+struct GroupedBackward {
+    private let backward: Backward
+    private let groups: Groups
+    private let dgamma: Elements?
+    private let dbeta: Elements?
+    private let call: Call
+    /// The sums of a slice: Σdy, Σdy · (x − mean) and Σdy · x_hat. Those of statistics, two; and of parameters, two.
+    private let ofSlice: UnsafeMutablePointer<Double>
+    private let ofStatistics: UnsafeMutablePointer<Double>
+    private let ofParameters: UnsafeMutablePointer<Double>
+    private let totals: UnsafeMutablePointer<Double>
+    private var channels: Int { backward.geometry.channels }
+    private var gains: Bool { groups.ownParameters && !groups.ownStatistics }
+
+    init(
+        _ backward: Backward, _ groups: Groups, _ parameters: (Elements?, Elements?), _ call: Call
+    ) throws(Failure) {
+        self.backward = backward
+        self.groups = groups
+        (dgamma, dbeta) = parameters
+        self.call = call
+        let channels = backward.geometry.channels
+        let size = channels * (3 + 2 * groups.statisticsRows + 2 * groups.parameterRows) + groups.statisticsRows
+        ofSlice = try call.thread.pointee.kept.reserve(size * 8).assumingMemoryBound(to: Double.self)
+        ofSlice.update(repeating: 0, count: size)
+        ofStatistics = ofSlice + 3 * channels
+        ofParameters = ofStatistics + 2 * channels * groups.statisticsRows
+        totals = ofParameters + 2 * channels * groups.parameterRows
+    }
+
+    func run(needsSums: Bool) throws(Failure) {
+        let outer = backward.geometry.outer
+        var slices = groups.slices(outer)
+        while let slice = slices.next() {
+            var sweep = map(slice)
+            try sweep.reserve(call)
+        }
+        if needsSums {
+            var slices = groups.slices(outer)
+            while let slice = slices.next() { try reduce(slice) }
+            for parameter in 0..<channels * groups.parameterRows {
+                let row = parameter / channels
+                dbeta?[parameter] = ofParameters[2 * row * channels + parameter % channels]
+                dgamma?[parameter] = ofParameters[(2 * row + 1) * channels + parameter % channels]
+            }
+        }
+        slices = groups.slices(outer)
+        while let slice = slices.next() {
+            var sweep = map(slice)
+            try sweep.run(call)
+        }
+    }
+
+    private func reduce(_ slice: Slice) throws(Failure) {
+        let part = backward.slice(slice, groups)
+        var sweep = part.sweep(call, reduces: true, maps: false)
+        var settlement = part.settlement(.reduced(count: part.geometry.values))
+        settlement.sumDy = ofSlice
+        settlement.sumDyCentred = ofSlice + channels
+        settlement.sumDyXHat = ofSlice + 2 * channels
+        sweep.settlement = .backward(settlement)
+        try sweep.run(call)
+        let row = groups.statisticsRow(slice.group)
+        totals[row] += part.geometry.values
+        let statistics = ofStatistics + 2 * row * channels
+        let parameters = ofParameters + 2 * groups.parameterRow(slice.group) * channels
+        for channel in 0..<channels {
+            let gain = gains ? part.gamma?[channel] ?? 1 : 1
+            statistics[channel] += gain * ofSlice[channel]
+            statistics[channels + channel] += gain * ofSlice[channels + channel]
+            parameters[channel] += ofSlice[channel]
+            parameters[channels + channel] += ofSlice[2 * channels + channel]
+        }
+    }
+
+    private func map(_ slice: Slice) -> Sweep {
+        let part = backward.slice(slice, groups)
+        let row = groups.statisticsRow(slice.group)
+        let sums = ofStatistics + 2 * row * channels
+        var sweep = part.sweep(call, reduces: false, maps: true)
+        sweep.settlement = .backward(
+            part.settlement(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: gains)))
+        return sweep
+    }
+}

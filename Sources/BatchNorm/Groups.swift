@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+
+/// Some outer indices that are handled as one tensor: `count` of them, `step` apart; and the group that they are of.
+struct Slice {
+    let start: Int
+    let count: Int
+    let step: Int
+    let group: Int
+}
+
+/// A checked bn_groups: which samples are normalized together, and what has a row per group.
+struct Groups {
+    fileprivate let samples: Int
+    let count: Int
+    private let index: UnsafePointer<Int32>?
+    private let interleaved: Bool
+    let averaged: Bool
+    private let perGroup: Int32
+
+    var ownStatistics: Bool { perGroup & 1 != 0 }
+    var ownRunning: Bool { perGroup & 2 != 0 }
+    var ownParameters: Bool { perGroup & 4 != 0 }
+    var statisticsRows: Int { ownStatistics ? count : 1 }
+    var runningRows: Int { ownRunning ? count : 1 }
+    var parameterRows: Int { ownParameters ? count : 1 }
+    /// The row of a group.
+    func statisticsRow(_ group: Int) -> Int { ownStatistics ? group : 0 }
+    func runningRow(_ group: Int) -> Int { ownRunning ? group : 0 }
+    func parameterRow(_ group: Int) -> Int { ownParameters ? group : 0 }
+
+    /// All samples are one group.
+    init() {
+        samples = 1
+        count = 1
+        index = nil
+        interleaved = false
+        averaged = false
+        perGroup = 1
+    }
+
+    init(_ given: bn_groups) throws(Failure) {
+        guard given.struct_size == MemoryLayout<bn_groups>.size else {
+            throw Failure(
+                BN_ERROR_STRUCT_SIZE, "groups->struct_size", .size(given.struct_size),
+                expected: "sizeof(bn_groups), which is 48")
+        }
+        guard given.samples > 0 else {
+            throw Failure(BN_ERROR_OPTION, "groups->samples", .size(given.samples), expected: "at least 1")
+        }
+        guard 1...Int(Int32.max) ~= given.groups else {
+            throw Failure(BN_ERROR_OPTION, "groups->groups", .size(given.groups), expected: "1 to INT32_MAX")
+        }
+        guard 1...7 ~= given.per_group, given.per_group & 3 != 2 else {
+            throw Failure(
+                BN_ERROR_OPTION, "groups->per_group", .integer(Int(given.per_group)),
+                expected: "a sum of bn_per_group, RUNNING (2) with STATISTICS (1) only")
+        }
+        interleaved = try flag(given.interleaved, "groups->interleaved")
+        averaged = try flag(given.averaged, "groups->averaged")
+        if averaged && given.per_group & 3 != 1 {
+            throw Failure(
+                BN_ERROR_OPTION, "groups->averaged", .integer(1),
+                expected: "0, unless statistics are per group and running statistics are not")
+        }
+        try checkReserved(given.reserved, "groups->reserved")
+        if given.index != nil && interleaved {
+            throw Failure(BN_ERROR_OPTION, "groups->interleaved", .integer(1), expected: "0 beside an index")
+        }
+        if given.index == nil && given.samples % given.groups != 0 {
+            throw Failure(
+                BN_ERROR_OPTION, "groups->groups", .size(given.groups), expected: "a divisor of samples, without an index")
+        }
+        samples = given.samples
+        count = given.groups
+        index = given.index
+        perGroup = given.per_group
+    }
+
+    /// What depends on the tensors: before an index is read, and after its memory is known to be sound.
+    func check(_ geometry: Geometry, _ memory: inout Memory) throws(Failure) {
+        if geometry.outer % samples != 0 {
+            throw Failure(BN_ERROR_OPTION, "groups->samples", .size(samples), expected: "a divisor of shape->outer")
+        }
+        if geometry.channels.multipliedReportingOverflow(by: 64 * count).overflow {
+            throw Failure(BN_ERROR_OPTION, "groups->groups", .size(count), expected: "fewer rows than memory holds")
+        }
+        guard let index else { return }
+        try memory.input(Region("groups->index", index, count: samples, size: 4))
+        for sample in 0..<samples where !(0..<count ~= Int(index[sample])) {
+            throw Failure(
+                BN_ERROR_OPTION, "groups->index", .element(sample, Double(index[sample])), expected: "0 to groups - 1")
+        }
+    }
+
+    /// The slices in order; neighbours of one group are one slice. `all`: and an empty one for each group that has no
+    /// samples, so that its rows are written.
+    func slices(_ outer: Int, all: Bool = false) -> Slices { Slices(self, outer, all: all) }
+
+    fileprivate func group(_ sample: Int) -> Int { index.map { Int($0[sample]) } ?? sample % count }
+
+    /// Whether groups lie `length` outer indices to the sample, one after the other or at even distances.
+    fileprivate func areEven(_ length: Int) -> Bool { index == nil && (!interleaved || length == 1) }
+
+    fileprivate func even(_ group: Int, _ outer: Int) -> Slice {
+        let members = outer / count
+        return interleaved
+            ? Slice(start: group, count: members, step: count, group: group)
+            : Slice(start: group * members, count: members, step: 1, group: group)
+    }
+
+    fileprivate func has(_ group: Int) -> Bool {
+        for sample in 0..<samples where self.group(sample) == group { return true }
+        return false
+    }
+
+    /// The samples from one on that are of its group; as a slice, where a sample has so many outer indices.
+    fileprivate func run(from first: Int, _ length: Int) -> (slice: Slice, next: Int) {
+        var next = first + 1
+        while next < samples && group(next) == group(first) { next += 1 }
+        return (Slice(start: first * length, count: (next - first) * length, step: 1, group: group(first)), next)
+    }
+
+    /// Whether each group is one slice.
+    func areWhole(_ outer: Int) -> Bool {
+        if index == nil { return !interleaved || outer == samples || count == 1 }
+        for sample in 1..<samples where group(sample) < group(sample - 1) { return false }
+        return true
+    }
+}
+
+struct Slices {
+    private let groups: Groups
+    private let outer: Int
+    private let all: Bool
+    private var sample = 0
+    private var group = 0
+
+    fileprivate init(_ groups: Groups, _ outer: Int, all: Bool) {
+        self.groups = groups
+        self.outer = outer
+        self.all = all
+    }
+
+    @inline(never)
+    mutating func next() -> Slice? {
+        let length = outer / groups.samples
+        if groups.areEven(length) {
+            group += 1
+            return group > groups.count ? nil : groups.even(group - 1, outer)
+        }
+        if sample < groups.samples {
+            let run = groups.run(from: sample, length)
+            sample = run.next
+            return run.slice
+        }
+        while all && group < groups.count {
+            group += 1
+            if !groups.has(group - 1) { return Slice(start: 0, count: 0, step: 1, group: group - 1) }
+        }
+        return nil
+    }
+}
+
+extension Geometry {
+    /// Those of the tensors' outer indices.
+    func slice(_ slice: Slice) -> Geometry {
+        var part = self
+        part.outer = slice.count
+        part.xStride = xStride * slice.step
+        part.yStride = yStride * slice.step
+        part.dxStride = dxStride * slice.step
+        part.weights = weights?.slice(slice, number)
+        // Every weight has been looked at, so that there is nothing left to be thrown.
+        try? part.weigh()
+        return part
+    }
+}
+
+extension Operand {
+    func slice(_ slice: Slice, _ elementSize: Int) -> Operand {
+        Operand(base: base.map { $0 + slice.start * stride * elementSize }, stride: stride * slice.step)
+    }
+}

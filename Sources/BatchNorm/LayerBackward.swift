@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// The backward call of the layer.
+extension Call {
+    func backward(
+        _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
+        savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
+        dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
+    ) throws(Failure) {
+        let geometry = geometry.with(options)
+        try options.refuse(.running)
+        let groups = options.groups ?? Groups()
+        let dyOperand = try geometry.input(dy, "dy", geometry.yStride)
+        // Without x nothing but Σdy is asked of the reduction, and dy serves for what it reads there.
+        let needsArgument = options.epilogue.map { $0.needsArgument || $0.kernel.from_output != 0 } ?? false
+        let withoutX = x == nil && options.frozen && dgamma == nil && !needsArgument
+        var backward = Backward(
+            geometry: geometry, dy: dyOperand, x: withoutX ? dyOperand : try geometry.input(x, "x", geometry.xStride),
+            dx: Operand(base: dx, stride: geometry.dxStride), gamma: geometry.elements(gamma),
+            mean: try need(savedMean, "saved_mean"), inverseStd: try need(savedInvstd, "saved_invstd"),
+            saved: options.source?.saved.map { UnsafePointer($0) }, frozen: options.frozen)
+        var memory = Memory()
+        let gradient = Region("dy", dy, geometry, stride: geometry.yStride)
+        try memory.input(gradient)
+        try memory.input(Region("x", x, geometry, stride: geometry.xStride))
+        try memory.input(geometry.parameters("gamma", gamma, rows: groups.parameterRows))
+        try memory.input(geometry.statistics("saved_mean", savedMean, rows: groups.statisticsRows))
+        try memory.input(geometry.statistics("saved_invstd", savedInvstd, rows: groups.statisticsRows))
+        if !options.isPlain || geometry.weights != nil {
+            try backward.addOthers(options, groups, to: &memory, gradient, self)
+        }
+        try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
+        try memory.output(geometry.parameters("dgamma", dgamma, rows: groups.parameterRows))
+        try memory.output(geometry.parameters("dbeta", dbeta, rows: groups.parameterRows))
+        if geometry.weights != nil { try backward.geometry.weigh() }
+        let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !options.frozen)
+        if options.groups != nil {
+            let parameters = (geometry.elements(dgamma), geometry.elements(dbeta))
+            try GroupedBackward(backward, groups, parameters, self).run(needsSums: needsSums)
+            return
+        }
+        var sweep = backward.sweep(self, reduces: needsSums, maps: true)
+        var settlement = backward.settlement(needsSums ? .reduced(count: backward.geometry.values) : .none)
+        settlement.dgamma = geometry.elements(dgamma)
+        settlement.dbeta = geometry.elements(dbeta)
+        sweep.settlement = .backward(settlement)
+        try sweep.run(self)
+    }
+}
+
+extension Backward {
+    /// Weights, and what the loops are told of them.
+    mutating func addWeights(to memory: inout Memory, _ call: Call) throws(Failure) {
+        try geometry.addWeights(to: &memory)
+        var kernel = kernel_epilogue()
+        kernel.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
+        kernel.frozen = frozen || dx.base == nil ? 1 : 0
+        call.thread.pointee.epilogue = kernel
+        hasEpilogue = geometry.weights != nil && (!frozen || kernel.masked != KERNEL_MASKED_NORMALIZE)
+    }
+
+    /// What the descriptors tell of.
+    @inline(never)
+    fileprivate mutating func addOthers(
+        _ options: Options, _ groups: Groups, to memory: inout Memory, _ dyRegion: Region, _ call: Call
+    ) throws(Failure) {
+        try addWeights(to: &memory, call)
+        if options.groups != nil { try groups.check(geometry, &memory) }
+        if let source = options.source { try memory.input(source.region(groups.statisticsRows, geometry.channels)) }
+        if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }
+        if let epilogue = options.epilogue {
+            var kernel = epilogue.kernel
+            kernel.masked = call.thread.pointee.epilogue.masked
+            kernel.frozen = call.thread.pointee.epilogue.frozen
+            call.thread.pointee.epilogue = kernel
+            hasEpilogue = hasEpilogue || kernel.activation != KERNEL_IDENTITY || epilogue.dz != nil || kernel.from_output != 0
+            try add(epilogue, groups, to: &memory, dyRegion)
+            if kernel.from_output != 0 { try undo(options, groups, call) }
+        }
+    }
+
+    private mutating func add(
+        _ epilogue: Epilogue, _ groups: Groups, to memory: inout Memory, _ dyRegion: Region
+    ) throws(Failure) {
+        beta = geometry.elements(epilogue.beta)
+        try memory.input(geometry.parameters("epilogue->beta", epilogue.beta, rows: groups.parameterRows))
+        if epilogue.z != nil && epilogue.needsArgument {
+            z = Operand(
+                base: UnsafeMutableRawPointer(mutating: epilogue.z),
+                stride: try geometry.stride(epilogue.zStride, "epilogue->z_stride"))
+            try memory.input(Region("epilogue->z", epilogue.z, geometry, stride: z.stride))
+        }
+        if let mask = epilogue.mask {
+            bits = kernel_bits(base: mask, first: 0, stride: geometry.channels * geometry.inner)
+            try memory.input(geometry.mask(mask))
+        }
+        if let given = epilogue.dz {
+            dz = Operand(base: given, stride: try geometry.stride(epilogue.dzStride, "epilogue->dz_stride"))
+            try memory.output(Region("epilogue->dz", given, geometry, stride: dz.stride), orExactly: dyRegion)
+        }
+    }
+
+    /// x_hat of the output: (activation⁻¹(y) − beta) / gamma, so that beta is the mean and 1 / gamma the inverse deviation.
+    private mutating func undo(_ options: Options, _ groups: Groups, _ call: Call) throws(Failure) {
+        if options.source != nil || (groups.ownParameters && !groups.ownStatistics) {
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->from_output", .integer(1),
+                expected: "0 with a source, and with parameters per group that share their statistics")
+        }
+        let (rows, channels) = (groups.statisticsRows, geometry.channels)
+        let count = rows * channels
+        let memory = try call.thread.pointee.undone.reserve(2 * count * 8).assumingMemoryBound(to: Double.self)
+        for row in 0..<rows {
+            for channel in 0..<channels {
+                let parameter = (groups.ownParameters ? row * channels : 0) + channel
+                let scale = gamma?[parameter] ?? 1
+                if scale == 0 {
+                    throw Failure(
+                        BN_ERROR_OPTION, "gamma", .element(parameter, 0),
+                        expected: "a number other than 0: x_hat cannot be found from the output")
+                }
+                memory[row * channels + channel] = beta?[parameter] ?? 0
+                memory[count + row * channels + channel] = 1 / scale
+            }
+        }
+        forwardInverseStd = inverseStd
+        mean = UnsafePointer(memory)
+        inverseStd = UnsafePointer(memory + count)
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+
+/// A checked bn_running: how running statistics are kept.
+struct Running {
+    private(set) var average = BN_AVERAGE_EXPONENTIAL
+    private(set) var singleValue = BN_SINGLE_VALUE_ERROR
+    private(set) var nonfinite = BN_NONFINITE_PROPAGATE
+    private(set) var numBatches: UnsafeMutablePointer<Int64>?
+    private(set) var newMean: UnsafeMutableRawPointer?
+    private(set) var newVar: UnsafeMutableRawPointer?
+    private(set) var newNumBatches: UnsafeMutablePointer<Int64>?
+    private(set) var outcome: UnsafeMutablePointer<Int32>?
+
+    init() {}
+
+    init(_ given: bn_running) throws(Failure) {
+        guard given.struct_size == MemoryLayout<bn_running>.size else {
+            throw Failure(
+                BN_ERROR_STRUCT_SIZE, "running->struct_size", .size(given.struct_size),
+                expected: "sizeof(bn_running), which is 64")
+        }
+        guard given.average.rawValue <= BN_AVERAGE_FILLED.rawValue else {
+            throw Failure(
+                BN_ERROR_OPTION, "running->average", .integer(Int(given.average.rawValue)),
+                expected: "a bn_average, from BN_AVERAGE_EXPONENTIAL (0) to BN_AVERAGE_FILLED (4)")
+        }
+        guard given.single_value.rawValue <= BN_SINGLE_VALUE_BETA.rawValue else {
+            throw Failure(
+                BN_ERROR_OPTION, "running->single_value", .integer(Int(given.single_value.rawValue)),
+                expected: "a bn_single_value, from BN_SINGLE_VALUE_ERROR (0) to BN_SINGLE_VALUE_BETA (2)")
+        }
+        guard given.nonfinite.rawValue <= BN_NONFINITE_ERROR.rawValue else {
+            throw Failure(
+                BN_ERROR_OPTION, "running->nonfinite", .integer(Int(given.nonfinite.rawValue)),
+                expected: "a bn_nonfinite, from BN_NONFINITE_PROPAGATE (0) to BN_NONFINITE_ERROR (2)")
+        }
+        try checkReserved(given.reserved, "running->reserved")
+        average = given.average
+        singleValue = given.single_value
+        nonfinite = given.nonfinite
+        numBatches = given.num_batches
+        newMean = given.new_running_mean
+        newVar = given.new_running_var
+        newNumBatches = given.new_num_batches
+        outcome = given.outcome
+    }
+
+    /// What goes together, for `rows` of running statistics, and for `groups` that have an outcome each.
+    func check(
+        hasRunning: Bool, source: Source, rows: Int, groups: Int, _ geometry: Geometry, _ memory: inout Memory
+    ) throws(Failure) {
+        if average != BN_AVERAGE_EXPONENTIAL && hasRunning { _ = try need(numBatches, "running->num_batches") }
+        if singleValue == BN_SINGLE_VALUE_RUNNING && !hasRunning {
+            throw Failure(
+                BN_ERROR_NULL, "running_mean", .null, expected: "running statistics, for BN_SINGLE_VALUE_RUNNING")
+        }
+        if source.kind != BN_SOURCE_BATCH && !hasRunning {
+            throw Failure(
+                BN_ERROR_NULL, "running_mean", .null, expected: "running statistics, for a source of more than the batch")
+        }
+        try needBothOrNeither(newMean, newVar, ("running->new_running_mean", "running->new_running_var"))
+        if newMean != nil && !hasRunning {
+            throw Failure(BN_ERROR_NULL, "running_mean", .null, expected: "running statistics, to make new ones of")
+        }
+        if (newNumBatches != nil) != (newMean != nil && numBatches != nil) {
+            throw Failure(
+                BN_ERROR_PAIR, "running->new_num_batches",
+                newNumBatches == nil ? .null : .set,
+                expected: "a pointer where there are num_batches and new_running_mean, NULL elsewhere")
+        }
+        let counts = Region("running->num_batches", numBatches, count: rows, size: 8)
+        if newMean == nil { try memory.output(counts) } else { try memory.input(counts) }
+        try memory.output(geometry.parameters("running->new_running_mean", newMean, rows: rows))
+        try memory.output(geometry.parameters("running->new_running_var", newVar, rows: rows))
+        try memory.output(Region("running->new_num_batches", newNumBatches, count: rows, size: 8))
+        try memory.output(Region("running->outcome", outcome, count: groups, size: 4))
+        guard let numBatches else { return }
+        for row in 0..<rows where numBatches[row] < 0 || numBatches[row] == .max {
+            throw Failure(
+                BN_ERROR_OPTION, "running->num_batches", .element(row, Double(numBatches[row])), expected: "at least 0")
+        }
+    }
+
+    /// Where nothing is updated in place, makes the new statistics those of before; the counts that are to go up.
+    func begin(
+        _ running: (mean: Elements, variance: Elements)?, rows: Int, _ geometry: Geometry
+    ) -> UnsafeMutablePointer<Int64>? {
+        guard let running, let newMean, let newVar else { return numBatches }
+        let bytes = rows * geometry.channels * geometry.parameter.size
+        newMean.copyMemory(from: running.mean.base, byteCount: bytes)
+        newVar.copyMemory(from: running.variance.base, byteCount: bytes)
+        guard let numBatches, let newNumBatches else { return nil }
+        newNumBatches.update(from: numBatches, count: rows)
+        return newNumBatches
+    }
+
+    /// The weight of a row's next batch.
+    func factor(_ momentum: Double, _ batches: Int64) -> Double {
+        let n = Double(batches) + 1
+        switch average {
+        case BN_AVERAGE_CUMULATIVE: return 1 / n
+        case BN_AVERAGE_WINDOWED: return max(1 / n, momentum)
+        case BN_AVERAGE_DEBIASED:
+            // Of momentum 0, the limit; and exactly 1 for the first batch.
+            if momentum == 0 { return 1 / n }
+            return momentum / (1 - power(1 - momentum, batches + 1))
+        case BN_AVERAGE_FILLED: return batches == 0 ? 1 : momentum
+        default: return momentum
+        }
+    }
+}
+
+/// By squaring.
+private func power(_ base: Double, _ exponent: Int64) -> Double {
+    var (result, square, rest) = (1.0, base, exponent)
+    while rest > 0 {
+        if rest & 1 == 1 { result *= square }
+        square *= square
+        rest >>= 1
+    }
+    return result
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// From the moments of a batch, and running statistics, to what x is normalized with.
+struct Sourcing {
+    let moments: KeptMoments
+    /// Whether a sweep's moments are still to be put with those that are kept.
+    var takes = false
+    let eps: Double
+    let source: Source
+    let outcome: bn_outcome
+    /// Read only, before they are updated.
+    let running: (mean: Elements, variance: Elements)?
+    /// The weight of the batch in the running statistics, and whether its variance is biased there.
+    let factor: Double
+    let biased: Bool
+    let saved: UnsafeMutablePointer<Double>?
+
+    func save(_ normalizer: Normalizer, _ channel: Int) {
+        if let saved { normalizer.save(to: saved + 4 * channel) }
+    }
+
+    @inline(never)
+    func normalizer(_ channel: Int) -> Normalizer {
+        let batch = moments[channel]
+        let variance = batch.count == 0 ? 0 : batch.m2 / batch.count
+        guard let running else { return ofBatch(batch) }
+        let mean = running.mean[channel]
+        let runningVariance = running.variance[channel]
+        if outcome == BN_OUTCOME_RUNNING { return constant(mean, runningVariance) }
+        switch source.kind {
+        case BN_SOURCE_BLEND:
+            let weight = batch.count == 0 ? 0 : batch.count / (source.pseudoCount + batch.count)
+            return blend(batch, variance, (mean, runningVariance), weight, weight)
+        case BN_SOURCE_UPDATED:
+            if outcome != BN_OUTCOME_USED { return constant(mean, runningVariance) }
+            let unbiased = biased ? 1 : batch.count / (batch.count - 1)
+            return blend(batch, variance, (mean, runningVariance), factor, factor * unbiased)
+        case BN_SOURCE_RENORM:
+            var normalizer = ofBatch(batch)
+            let inverseStd = BatchNorm.inverseStd(variance: runningVariance, eps)
+            let ratio = vector_square_root(variance + eps) * inverseStd
+            normalizer.inverseStd *= max(source.rMin, min(ratio, source.rMax))
+            normalizer.shift = max(-source.dMax, min((batch.mean - mean) * inverseStd, source.dMax))
+            return normalizer
+        default: return ofBatch(batch)
+        }
+    }
+
+    private func ofBatch(_ batch: Moments) -> Normalizer {
+        var normalizer = Normalizer(mean: batch.mean, rest: batch.rest, inverseStd: batch.inverseStd(eps))
+        normalizer.meanWeight = batch.count == 0 ? 0 : 1
+        normalizer.varianceWeight = batch.count == 0 ? 0 : normalizer.inverseStd * normalizer.inverseStd
+        return normalizer
+    }
+
+    private func constant(_ mean: Double, _ variance: Double) -> Normalizer {
+        var normalizer = Normalizer(mean: mean, inverseStd: BatchNorm.inverseStd(variance: variance, eps))
+        normalizer.meanWeight = 0
+        return normalizer
+    }
+
+    /// (1 − weight) of the running statistics and weight of the batch's, which x is centred on.
+    private func blend(
+        _ batch: Moments, _ variance: Double, _ running: (mean: Double, variance: Double), _ weight: Double,
+        _ weightOfVariance: Double
+    ) -> Normalizer {
+        if weight == 0 { return constant(running.mean, running.variance) }
+        let blended = (1 - weight) * running.variance + weightOfVariance * variance
+        var normalizer = Normalizer(
+            mean: batch.mean, rest: batch.rest, inverseStd: BatchNorm.inverseStd(variance: blended, eps))
+        normalizer.lean = (1 - weight) * (batch.mean - running.mean)
+        normalizer.shift = normalizer.lean * normalizer.inverseStd
+        normalizer.meanWeight = weight
+        normalizer.varianceWeight = weightOfVariance * normalizer.inverseStd * normalizer.inverseStd
+        return normalizer
+    }
+}

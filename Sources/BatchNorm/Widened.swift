@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// A part of one run of a tile, its elements widened to double, in buffers; and its outputs on their way back.
+struct Widened {
+    static var capacity: Int { 128 }
+
+    private(set) var tile: kernel_tile
+    private let source: kernel_tile
+    private let run: Int
+    private let start: Int
+
+    /// In memory for six buffers.
+    init(_ source: kernel_tile, run: Int, start: Int, count: Int, _ memory: UnsafeMutablePointer<Double>) {
+        self.source = source
+        self.run = run
+        self.start = start
+        tile = source
+        tile.element = KERNEL_FLOAT64
+        tile.runs = 1
+        tile.length = count
+        tile.streams = 0
+        tile.bits.first += run * source.bits.stride + start
+        tile.x = widened(source.x, memory)
+        tile.dy = widened(source.dy, memory + Widened.capacity)
+        tile.z = widened(source.z, memory + 2 * Widened.capacity)
+        tile.out = buffer(source.out, memory + 3 * Widened.capacity)
+        tile.dz = buffer(source.dz, memory + 4 * Widened.capacity)
+        tile.weights = widened(source.weights, memory + 5 * Widened.capacity, type: source.element.number)
+    }
+
+    func narrow() {
+        narrow(tile.out, source.out)
+        narrow(tile.dz, source.dz)
+    }
+
+    private func widened(
+        _ operand: kernel_operand, _ target: UnsafeMutablePointer<Double>, type: kernel_element? = nil
+    ) -> kernel_operand {
+        guard let elements = elements(operand, type ?? source.element) else { return operand }
+        for index in 0..<tile.length { target[index] = elements[index] }
+        return buffer(operand, target)
+    }
+
+    private func narrow(_ buffer: kernel_operand, _ operand: kernel_operand) {
+        guard let elements = elements(operand, source.element) else { return }
+        let values = buffer.base.assumingMemoryBound(to: Double.self)
+        for index in 0..<tile.length { elements[index] = values[index] }
+    }
+
+    private func buffer(_ operand: kernel_operand, _ memory: UnsafeMutablePointer<Double>) -> kernel_operand {
+        operand.base == nil ? operand : kernel_operand(base: memory, stride: 0, ahead: 0, last: 0)
+    }
+
+    private func elements(_ operand: kernel_operand, _ type: kernel_element) -> Elements? {
+        operand.base.map { Elements($0 + (run * operand.stride + start) * type.size, type) }
+    }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// dz = g, what of dy passes the activation, and dx as of Gradient.swift: with g · gain for dy, and what goes through the
+/// statistics by the position's weight. Without weights and gain the bits are the same.
+struct ActivatedGradient<T: Element, L: Layout>: Formula {
+    typealias Scalar = T
+    static var isShort: Bool { false }
+
+    private let values: Passing<T, L>
+    private let dz: Column<T>?
+    private let dyMean: PerChannel<T.Number, L>
+    private let slope: PerChannel<T.Number, L>
+    private let shift: PerChannel<T.Number, L>
+    private let scale: PerChannel<T.Number, L>
+    private let gain: PerChannel<T.Number, L>
+    private let epilogue: kernel_epilogue
+    private let weighs: Bool
+
+    @inline(__always)
+    init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+        values = Passing(tile, channels, strip, reduces: false)
+        dz = tile.dz.base == nil ? nil : Column(tile.dz, tile, strip)
+        dyMean = PerChannel(channels.dy_mean, strip)
+        slope = PerChannel(channels.slope, strip)
+        shift = PerChannel(channels.shift, strip)
+        scale = PerChannel(channels.scale, strip)
+        gain = PerChannel(channels.gain, strip)
+        epilogue = tile.epilogue.pointee
+        weighs = tile.weights.base != nil
+    }
+
+    @inline(__always)
+    func prefetch(_ k: Int) { values.prefetch(k) }
+
+    @inline(__always)
+    func value(_ k: Int) -> SIMD16<T.Number> {
+        let values = values.at(k)
+        dz?.store(values.g, k, streams: false)
+        var dx = values.g * scale.at(k)
+        if epilogue.frozen == 0 {
+            let g = values.g * gain.at(k)
+            if weighs {
+                // Whatever x is where nothing counts, NaN included.
+                let w = values.weight
+                let through = T.Number.above(w, .zero, values.centred * (w * slope.at(k)), .zero)
+                dx = (((g - w * dyMean.at(k)) - through) + w * shift.at(k)) * scale.at(k)
+            } else {
+                dx = (((g - dyMean.at(k)) - values.centred * slope.at(k)) + shift.at(k)) * scale.at(k)
+            }
+        }
+        guard weighs, epilogue.masked != KERNEL_MASKED_NORMALIZE else { return dx }
+        return T.Number.above(values.weight, .zero, dx, epilogue.masked == KERNEL_MASKED_KEEP ? values.dy : .zero)
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// y = activation(u), and what of dy passes it. NaN stays NaN.
+struct Activation<T: Arithmetic> {
+    private let kind: kernel_activation
+    private let slope: SIMD16<T>
+    private let low: SIMD16<T>
+    private let high: SIMD16<T>
+
+    @inline(__always)
+    init(_ epilogue: kernel_epilogue) {
+        kind = epilogue.activation
+        slope = SIMD16(repeating: T(epilogue.slope))
+        low = SIMD16(repeating: T(epilogue.low))
+        high = SIMD16(repeating: T(epilogue.high))
+    }
+
+    @inline(__always)
+    func value(_ u: SIMD16<T>) -> SIMD16<T> {
+        if kind == KERNEL_CLIP { return clip(u, low, high) }
+        if kind == KERNEL_LEAKY { return T.above(u, .zero, u, u * slope) }
+        return kind == KERNEL_IDENTITY ? u : u * smooth(u, kind).factor
+    }
+
+    /// dy · activation'(u); at a kink, the gradient that does not pass.
+    @inline(__always)
+    func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
+        if kind == KERNEL_CLIP { return T.above(u, low, T.above(high, u, dy, .zero), .zero) }
+        if kind == KERNEL_LEAKY { return T.above(u, .zero, dy, dy * slope) }
+        return kind == KERNEL_IDENTITY ? dy : dy * smooth(u, kind).derivative
+    }
+
+    /// The same where it is known which gradients pass.
+    @inline(__always)
+    func gradient(_ dy: SIMD16<T>, passing bits: UInt32) -> SIMD16<T> {
+        T.pick(bits, dy, kind == KERNEL_LEAKY ? dy * slope : .zero)
+    }
+
+    /// u, of the output: for a slope above 0, and no activation at all.
+    @inline(__always)
+    func inverse(_ y: SIMD16<T>) -> SIMD16<T> {
+        kind == KERNEL_LEAKY ? T.above(y, .zero, y, y / slope) : y
+    }
+}
+
+/// The activations that are u times something smooth: that factor, and their derivative. Out of line, as the exponential is
+/// longer than all the rest of a loop, which would hold it several times.
+@inline(never)
+private func smooth<T: Arithmetic>(
+    _ u: SIMD16<T>, _ kind: kernel_activation
+) -> (factor: SIMD16<T>, derivative: SIMD16<T>) {
+    let one = SIMD16<T>(repeating: 1)
+    let three = SIMD16<T>(repeating: 3)
+    if kind == KERNEL_HARD_SWISH {
+        let between = u * T(1.0 / 3) + T(0.5)
+        let derivative = T.above(u, -three, T.above(three, u, between, one), .zero)
+        return (clip(u + three, .zero, three + three) / (three + three), derivative)
+    }
+    // 1 / (1 + e^−u), as e^u / (e^u + 1) below 0: nothing overflows.
+    let e = T.exponential(T.above(u, .zero, -u, u))
+    let sigmoid = T.above(u, .zero, one, e) / (e + 1)
+    return (sigmoid, sigmoid * (u * (1 - sigmoid) + 1))
+}
+
+@inline(__always)
+private func clip<T: Arithmetic>(_ u: SIMD16<T>, _ low: SIMD16<T>, _ high: SIMD16<T>) -> SIMD16<T> {
+    let raised = T.above(low, u, low, u)
+    return T.above(raised, high, high, raised)
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// g, what of dy passes the activation, and x less the mean of its channel: what a gradient begins with, in its sums and in
+/// its map alike. The activation's argument is computed again from x, or undone of y; or bits tell what passes.
+struct Passing<T: Element, L: Layout> {
+    private let x: Column<T>
+    private let dy: Column<T>
+    private let z: Column<T>?
+    private let bits: Bits?
+    private let weights: Positions<T.Number, L>?
+    private let mean: PerChannel<T.Number, L>
+    private let scale: PerChannel<T.Number, L>
+    private let shift: PerChannel<T.Number, L>
+    private let activation: Activation<T.Number>
+    private let epilogue: kernel_epilogue
+    private let step: Int
+
+    struct Values {
+        let dy: SIMD16<T.Number>
+        let g: SIMD16<T.Number>
+        /// x, or u where x is the output.
+        let x: SIMD16<T.Number>
+        let centred: SIMD16<T.Number>
+        let weight: SIMD16<T.Number>
+    }
+
+    /// Of a strip that runs within a stretch; or down the rows of a column, where the channels are the same at every step.
+    @inline(__always)
+    init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, reduces: Bool) {
+        let down = reduces && L.channelPerColumn
+        func column(_ operand: kernel_operand) -> Column<T> {
+            Column(operand, tile, strip, step: down ? operand.stride : laneCount)
+        }
+        x = column(tile.x)
+        dy = column(tile.dy)
+        z = tile.z.base == nil ? nil : column(tile.z)
+        bits = tile.bits.base == nil ? nil : Bits(tile, strip, step: down ? tile.bits.stride : laneCount)
+        weights = tile.weights.base == nil ? nil : Positions(tile, strip, rows: down ? 1 : 0)
+        mean = PerChannel(channels.mean, strip)
+        scale = PerChannel(channels.u_scale, strip)
+        shift = PerChannel(channels.u_shift, strip)
+        epilogue = tile.epilogue.pointee
+        activation = Activation(epilogue)
+        step = down ? 0 : 1
+    }
+
+    @inline(__always)
+    func prefetch(_ k: Int) {
+        x.prefetch(k)
+        dy.prefetch(k)
+        z?.prefetch(k)
+    }
+
+    @inline(__always)
+    func at(_ k: Int) -> Values {
+        let mean = mean.at(k * step)
+        let gradient = dy.load(k)
+        // The lanes beyond a short strip are where nothing overflows.
+        var x = x.load(k, fill: mean)
+        if epilogue.from_output != 0 { x = activation.inverse(x) }
+        let weight = weights?.at(k) ?? SIMD16(repeating: 1)
+        let isMasked = weights != nil && epilogue.masked != KERNEL_MASKED_NORMALIZE
+        if isMasked { x = T.Number.above(weight, .zero, x, mean) }
+        let centred = x - mean
+        var g: SIMD16<T.Number>
+        if let bits {
+            g = activation.gradient(gradient, passing: bits.at(k))
+        } else if epilogue.from_output != 0 {
+            g = activation.gradient(gradient, x)
+        } else {
+            var u = centred * scale.at(k * step) + shift.at(k * step)
+            if let z { u = u + z.load(k) }
+            g = activation.gradient(gradient, u)
+        }
+        if isMasked { g = T.Number.above(weight, .zero, g, .zero) }
+        return Values(dy: gradient, g: g, x: x, centred: centred, weight: weight)
+    }
+}
