@@ -19,8 +19,10 @@ struct Backward {
     var saved: UnsafePointer<Double>?
     var bits = kernel_bits()
     var frozen = false
-    /// Whether its loops are those of an epilogue.
+    /// What an epilogue's loops are told, if they are needed; and whether those for clips will do.
+    var epilogue = kernel_epilogue()
     var hasEpilogue = false
+    var isClip = false
 
     /// Of the samples of a slice, with the rows that they have.
     func slice(_ slice: Slice, _ groups: Groups) -> Backward {
@@ -53,25 +55,26 @@ struct Backward {
     }
 
     /// A sweep for the sums over dy, as far as they are wanted, and one for dx and dz; or both in one.
-    func sweep(_ call: Call, reduces: Bool, maps: Bool) -> Sweep {
-        var sweep = Sweep(geometry, call.kernels)
+    @inline(__always)
+    func fill(_ sweep: inout Sweep, _ call: Call, reduces: Bool, maps: Bool) {
         sweep.dy = dy
         sweep.x = x
         sweep.z = z
         sweep.bits = bits
         if reduces { sweep.reduction = .gradientSums(mean: mean, inverseStd: inverseStd) }
-        if hasEpilogue { sweep.setEpilogue(call) }
-        if !maps || (dx.base == nil && dz.base == nil) { return sweep }
+        if hasEpilogue { sweep.setEpilogue(epilogue, call) }
+        sweep.isClip = isClip
+        if !maps || (dx.base == nil && dz.base == nil) { return }
         // Where dz alone is wanted, it is what is mapped to.
         sweep.out = dx.base == nil ? dz : dx
         if dx.base != nil { sweep.dz = dz }
         if hasEpilogue {
-            sweep.map = call.kernels.activated_gradient
+            let clipped = isClip ? call.kernels.pointee.clipped_gradient : nil
+            sweep.map = clipped ?? call.kernels.pointee.activated_gradient
         } else {
             // With constants for statistics, dx is dy scaled: normalized, with a mean of 0.
-            sweep.map = frozen ? call.kernels.normalize : call.kernels.gradient
+            sweep.map = frozen ? call.kernels.pointee.normalize : call.kernels.pointee.gradient
             sweep.mapsDy = frozen
         }
-        return sweep
     }
 }

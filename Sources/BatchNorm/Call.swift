@@ -29,5 +29,5 @@ struct Call {
         }
     }
 
-    var kernels: kernel_table { library.pointee.kernels }
+    var kernels: UnsafePointer<kernel_table> { library.pointee.kernels }
 }

@@ -20,12 +20,32 @@ struct Centres {
     private let tile: kernel_tile
     private let count: Int
     private let centres: UnsafeMutablePointer<Double>
+    /// Where three of a channel's values are, from its first one on.
+    private let places: (Int, Int, Int)
 
-    /// For the channels of a tile whose rows are in single file.
-    init(_ tile: kernel_tile, _ centres: UnsafeMutablePointer<Double>) {
+    /// For the channels of a tile whose rows are in single file. Positions without weight do not count.
+    init(_ tile: kernel_tile, _ centres: UnsafeMutablePointer<Double>, _ number: kernel_element) {
         self.tile = tile
         self.centres = centres
-        count = tile.layout == KERNEL_ROWS ? tile.length : tile.stretches
+        let isRows = tile.layout == KERNEL_ROWS
+        count = isRows ? tile.length : tile.stretches
+        let length = isRows ? 1 : tile.length
+        places =
+            tile.weights.base == nil
+            ? (0, tile.runs / 2 * tile.x.stride + length / 2, (tile.runs - 1) * tile.x.stride + length - 1)
+            : Centres.weighed(tile, number, length)
+    }
+
+    /// The first, the middle and the last that have a weight.
+    private static func weighed(_ tile: kernel_tile, _ number: kernel_element, _ length: Int) -> (Int, Int, Int) {
+        let all = tile.runs * length
+        func next(from start: Int, by step: Int) -> Int? {
+            let end = step > 0 ? all : -1
+            let found = Weights.nextPositive(tile.weights, number, length, from: start, to: end, by: step)
+            return found.map { $0 / length * tile.x.stride + $0 % length }
+        }
+        let first = next(from: 0, by: 1) ?? 0
+        return (first, next(from: all / 2, by: 1) ?? first, next(from: all - 1, by: -1) ?? first)
     }
 
     /// Whether the loops for sums about 0 will do: all are 0, and not of float64.
@@ -105,9 +125,7 @@ struct Centres {
     private func median<T: Real>(_: T.Type, _ channel: Int) -> (value: Double, spread: Double) {
         let rows = tile.layout == KERNEL_ROWS
         let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self)) + (rows ? channel : channel * tile.pitch)
-        let middle = tile.runs / 2 * tile.x.stride + (rows ? 0 : tile.length / 2)
-        let last = (tile.runs - 1) * tile.x.stride + (rows ? 0 : tile.length - 1)
-        let (a, b, c) = (x[0], x[middle], x[last])
+        let (a, b, c) = (x[places.0], x[places.1], x[places.2])
         let (low, high) = a < b ? (a, b) : (b, a)
         let (least, most) = c < high ? (c, high) : (high, c)
         let median = Double(low < least ? least : low)

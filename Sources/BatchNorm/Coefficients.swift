@@ -68,10 +68,12 @@ struct Coefficients {
         store(T(shift), 2, channel)
         store(dyMean, 3, channel)
         store(slope, 4, channel)
-        store(T(line.gain), 5, channel)
         return Coefficients.isExpressed(line.scale, scale) && Coefficients.isExpressed(line.slope, slope)
             && Coefficients.isWithinReach(mean) && Coefficients.isWithinReach(dyMean)
     }
+
+    /// What stands for dy, times what dy is.
+    func setGain<T: Real>(_ gain: Double, _ channel: Int, _: T.Type) { store(T(gain), 5, channel) }
 
     /// The mean and the argument of an activation; whether the element type can express them.
     func setArgument<T: Real>(_ line: Line, _ channel: Int, _: T.Type) -> Bool {
@@ -103,7 +105,7 @@ struct Coefficients {
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
     /// from an element on. What follows the last row is the beginning of another one, so many elements `beyond` it.
     func lay(
-        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, beyond: Int, by kernels: kernel_table,
+        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, beyond: Int, by kernels: UnsafePointer<kernel_table>,
         in other: Coefficients, at first: Int
     ) {
         let element = size == 4 ? KERNEL_FLOAT32 : KERNEL_FLOAT64
@@ -111,7 +113,7 @@ struct Coefficients {
         for index in 0..<arrays {
             let source = base + (index * pitch + channels.lowerBound * size)
             let target = other.base + (index * other.pitch + first * size)
-            kernels.spread(element, source, channels.count, spread, target)
+            kernels.pointee.spread(element, source, channels.count, spread, target)
             target.repeatFirst(width, upTo: abreast * width)
             if abreast * width >= beyond * size {
                 (target + abreast * width).copyMemory(from: target, byteCount: beyond * size)

@@ -65,9 +65,9 @@ public func exportMergeMoments(
     m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
     m2: UnsafeMutablePointer<Double>?
 ) -> bn_status {
-    Call.compute("bn_merge_moments") { _ throws(Failure) in
+    Call.compute("bn_merge_moments") { call throws(Failure) in
         try mergeMoments(
-            parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean, m2: m2)
+            call, parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean, m2: m2)
     }
 }
 
@@ -76,8 +76,8 @@ public func exportInverseStd(
     channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.compute("bn_inverse_std") { _ throws(Failure) in
-        try inverseStd(channels: channels, count: count, m2: m2, invstd: invstd, options: Options(options))
+    Call.compute("bn_inverse_std") { call throws(Failure) in
+        try inverseStd(call, channels: channels, count: count, m2: m2, invstd: invstd, options: Options(options))
     }
 }
 
@@ -127,9 +127,9 @@ public func exportUpdateRunning(
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
-    Call.compute("bn_update_running") { _ throws(Failure) in
+    Call.compute("bn_update_running") { call throws(Failure) in
         try updateRunning(
-            channels: channels, element: kernel_element(dtype, "dtype"), count: count, mean: mean, m2: m2,
+            call, channels: channels, element: kernel_element(dtype, "dtype"), count: count, mean: mean, m2: m2,
             runningMean: runningMean,
             runningVar: runningVar, options: Options(options))
     }
@@ -139,9 +139,9 @@ public func exportUpdateRunning(
 public func exportLengthWeights(
     samples: Int, positions: Int, lengths: UnsafePointer<Int>?, dtype: bn_dtype, weights: UnsafeMutableRawPointer?
 ) -> bn_status {
-    Call.serve("bn_length_weights") { _ throws(Failure) in
+    Call.serve("bn_length_weights") { call throws(Failure) in
         try lengthWeights(
-            samples: samples, positions: positions, lengths: lengths, kernel_element(dtype, "dtype").number,
+            call, samples: samples, positions: positions, lengths: lengths, kernel_element(dtype, "dtype").number,
             weights: weights)
     }
 }

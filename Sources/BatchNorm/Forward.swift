@@ -79,25 +79,29 @@ struct Forward {
 
     /// A sweep that maps x to y.
     @inline(__always)
-    func sweep(_ call: Call) throws(Failure) -> Sweep {
-        var sweep = Sweep(geometry, call.kernels)
+    func fill(_ sweep: inout Sweep, _ call: Call) {
         sweep.x = x
         sweep.out = y
-        if y.base != nil { sweep.map = call.kernels.normalize }
+        if y.base != nil { sweep.map = call.kernels.pointee.normalize }
         if epilogue != nil || geometry.weights != nil { addEpilogue(to: &sweep, call) }
-        return sweep
     }
 
     @inline(never)
     private func addEpilogue(to sweep: inout Sweep, _ call: Call) {
         var kernel = epilogue?.kernel ?? kernel_epilogue()
         kernel.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
-        let isPlain = kernel.activation == KERNEL_IDENTITY && kernel.masked == KERNEL_MASKED_NORMALIZE
-        if y.base == nil || (isPlain && z.base == nil) { return }
-        call.thread.pointee.epilogue = kernel
-        sweep.setEpilogue(call)
+        let showsAll = kernel.masked == KERNEL_MASKED_NORMALIZE
+        if y.base == nil || (kernel.activation == KERNEL_IDENTITY && showsAll && z.base == nil) { return }
+        // Without bounds a clip is no activation.
+        if kernel.activation == KERNEL_IDENTITY && showsAll {
+            kernel.activation = KERNEL_CLIP
+            kernel.low = -.infinity
+            kernel.high = .infinity
+        }
+        sweep.setEpilogue(kernel, call)
         sweep.z = z
-        sweep.map = call.kernels.activated
+        let clipped = kernel.activation == KERNEL_CLIP && showsAll ? call.kernels.pointee.clipped : nil
+        sweep.map = clipped ?? call.kernels.pointee.activated
     }
 
     func settlement(_ statistics: ForwardSettlement.Statistics) -> ForwardSettlement {

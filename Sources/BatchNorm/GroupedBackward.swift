@@ -63,7 +63,8 @@ struct GroupedBackward {
 
     private func reduce(_ slice: Slice) throws(Failure) {
         let part = backward.slice(slice, groups)
-        var sweep = part.sweep(call, reduces: true, maps: false)
+        var sweep = Sweep(part.geometry, call.kernels)
+        part.fill(&sweep, call, reduces: true, maps: false)
         var settlement = part.settlement(.reduced(count: part.geometry.values))
         settlement.sumDy = ofSlice
         settlement.sumDyCentred = ofSlice + channels
@@ -87,7 +88,8 @@ struct GroupedBackward {
         let part = backward.slice(slice, groups)
         let row = groups.statisticsRow(slice.group)
         let sums = ofStatistics + 2 * row * channels
-        var sweep = part.sweep(call, reduces: false, maps: true)
+        var sweep = Sweep(part.geometry, call.kernels)
+        part.fill(&sweep, call, reduces: false, maps: true)
         sweep.settlement = .backward(
             part.settlement(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: gains)))
         return sweep

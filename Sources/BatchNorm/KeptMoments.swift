@@ -45,14 +45,18 @@ struct KeptBatches {
     private let values: UnsafeMutablePointer<Double>
     let totals: UnsafeMutablePointer<Double>
     private let outcomes: UnsafeMutablePointer<bn_outcome>
+    /// The settlement of the sweep at work.
+    private let sourced: UnsafeMutablePointer<SourcedSettlement>
 
     /// As empty ones.
     init(_ rows: Int, _ channels: Int, _ call: Call) throws(Failure) {
         let size = rows * (KeptMoments.size(channels) + 2)
-        let memory = try call.thread.pointee.kept.reserve(size * MemoryLayout<Double>.size)
+        let memory = try call.thread.pointee.kept.reserve(
+            size * MemoryLayout<Double>.size + MemoryLayout<SourcedSettlement>.stride)
+        sourced = memory.assumingMemoryBound(to: SourcedSettlement.self)
         self.rows = rows
         self.channels = channels
-        values = memory.assumingMemoryBound(to: Double.self)
+        values = (memory + MemoryLayout<SourcedSettlement>.stride).assumingMemoryBound(to: Double.self)
         totals = values + rows * KeptMoments.size(channels)
         outcomes = UnsafeMutableRawPointer(totals + rows).assumingMemoryBound(to: bn_outcome.self)
         values.update(repeating: 0, count: size - rows)
@@ -60,6 +64,11 @@ struct KeptBatches {
     }
 
     func moments(_ row: Int) -> KeptMoments { KeptMoments(values + row * KeptMoments.size(channels), channels) }
+
+    func settlement(_ forward: ForwardSettlement, _ sourcing: Sourcing) -> Settlement {
+        sourced.initialize(to: SourcedSettlement(forward: forward, sourcing: sourcing))
+        return .sourced(UnsafePointer(sourced))
+    }
 
     subscript(outcome row: Int) -> bn_outcome {
         get { outcomes[row] }

@@ -17,7 +17,7 @@ extension Call {
         forward.x = try geometry.input(x, "x", geometry.xStride)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
         forward.y = Operand(base: y, stride: geometry.yStride)
-        var memory = Memory()
+        var memory = Memory(self)
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
         try forward.addInputs(options, groups, to: &memory)
@@ -50,7 +50,8 @@ extension Call {
                     variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
                     biased: options.biasedRunningVariance)
             }
-            var sweep = try forward.sweep(self)
+            var sweep = Sweep(forward.geometry, kernels)
+            forward.fill(&sweep, self)
             sweep.reduction = .moments
             sweep.settlement = .forward(forward.settlement(.batch(eps: options.eps, update)))
             try sweep.run(self)
@@ -76,7 +77,7 @@ extension Call {
         forward.y = Operand(base: y, stride: geometry.yStride)
         let mean = Elements(try need(runningMean, "running_mean"), geometry.parameter)
         let variance = Elements(try need(runningVar, "running_var"), geometry.parameter)
-        var memory = Memory()
+        var memory = Memory(self)
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
         try forward.addInputs(options, groups, to: &memory)
@@ -87,7 +88,8 @@ extension Call {
         forward.geometry = geometry
         // Groups that share everything that inference knows of are none.
         if !groups.ownRunning && !groups.ownParameters {
-            var sweep = try forward.sweep(self)
+            var sweep = Sweep(forward.geometry, kernels)
+            forward.fill(&sweep, self)
             sweep.settlement = .forward(
                 forward.settlement(.running(eps: options.eps, mean: mean, variance: variance)))
             try sweep.run(self)
@@ -96,7 +98,8 @@ extension Call {
             while let slice = slices.next() {
                 let part = forward.slice(slice, groups, savedRow: groups.runningRow(slice.group))
                 let row = groups.runningRow(slice.group) * geometry.channels
-                var sweep = try part.sweep(self)
+                var sweep = Sweep(part.geometry, kernels)
+                part.fill(&sweep, self)
                 sweep.settlement = .forward(
                     part.settlement(.running(eps: options.eps, mean: mean.from(row), variance: variance.from(row))))
                 try sweep.run(self)

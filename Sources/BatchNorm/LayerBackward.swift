@@ -21,7 +21,7 @@ extension Call {
             dx: Operand(base: dx, stride: geometry.dxStride), gamma: geometry.elements(gamma),
             mean: try need(savedMean, "saved_mean"), inverseStd: try need(savedInvstd, "saved_invstd"),
             saved: options.source?.saved.map { UnsafePointer($0) }, frozen: options.frozen)
-        var memory = Memory()
+        var memory = Memory(self)
         let gradient = Region("dy", dy, geometry, stride: geometry.yStride)
         try memory.input(gradient)
         try memory.input(Region("x", x, geometry, stride: geometry.xStride))
@@ -41,7 +41,8 @@ extension Call {
             try GroupedBackward(backward, groups, parameters, self).run(needsSums: needsSums)
             return
         }
-        var sweep = backward.sweep(self, reduces: needsSums, maps: true)
+        var sweep = Sweep(backward.geometry, kernels)
+        backward.fill(&sweep, self, reduces: needsSums, maps: true)
         var settlement = backward.settlement(needsSums ? .reduced(count: backward.geometry.values) : .none)
         settlement.dgamma = geometry.elements(dgamma)
         settlement.dbeta = geometry.elements(dbeta)
@@ -54,11 +55,9 @@ extension Backward {
     /// Weights, and what the loops are told of them.
     mutating func addWeights(to memory: inout Memory, _ call: Call) throws(Failure) {
         try geometry.addWeights(to: &memory)
-        var kernel = kernel_epilogue()
-        kernel.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
-        kernel.frozen = frozen || dx.base == nil ? 1 : 0
-        call.thread.pointee.epilogue = kernel
-        hasEpilogue = geometry.weights != nil && (!frozen || kernel.masked != KERNEL_MASKED_NORMALIZE)
+        epilogue.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
+        epilogue.frozen = frozen || dx.base == nil ? 1 : 0
+        hasEpilogue = geometry.weights != nil && (!frozen || epilogue.masked != KERNEL_MASKED_NORMALIZE)
     }
 
     /// What the descriptors tell of.
@@ -70,13 +69,15 @@ extension Backward {
         if options.groups != nil { try groups.check(geometry, &memory) }
         if let source = options.source { try memory.input(source.region(groups.statisticsRows, geometry.channels)) }
         if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }
-        if let epilogue = options.epilogue {
-            var kernel = epilogue.kernel
-            kernel.masked = call.thread.pointee.epilogue.masked
-            kernel.frozen = call.thread.pointee.epilogue.frozen
-            call.thread.pointee.epilogue = kernel
-            hasEpilogue = hasEpilogue || kernel.activation != KERNEL_IDENTITY || epilogue.dz != nil || kernel.from_output != 0
-            try add(epilogue, groups, to: &memory, dyRegion)
+        if let given = options.epilogue {
+            var kernel = given.kernel
+            kernel.masked = epilogue.masked
+            kernel.frozen = epilogue.frozen
+            epilogue = kernel
+            // With x, and nothing but a clip to look after.
+            isClip = kernel.activation == KERNEL_CLIP && given.mask == nil && kernel.frozen == 0 && !hasEpilogue
+            hasEpilogue = hasEpilogue || kernel.activation != KERNEL_IDENTITY || given.dz != nil || kernel.from_output != 0
+            try add(given, groups, to: &memory, dyRegion)
             if kernel.from_output != 0 { try undo(options, groups, call) }
         }
     }

@@ -5,7 +5,8 @@ import Synchronization
 
 /// All the state that the library has, made at the first call and never taken down.
 struct Library: ~Copyable {
-    let kernels: kernel_table
+    /// The loops of the instruction set in use.
+    let kernels: UnsafePointer<kernel_table>
     let environment: Environment
     let pool: Pool
     /// What bn_set_num_threads asked for; 0 stands for the environment's default.
@@ -21,7 +22,9 @@ struct Library: ~Copyable {
     }
 
     private static func make() -> UnsafeMutablePointer<Library>? {
-        guard let memory = malloc(MemoryLayout<Library>.size) else { return nil }
+        // The table of loops behind it.
+        let size = MemoryLayout<Library>.stride
+        guard let memory = malloc(size + MemoryLayout<kernel_table>.size) else { return nil }
         guard let pool = Pool(processors: poolSize) else {
             free(memory)
             return nil
@@ -33,7 +36,7 @@ struct Library: ~Copyable {
             return nil
         }
         let library = memory.bindMemory(to: Library.self, capacity: 1)
-        library.initialize(to: Library(pool, key))
+        library.initialize(to: Library(pool, key, (memory + size).bindMemory(to: kernel_table.self, capacity: 1)))
         return library
     }
 
@@ -54,11 +57,10 @@ struct Library: ~Copyable {
         free(library)
     }
 
-    private init(_ pool: Pool, _ key: pthread_key_t) {
+    private init(_ pool: Pool, _ key: pthread_key_t, _ table: UnsafeMutablePointer<kernel_table>) {
         environment = Environment()
-        var table = kernel_table()
-        environment.isa.load(&table)
-        kernels = table
+        environment.isa.load(table)
+        kernels = UnsafePointer(table)
         self.pool = pool
         self.key = key
     }

@@ -94,7 +94,10 @@ extension Sweep {
             let memory = memory.baseAddress.unsafelyUnwrapped
             let coefficients = Coefficients(memory, elements: 1, size: MemoryLayout<Double>.size)
             let line = settlement.line(self, channel)
-            if line.argument != nil { _ = coefficients.setArgument(line, 0, Double.self) }
+            if line.argument != nil {
+                _ = coefficients.setArgument(line, 0, Double.self)
+                coefficients.setGain(line.gain, 0, Double.self)
+            }
             _ = coefficients.set(line, isGradient: settlement.isGradient, 0, Double.self)
             var channels = coefficients.at(0)
             for run in 0..<tile.runs {

@@ -59,7 +59,7 @@ struct MaskWriter {
         tile.length = end - start
         tile.x.base = y.base.map { $0 + place(start) * geometry.elementSize }
         tile.epilogue = call.epilogue
-        call.kernels.write_bits(&tile, mask + start / 8)
+        call.kernels.pointee.write_bits(&tile, mask + start / 8)
     }
 
     private func byte(_ start: Int, _ end: Int) -> UInt8 {
@@ -82,5 +82,9 @@ extension Call {
 }
 
 extension Sweep {
-    mutating func setEpilogue(_ call: Call) { epilogue = call.epilogue }
+    /// What its loops are told, once for all of them.
+    mutating func setEpilogue(_ kernel: kernel_epilogue, _ call: Call) {
+        call.thread.pointee.setEpilogue(kernel, geometry.element)
+        epilogue = call.epilogue
+    }
 }

@@ -3,9 +3,14 @@ import CBatchNorm
 
 /// The memory of a call, gathered argument by argument and checked on the way, before anything is written.
 struct Memory {
-    /// The largest number of pointers that a function takes.
-    private var regions = InlineArray<24, Region>(repeating: Region("", nil, count: 0, size: 1))
+    /// No function takes more pointers.
+    static let capacity = 24
+
+    /// In memory of the thread's, as it would take longer to be cleared than to be used.
+    private let regions: UnsafeMutablePointer<Region>
     private var count = 0
+
+    init(_ call: Call) { regions = call.thread.pointee.regions }
 
     @inline(never)
     mutating func input(_ region: Region) throws(Failure) { try add(region) }
@@ -32,7 +37,7 @@ struct Memory {
                     ? "an address that is a multiple of 8"
                     : region.alignment == 4 ? "an address that is a multiple of 4" : "an even address")
         }
-        regions[count] = region
+        (regions + count).initialize(to: region)
         count += 1
     }
 }

@@ -10,14 +10,24 @@ struct Options {
     private(set) var frozen = false
     /// Of gamma, beta and the running statistics, if it is not what the data would have.
     private(set) var parameter: kernel_element?
-    private(set) var epilogue: Epilogue?
-    private(set) var running: Running?
-    private(set) var source: Source?
-    private(set) var groups: Groups?
+    /// Descriptors, which are checked here and looked at again by those who need one: most calls have none.
+    private var given = Given()
+
+    private struct Given {
+        var epilogue: UnsafePointer<bn_epilogue>?
+        var running: UnsafePointer<bn_running>?
+        var source: UnsafePointer<bn_source>?
+        var groups: UnsafePointer<bn_groups>?
+    }
+
+    var epilogue: Epilogue? { given.epilogue.flatMap { try? Epilogue($0.pointee) } }
+    var running: Running? { given.running.flatMap { try? Running($0.pointee) } }
+    var source: Source? { given.source.flatMap { try? Source($0.pointee) } }
+    var groups: Groups? { given.groups.flatMap { try? Groups($0.pointee) } }
 
     /// Whether there is no descriptor; and whether there is none that makes more of a forward call than one sweep.
-    var isPlain: Bool { epilogue == nil && isOneBatch }
-    var isOneBatch: Bool { running == nil && source == nil && groups == nil }
+    var isPlain: Bool { given.epilogue == nil && isOneBatch }
+    var isOneBatch: Bool { given.running == nil && given.source == nil && given.groups == nil }
 
     init(_ options: UnsafePointer<bn_options>?) throws(Failure) {
         guard let given = options else { return }
@@ -41,14 +51,21 @@ struct Options {
         frozen = try flag(options.frozen, "frozen")
         try checkReserved(options.reserved, "reserved")
         if options.param_dtype.rawValue != 0 { parameter = try kernel_element(options.param_dtype, "param_dtype") }
-        if let epilogue = options.epilogue { self.epilogue = try Epilogue(epilogue.pointee) }
-        if let running = options.running { self.running = try Running(running.pointee) }
-        if let source = options.source { self.source = try Source(source.pointee) }
-        if let groups = options.groups { self.groups = try Groups(groups.pointee) }
+        self.given = Given(
+            epilogue: options.epilogue, running: options.running, source: options.source, groups: options.groups)
+        if !isPlain { try checkDescriptors() }
     }
 }
 
 extension Options {
+    @inline(never)
+    private func checkDescriptors() throws(Failure) {
+        if let epilogue = given.epilogue { _ = try Epilogue(epilogue.pointee) }
+        if let running = given.running { _ = try Running(running.pointee) }
+        if let source = given.source { _ = try Source(source.pointee) }
+        if let groups = given.groups { _ = try Groups(groups.pointee) }
+    }
+
     struct Descriptors: OptionSet {
         let rawValue: Int
         static var epilogue: Descriptors { Descriptors(rawValue: 1) }
@@ -60,10 +77,10 @@ extension Options {
     /// For a function that does not take them.
     func refuse(_ descriptors: Descriptors) throws(Failure) {
         if isPlain { return }
-        if epilogue != nil && descriptors.contains(.epilogue) { throw refusal("options->epilogue") }
-        if running != nil && descriptors.contains(.running) { throw refusal("options->running") }
-        if source != nil && descriptors.contains(.source) { throw refusal("options->source") }
-        if groups != nil && descriptors.contains(.groups) { throw refusal("options->groups") }
+        if given.epilogue != nil && descriptors.contains(.epilogue) { throw refusal("options->epilogue") }
+        if given.running != nil && descriptors.contains(.running) { throw refusal("options->running") }
+        if given.source != nil && descriptors.contains(.source) { throw refusal("options->source") }
+        if given.groups != nil && descriptors.contains(.groups) { throw refusal("options->groups") }
     }
 
     private func refusal(_ name: StaticString) -> Failure {

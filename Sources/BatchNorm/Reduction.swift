@@ -15,15 +15,15 @@ extension Sweep {
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
         let partial = arrays.partial(slot, range.lowerBound)
         let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, abreast: 1)
-        let centres = Centres(planes, partial.centre)
+        let centres = Centres(planes, partial.centre, geometry.number)
         switch reduction {
         case .moments:
             let isAbout0 = centres.choose()
             let values = values(block).own
             if values == 0 { return }
-            let deviations = geometry.weights == nil ? kernels.deviation_sums : kernels.weighted_sums
+            let deviations = geometry.weights == nil ? kernels.pointee.deviation_sums : kernels.pointee.weighted_sums
             if isAbout0 && geometry.weights == nil {
-                sum(kernels.power_sums, block, range, partial)
+                sum(kernels.pointee.power_sums, block, range, partial)
             } else {
                 sumDeviations(deviations, block, range, partial)
             }
@@ -31,13 +31,17 @@ extension Sweep {
                 sumDeviations(deviations, block, range, partial)
             }
         case .gradientSums(let mean, let inverseStd):
-            if reducesPassing {
+            if isClip && geometry.number == KERNEL_FLOAT32
+                && centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound)
+            {
+                sumDeviations(kernels.pointee.clipped_products ?? kernels.pointee.activated_sums, block, range, partial)
+            } else if reducesPassing {
                 partial.centre.update(from: mean + range.lowerBound, count: range.count)
-                sumDeviations(kernels.activated_sums, block, range, partial)
+                sumDeviations(kernels.pointee.activated_sums, block, range, partial)
             } else if centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound) {
-                sum(kernels.product_sums, block, range, partial)
+                sum(kernels.pointee.product_sums, block, range, partial)
             } else {
-                sumDeviations(kernels.gradient_sums, block, range, partial)
+                sumDeviations(kernels.pointee.gradient_sums, block, range, partial)
             }
         }
     }

@@ -5,6 +5,8 @@ import CKernels
 /// the coefficients of the map.
 enum Settlement {
     case forward(ForwardSettlement)
+    /// Where it stays: larger than the others, and rarer.
+    case sourced(UnsafePointer<SourcedSettlement>)
     case backward(BackwardSettlement)
 
     @inline(never)
@@ -22,14 +24,34 @@ enum Settlement {
     private func settle<T: Real, A: Access>(_: T.Type, _: A.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
         switch self {
         case .forward(let forward):
-            for channel in range { record(forward.settle(A.self, sweep, channel), T.self, sweep, channel) }
+            for channel in range { Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel) }
+        case .sourced(let sourced):
+            for channel in range {
+                Settlement.record(sourced.pointee.settle(sweep, channel), false, T.self, sweep, channel)
+            }
         case .backward(let backward):
-            for channel in range { record(backward.settle(A.self, sweep, channel), T.self, sweep, channel) }
+            let isGradient = !backward.frozen
+            if let count = backward.usualCount(sweep) {
+                let (dy, dyCentred) = (sweep.arrays.first, sweep.arrays.second)
+                for channel in range {
+                    let known = (count, dy[channel], dyCentred[channel])
+                    let line = backward.settleUsual(A.self, known, channel)
+                    Settlement.record(line, isGradient, T.self, sweep, channel)
+                }
+            } else {
+                for channel in range {
+                    let line = backward.settle(sweep, channel)
+                    Settlement.record(line, isGradient, T.self, sweep, channel)
+                    sweep.arrays.coefficients.setGain(line.gain, channel, T.self)
+                }
+            }
         }
     }
 
     @inline(__always)
-    private func record<T: Real>(_ line: Line, _: T.Type, _ sweep: borrowing Sweep, _ channel: Int) {
+    private static func record<T: Real>(
+        _ line: Line, _ isGradient: Bool, _: T.Type, _ sweep: borrowing Sweep, _ channel: Int
+    ) {
         if sweep.map == nil || sweep.geometry.count == 0 { return }
         let arrays = sweep.arrays
         let isExpressed = arrays.coefficients.set(line, isGradient: isGradient, channel, T.self)
@@ -60,7 +82,8 @@ enum Settlement {
         switch self {
         case .forward(let forward):
             forward.line(AnyElement.self, channel, forward.known(AnyElement.self, sweep, channel))
-        case .backward(let backward): backward.line(AnyElement.self, channel, backward.known(sweep, channel))
+        case .sourced(let sourced): sourced.pointee.line(channel)
+        case .backward(let backward): backward.line(channel, backward.known(sweep, channel))
         }
     }
 }
@@ -71,8 +94,6 @@ struct ForwardSettlement {
         case batch(eps: Double, RunningUpdate?)
         case running(eps: Double, mean: Elements, variance: Elements)
         case given(mean: UnsafePointer<Double>, inverseStd: UnsafePointer<Double>)
-        /// Of moments that are kept, or are to be.
-        case sourced(Sourcing)
     }
 
     let statistics: Statistics
@@ -84,11 +105,11 @@ struct ForwardSettlement {
     var moments:
         (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
 
+    /// The mean as a sum of two terms.
+    typealias Known = (mean: Double, rest: Double, inverseStd: Double)
+
     @inline(__always)
     fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
-        if case .sourced(let sourcing) = statistics, sourcing.takes {
-            sourcing.moments[channel] = sourcing.moments[channel].merged(with: sweep.moments(channel))
-        }
         let known = known(A.self, sweep, channel)
         savedMean?[channel] = known.mean
         savedInverseStd?[channel] = known.inverseStd
@@ -100,36 +121,55 @@ struct ForwardSettlement {
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
             }
-        } else if case .sourced(let sourcing) = statistics {
-            sourcing.save(known, channel)
         }
         return line(A.self, channel, known)
     }
 
     @inline(__always)
-    fileprivate func known<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Normalizer {
+    fileprivate func known<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Known {
         switch statistics {
         case .batch(let eps, _):
             let batch = sweep.moments(channel)
-            return Normalizer(mean: batch.mean, rest: batch.rest, inverseStd: batch.inverseStd(eps))
+            return (batch.mean, batch.rest, batch.inverseStd(eps))
         case .running(let eps, let means, let variances):
-            return Normalizer(
-                mean: means[A.self, channel],
-                inverseStd: BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
+            return (means[A.self, channel], 0, BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
         case .given(let means, let inverseStds):
-            return Normalizer(mean: means[channel], inverseStd: inverseStds[channel])
-        case .sourced(let sourcing):
-            return sourcing.normalizer(channel)
+            return (means[channel], 0, inverseStds[channel])
         }
     }
 
     @inline(__always)
-    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Normalizer) -> Line {
-        let gamma = gamma?[A.self, channel] ?? 1
-        let beta = beta?[A.self, channel] ?? 0
+    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
+        Line(
+            mean: known.mean, rest: known.rest,
+            scale: (gamma?[A.self, channel] ?? 1) * known.inverseStd, shift: beta?[A.self, channel] ?? 0)
+    }
+}
+
+/// The same with more to be told: moments that are kept, and other sources of statistics.
+struct SourcedSettlement {
+    let forward: ForwardSettlement
+    let sourcing: Sourcing
+
+    @inline(never)
+    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
+        if sourcing.takes {
+            sourcing.moments[channel] = sourcing.moments[channel].merged(with: sweep.moments(channel))
+        }
+        let normalizer = sourcing.normalizer(channel)
+        forward.savedMean?[channel] = normalizer.mean
+        forward.savedInverseStd?[channel] = normalizer.inverseStd
+        sourcing.save(normalizer, channel)
+        return line(channel)
+    }
+
+    fileprivate func line(_ channel: Int) -> Line {
+        let normalizer = sourcing.normalizer(channel)
+        let gamma = forward.gamma?[channel] ?? 1
+        let beta = forward.beta?[channel] ?? 0
         return Line(
-            mean: known.mean, rest: known.rest, scale: gamma * known.inverseStd,
-            shift: known.shift == 0 ? beta : beta + gamma * known.shift)
+            mean: normalizer.mean, rest: normalizer.rest, scale: gamma * normalizer.inverseStd,
+            shift: normalizer.shift == 0 ? beta : beta + gamma * normalizer.shift)
     }
 }
 
@@ -167,17 +207,37 @@ struct BackwardSettlement {
     /// Σdy and Σdy · (x − mean), and the number of values.
     typealias Known = (count: Double, dy: Double, dyCentred: Double)
 
+    /// The number of values, where there is nothing but what the formulas of a batch's own statistics, or of constants, know.
+    fileprivate func usualCount(_ sweep: borrowing Sweep) -> Double? {
+        guard case .reduced(let count) = sums, sweep.geometry.count > 0 else { return nil }
+        return saved == nil && !hasEpilogue && sumDy == nil ? count : nil
+    }
+
     @inline(__always)
-    fileprivate func settle<A: Access>(_: A.Type, _ sweep: borrowing Sweep, _ channel: Int) -> Line {
+    fileprivate func settleUsual<A: Access>(_: A.Type, _ known: Known, _ channel: Int) -> Line {
+        let inverseStd = inverseStd[channel]
+        let dyXHat = known.dyCentred * inverseStd
+        dgamma?[A.self, channel] = dyXHat
+        dbeta?[A.self, channel] = known.dy
+        let scale = (gamma?[A.self, channel] ?? 1) * inverseStd
+        // The zero that changes nothing it is added to: 0 would turn −0 into itself.
+        if frozen { return Line(scale: scale, shift: -0.0) }
+        return Line(
+            mean: mean?[channel] ?? 0, scale: scale, dyMean: known.dy / known.count,
+            slope: dyXHat / known.count * inverseStd)
+    }
+
+    @inline(never)
+    fileprivate func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
         let known = known(sweep, channel)
         let normalizer = normalizer(channel)
         let dyXHat = normalizer.gradient(known.dy, known.dyCentred)
-        dgamma?[A.self, channel] = dyXHat
-        dbeta?[A.self, channel] = known.dy
+        dgamma?[channel] = dyXHat
+        dbeta?[channel] = known.dy
         sumDy?[channel] = known.dy
         sumDyXHat?[channel] = dyXHat
         sumDyCentred?[channel] = known.dyCentred
-        return line(A.self, channel, known)
+        return line(channel, known)
     }
 
     @inline(__always)
@@ -195,19 +255,17 @@ struct BackwardSettlement {
         }
     }
 
-    @inline(__always)
     private func normalizer(_ channel: Int) -> Normalizer {
         let inverseStd = inverseStd[channel]
         guard let saved else { return Normalizer(mean: mean?[channel] ?? 0, inverseStd: inverseStd) }
         return Normalizer(mean: mean?[channel] ?? 0, inverseStd: inverseStd, saved: saved + 4 * channel)
     }
 
-    @inline(__always)
-    fileprivate func line<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> Line {
-        let gamma = gamma?[A.self, channel] ?? 1
+    @inline(never)
+    fileprivate func line(_ channel: Int, _ known: Known) -> Line {
+        let gamma = gamma?[channel] ?? 1
         let inverseStd = inverseStd[channel]
         let scale = isToZ ? 1 : gamma * (forwardInverseStd ?? self.inverseStd)[channel]
-        // The zero that changes nothing it is added to: 0 would turn −0 into itself.
         if frozen {
             var line = Line(scale: scale, shift: -0.0)
             if hasEpilogue {
@@ -229,7 +287,6 @@ struct BackwardSettlement {
     }
 
     /// What x − mean is subtracted with: invstd² · Σdy (x − mean) / count as a rule, in this order.
-    @inline(__always)
     private func slope(_ normalizer: Normalizer, _ known: Known, _ inverseStd: Double) -> Double {
         if case .given = sums { return known.dyCentred / known.count * inverseStd }
         if saved == nil { return known.dyCentred * inverseStd / known.count * inverseStd }
@@ -237,11 +294,10 @@ struct BackwardSettlement {
     }
 
     /// The activation's argument of a channel.
-    @inline(__always)
     fileprivate func argument(_ channel: Int) -> Line {
         let normalizer = normalizer(channel)
-        let gamma = gamma?[AnyElement.self, channel] ?? 1
-        let beta = beta?[AnyElement.self, channel] ?? 0
+        let gamma = gamma?[channel] ?? 1
+        let beta = beta?[channel] ?? 0
         return Line(
             mean: normalizer.mean, scale: 1,
             argument: (gamma * normalizer.inverseStd, normalizer.shift == 0 ? beta : beta + gamma * normalizer.shift))

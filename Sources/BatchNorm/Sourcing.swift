@@ -25,7 +25,7 @@ struct Sourcing {
     func normalizer(_ channel: Int) -> Normalizer {
         let batch = moments[channel]
         let variance = batch.count == 0 ? 0 : batch.m2 / batch.count
-        guard let running else { return ofBatch(batch) }
+        guard let running, outcome != BN_OUTCOME_BETA else { return ofBatch(batch) }
         let mean = running.mean[channel]
         let runningVariance = running.variance[channel]
         if outcome == BN_OUTCOME_RUNNING { return constant(mean, runningVariance) }

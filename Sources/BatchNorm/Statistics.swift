@@ -4,7 +4,7 @@ import CKernels
 
 /// The building blocks that work on statistics alone.
 func mergeMoments(
-    parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
+    _ call: Call, parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
     m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
     m2: UnsafeMutablePointer<Double>?
 ) throws(Failure) {
@@ -20,7 +20,7 @@ func mergeMoments(
     }
     let inputs = (try input(counts, "counts"), try input(means, "means"), try input(m2s, "m2s"))
     let outputs = (count: try need(count, "count"), mean: try need(mean, "mean"), m2: try need(m2, "m2"))
-    var memory = Memory()
+    var memory = Memory(call)
     try memory.input(inputs.0)
     try memory.input(inputs.1)
     try memory.input(inputs.2)
@@ -42,14 +42,14 @@ func mergeMoments(
 }
 
 func inverseStd(
-    channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
+    _ call: Call, channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: Options
 ) throws(Failure) {
     let channels = try channelCount(channels)
     let count = try need(count, "count")
     let m2 = try need(m2, "m2")
     let invstd = try need(invstd, "invstd")
-    var memory = Memory()
+    var memory = Memory(call)
     let deviations = Region("m2", m2, count: channels, size: 8)
     try memory.input(Region("count", count, count: channels, size: 8))
     try memory.input(deviations)
@@ -61,7 +61,7 @@ func inverseStd(
 }
 
 func updateRunning(
-    channels: Int, element: kernel_element, count: UnsafePointer<Double>?, mean: UnsafePointer<Double>?,
+    _ call: Call, channels: Int, element: kernel_element, count: UnsafePointer<Double>?, mean: UnsafePointer<Double>?,
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
     options: Options
 ) throws(Failure) {
@@ -72,7 +72,7 @@ func updateRunning(
     let runningMean = try need(runningMean, "running_mean")
     let runningVar = try need(runningVar, "running_var")
     let size = element.size
-    var memory = Memory()
+    var memory = Memory(call)
     try memory.input(Region("count", count, count: channels, size: 8))
     try memory.input(Region("mean", mean, count: channels, size: 8))
     try memory.input(Region("m2", m2, count: channels, size: 8))
@@ -94,7 +94,7 @@ func updateRunning(
 
 /// 1 where a position is below its sample's length, 0 elsewhere.
 func lengthWeights(
-    samples: Int, positions: Int, lengths: UnsafePointer<Int>?, _ number: kernel_element, weights: UnsafeMutableRawPointer?
+    _ call: Call, samples: Int, positions: Int, lengths: UnsafePointer<Int>?, _ number: kernel_element, weights: UnsafeMutableRawPointer?
 ) throws(Failure) {
     let (count, tooMany) = samples.multipliedReportingOverflow(by: positions)
     if samples < 0 || positions < 0 || tooMany || count > Int.max / 8 {
@@ -104,7 +104,7 @@ func lengthWeights(
     if count == 0 { return }
     let lengths = try need(lengths, "lengths")
     let values = Elements(try need(weights, "weights"), number)
-    var memory = Memory()
+    var memory = Memory(call)
     try memory.input(Region("lengths", lengths, count: samples, size: 8))
     try memory.output(Region("weights", values.base, count: count, size: number.size))
     for sample in 0..<samples where !(0...positions ~= lengths[sample]) {

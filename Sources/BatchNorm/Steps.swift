@@ -11,7 +11,7 @@ extension Call {
         var geometry = geometry
         let x = try geometry.input(x, "x", geometry.xStride)
         let outputs = (count: try need(count, "count"), mean: try need(mean, "mean"), m2: try need(m2, "m2"))
-        var memory = Memory()
+        var memory = Memory(self)
         try memory.input(Region("x", x.base, geometry, stride: geometry.xStride))
         try geometry.addWeights(to: &memory)
         try memory.output(geometry.statistics("count", outputs.count))
@@ -36,7 +36,7 @@ extension Call {
         let mean = try need(mean, "mean")
         let inverseStd = try need(invstd, "invstd")
         forward.y = try geometry.input(y, "y", geometry.yStride)
-        var memory = Memory()
+        var memory = Memory(self)
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
         try forward.addInputs(options, Groups(), to: &memory)
@@ -45,7 +45,8 @@ extension Call {
         try forward.addOutputs(1, x: input, to: &memory)
         if geometry.weights != nil { try geometry.weigh() }
         forward.geometry = geometry
-        var sweep = try forward.sweep(self)
+        var sweep = Sweep(forward.geometry, kernels)
+        forward.fill(&sweep, self)
         sweep.settlement = .forward(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))
         try sweep.run(self)
         try forward.writeMask(self)
@@ -59,7 +60,7 @@ extension Call {
             geometry: geometry, dy: try geometry.input(dy, "dy", geometry.yStride),
             x: try geometry.input(x, "x", geometry.xStride), mean: try need(mean, "mean"),
             inverseStd: try need(invstd, "invstd"))
-        var memory = Memory()
+        var memory = Memory(self)
         try memory.input(Region("dy", dy, geometry, stride: geometry.yStride))
         try memory.input(Region("x", x, geometry, stride: geometry.xStride))
         try memory.input(geometry.statistics("mean", mean))
@@ -68,7 +69,8 @@ extension Call {
         try memory.output(geometry.statistics("sum_dy", try need(sumDy, "sum_dy")))
         try memory.output(geometry.statistics("sum_dy_x_hat", try need(sumDyXHat, "sum_dy_x_hat")))
         try backward.geometry.weigh()
-        var sweep = backward.sweep(self, reduces: true, maps: false)
+        var sweep = Sweep(backward.geometry, kernels)
+        backward.fill(&sweep, self, reduces: true, maps: false)
         var settlement = backward.settlement(.reduced(count: backward.geometry.values))
         settlement.sumDy = sumDy
         settlement.sumDyXHat = sumDyXHat
@@ -91,7 +93,7 @@ extension Call {
         let count = try need(count, "count")
         let sums = (dy: try need(sumDy, "sum_dy"), dyXHat: try need(sumDyXHat, "sum_dy_x_hat"))
         backward.dx = try geometry.input(dx, "dx", geometry.dxStride)
-        var memory = Memory()
+        var memory = Memory(self)
         let gradient = Region("dy", dy, geometry, stride: geometry.yStride)
         try memory.input(gradient)
         try memory.input(Region("x", x, geometry, stride: geometry.xStride))
@@ -109,7 +111,8 @@ extension Call {
                 expected: "a finite number of values, more than 0")
         }
         try backward.geometry.weigh()
-        var sweep = backward.sweep(self, reduces: false, maps: true)
+        var sweep = Sweep(backward.geometry, kernels)
+        backward.fill(&sweep, self, reduces: false, maps: true)
         sweep.settlement = .backward(
             backward.settlement(.given(count: count, dy: sums.dy, dyXHat: sums.dyXHat)))
         try sweep.run(self)

@@ -14,7 +14,7 @@ struct Operand {
 /// values are still in cache; otherwise the blocks of all groups are shared out, step by step. The bits are the same.
 struct Sweep: ~Copyable {
     let geometry: Geometry
-    let kernels: kernel_table
+    let kernels: UnsafePointer<kernel_table>
     var x = Operand()
     var dy = Operand()
     var out = Operand()
@@ -23,6 +23,8 @@ struct Sweep: ~Copyable {
     var dz = Operand()
     var bits = kernel_bits()
     var epilogue: UnsafePointer<kernel_epilogue>?
+    /// Whether it is a clip that its own loops know all of.
+    var isClip = false
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
@@ -32,7 +34,7 @@ struct Sweep: ~Copyable {
     private var working: ChannelArrays?
     var arrays: ChannelArrays { working.unsafelyUnwrapped }
 
-    init(_ geometry: Geometry, _ kernels: kernel_table) {
+    init(_ geometry: Geometry, _ kernels: UnsafePointer<kernel_table>) {
         self.geometry = geometry
         self.kernels = kernels
     }

@@ -8,6 +8,10 @@ struct ThreadState {
     /// What a call's loops are told of its epilogue: here, and first, so that its place is known and stays.
     var epilogue = kernel_epilogue()
     private var message: Message
+    /// Where a call gathers its arguments.
+    let regions: UnsafeMutablePointer<Region>
+    /// A vector of the elements that stand for no residual.
+    private let zeros: UnsafeMutablePointer<UInt64>
     /// Of one sweep; of a call that takes several; and of one that finds x_hat from an output.
     var working = Scratch()
     var kept = Scratch()
@@ -16,11 +20,16 @@ struct ThreadState {
     /// The calling thread's own; nil if there is no memory for it.
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
         if let known = pthread_getspecific(key) { return known.assumingMemoryBound(to: ThreadState.self) }
-        let header = MemoryLayout<ThreadState>.size
-        guard let memory = malloc(header + Message.capacity) else { return nil }
+        let header = MemoryLayout<ThreadState>.stride
+        let regions = Memory.capacity * MemoryLayout<Region>.stride
+        let zeros = 16 * MemoryLayout<UInt64>.stride
+        guard let memory = malloc(header + regions + zeros + Message.capacity) else { return nil }
         let state = memory.bindMemory(to: ThreadState.self, capacity: 1)
-        let text = (memory + header).bindMemory(to: CChar.self, capacity: Message.capacity)
-        state.initialize(to: ThreadState(message: Message(text)))
+        let text = (memory + header + regions + zeros).bindMemory(to: CChar.self, capacity: Message.capacity)
+        state.initialize(
+            to: ThreadState(
+                message: Message(text), regions: (memory + header).bindMemory(to: Region.self, capacity: Memory.capacity),
+                zeros: (memory + header + regions).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
         guard pthread_setspecific(key, memory) == 0 else {
             free(memory)
@@ -36,11 +45,29 @@ struct ThreadState {
         free(memory)
     }
 
+    mutating func setEpilogue(_ kernel: kernel_epilogue, _ element: kernel_element) {
+        epilogue = kernel
+        let zero: UInt64 =
+            switch element {
+            case KERNEL_FLOAT32: 0x8000_0000_8000_0000
+            case KERNEL_FLOAT64: 0x8000_0000_0000_0000
+            default: 0x8000_8000_8000_8000
+            }
+        zeros.update(repeating: zero, count: 16)
+        epilogue.zeros = UnsafeRawPointer(zeros)
+    }
+
     var lastError: UnsafePointer<CChar> { UnsafePointer(message.text) }
 
     mutating func record(_ failure: Failure, in function: StaticString) { failure.describe(in: function, to: &message) }
 
-    private init(message: Message) { self.message = message }
+    private init(
+        message: Message, regions: UnsafeMutablePointer<Region>, zeros: UnsafeMutablePointer<UInt64>
+    ) {
+        self.message = message
+        self.regions = regions
+        self.zeros = zeros
+    }
 }
 
 /// Memory that grows.

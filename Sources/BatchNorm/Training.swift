@@ -44,9 +44,11 @@ struct Training {
             while let slice = slices.next() {
                 let row = groups.statisticsRow(slice.group)
                 let part = forward.slice(slice, groups, savedRow: row)
-                var sweep = try part.sweep(call)
+                var sweep = Sweep(part.geometry, call.kernels)
+                part.fill(&sweep, call)
                 if isOnePass { sweep.reduction = .moments }
-                sweep.settlement = .forward(part.settlement(.sourced(sourcing(row, takes: isOnePass))))
+                sweep.settlement = kept.settlement(
+                    part.settlement(.batch(eps: options.eps, nil)), sourcing(row, takes: isOnePass))
                 if reserves { try sweep.reserve(call) } else { try sweep.run(call) }
             }
         }
@@ -59,7 +61,7 @@ struct Training {
         while let slice = slices.next() {
             let part = geometry.slice(slice)
             let row = groups.statisticsRow(slice.group)
-            if part.values == 0 { return }
+            if part.values == 0 { continue }
             let isSingle = part.isSingle && kept.totals[row] == 0
             kept.totals[row] += part.values
             kept[outcome: row] = isSingle ? BN_OUTCOME_BETA : BN_OUTCOME_USED
@@ -87,8 +89,8 @@ struct Training {
         var sweep = Sweep(geometry.slice(slice), call.kernels)
         sweep.x = forward.x.slice(slice, geometry.elementSize)
         sweep.reduction = .moments
-        sweep.settlement = .forward(
-            ForwardSettlement(statistics: .sourced(sourcing(groups.statisticsRow(slice.group), takes: true, saves: false))))
+        let sourcing = sourcing(groups.statisticsRow(slice.group), takes: true, saves: false)
+        sweep.settlement = kept.settlement(ForwardSettlement(statistics: .batch(eps: options.eps, nil)), sourcing)
         try sweep.run(call)
     }
 

@@ -45,31 +45,42 @@ struct Weights {
     }
 
     private mutating func weigh<T: Real>(_ values: UnsafePointer<T>, _ rows: Int, _ length: Int) throws(Failure) {
+        // Rows without gaps are one.
+        let (rows, length) = stride == length ? (1, rows * length) : (rows, length)
+        var (faults, positive) = (0, 0)
         total = 0
-        var isSound = true
-        var positive = 0
         for row in 0..<rows {
-            // Eight sums, for the latency of an addition.
-            var sums = SIMD8<Double>.zero
             let line = values + row * stride
             for index in 0..<length {
                 let weight = line[index]
-                isSound = isSound && weight >= 0 && weight <= T.greatestFiniteMagnitude
+                faults += weight >= 0 && weight <= T.greatestFiniteMagnitude ? 0 : 1
                 positive += weight > 0 ? 1 : 0
-                sums[index & 7] += Double(weight)
             }
-            total += (sums[0] + sums[1]) + (sums[2] + sums[3]) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
+            total += Weights.sum(line, length)
         }
         isSingle = positive == 1
-        if isSound && total < .infinity { return }
-        for row in 0..<rows {
-            for index in 0..<length where !(values[row * stride + index] >= 0 && values[row * stride + index] < .infinity) {
-                throw Failure(
-                    BN_ERROR_OPTION, "weights->values", .element(row * length + index, Double(values[row * stride + index])),
-                    expected: "a finite number, at least 0")
-            }
+        if faults == 0 && total < .infinity { return }
+        for index in 0..<rows * length {
+            let weight = values[index / length * stride + index % length]
+            if weight >= 0 && weight < .infinity { continue }
+            throw Failure(
+                BN_ERROR_OPTION, "weights->values", .element(index, Double(weight)), expected: "a finite number, at least 0")
         }
         throw Failure(BN_ERROR_OPTION, "weights->values", .real(total), expected: "weights whose sum is finite")
+    }
+
+    /// In four sums, for the latency of an addition.
+    private static func sum<T: Real>(_ line: UnsafePointer<T>, _ length: Int) -> Double {
+        var (a, b, c, d) = (0.0, 0.0, 0.0, 0.0)
+        let whole = length & ~3
+        for index in Swift.stride(from: 0, to: whole, by: 4) {
+            a += Double(line[index])
+            b += Double(line[index + 1])
+            c += Double(line[index + 2])
+            d += Double(line[index + 3])
+        }
+        for index in whole..<length { a += Double(line[index]) }
+        return (a + b) + (c + d)
     }
 
     /// Those of some outer indices.
@@ -82,10 +93,28 @@ struct Weights {
 
     /// Σw of a block.
     func sum(_ extent: Blocks.Extent, _ number: kernel_element) -> Double {
-        var part = self
-        part.base = base.map { $0 + (extent.outer.lowerBound * stride + extent.inner.lowerBound) * number.size }
-        try? part.weigh(rows: extent.outer.count, extent.inner.count, number)
-        return part.total
+        guard let base else { return 0 }
+        let (rows, length) = stride == extent.inner.count ? (1, extent.outer.count * stride) : (extent.outer.count, extent.inner.count)
+        var total = 0.0
+        for row in 0..<rows {
+            let line = base + ((extent.outer.lowerBound + row) * stride + extent.inner.lowerBound) * number.size
+            total += number == KERNEL_FLOAT64
+                ? Weights.sum(line.assumingMemoryBound(to: Double.self), length)
+                : Weights.sum(line.assumingMemoryBound(to: Float.self), length)
+        }
+        return total
+    }
+
+    /// The next position of a tile's, row by row, that has a weight.
+    static func nextPositive(
+        _ weights: kernel_operand, _ number: kernel_element, _ length: Int, from start: Int, to end: Int, by step: Int
+    ) -> Int? {
+        let values = Elements(weights.base, number)
+        for index in Swift.stride(from: start, to: end, by: step)
+        where values[index / length * weights.stride + index % length] > 0 {
+            return index
+        }
+        return nil
     }
 
     /// As a tile has them, from a position on.

@@ -14,6 +14,7 @@ func words(_ status: bn_status) -> UnsafePointer<CChar> {
     case BN_ERROR_OVERLAP: characters("output overlaps another argument")
     case BN_ERROR_ALIGNMENT: characters("misaligned pointer")
     case BN_ERROR_SINGLE_VALUE: characters("one value per channel")
+    case BN_ERROR_NONFINITE: characters("statistics that are not finite")
     case BN_ERROR_ENVIRONMENT: characters("environment variable cannot be honoured")
     case BN_ERROR_MEMORY: characters("out of memory")
     default: characters("unknown status")

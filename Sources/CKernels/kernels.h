@@ -39,6 +39,8 @@ typedef struct kernel_epilogue {
     double slope, low, high;
     /* whether x is the output, of which the activation has to be undone */
     int from_output;
+    /* a vector of the element that stands for no z: -0, which changes nothing it is added to */
+    const void *zeros;
     /* whether the gradient goes through no statistics: out = g * scale */
     int frozen;
 } kernel_epilogue;
@@ -106,6 +108,11 @@ typedef struct kernel_table {
     kernel_loop activated;
     /* dz = g, out = (((g * gain - w * dy_mean) - (x - mean) * w * slope) + w * shift) * scale */
     kernel_loop activated_gradient;
+    /* the same of KERNEL_CLIP, without weights, bits, gain, and of what is neither frozen nor the output; of the sums, not
+     * of float64, what activated_sums gives, to the bit, where every centre is 0. NULL where the others do as well */
+    kernel_loop clipped_products;
+    kernel_loop clipped;
+    kernel_loop clipped_gradient;
     /* bits of x: whether it is above low and below high */
     void (*write_bits)(const kernel_tile *tile, unsigned char *bits);
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */

@@ -20,7 +20,7 @@ struct Activation<T: Arithmetic> {
     func value(_ u: SIMD16<T>) -> SIMD16<T> {
         if kind == KERNEL_CLIP { return clip(u, low, high) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, u, u * slope) }
-        return kind == KERNEL_IDENTITY ? u : u * smooth(u, kind).factor
+        return kind == KERNEL_IDENTITY ? u : u * factor(u, kind)
     }
 
     /// dy · activation'(u); at a kink, the gradient that does not pass.
@@ -28,7 +28,7 @@ struct Activation<T: Arithmetic> {
     func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
         if kind == KERNEL_CLIP { return T.above(u, low, T.above(high, u, dy, .zero), .zero) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, dy, dy * slope) }
-        return kind == KERNEL_IDENTITY ? dy : dy * smooth(u, kind).derivative
+        return kind == KERNEL_IDENTITY ? dy : dy * derivative(u, kind)
     }
 
     /// The same where it is known which gradients pass.
@@ -44,23 +44,32 @@ struct Activation<T: Arithmetic> {
     }
 }
 
-/// The activations that are u times something smooth: that factor, and their derivative. Out of line, as the exponential is
-/// longer than all the rest of a loop, which would hold it several times.
+/// The activations that are u times something smooth: that factor. Out of line, as an exponential is longer than all the rest
+/// of a loop.
 @inline(never)
-private func smooth<T: Arithmetic>(
-    _ u: SIMD16<T>, _ kind: kernel_activation
-) -> (factor: SIMD16<T>, derivative: SIMD16<T>) {
-    let one = SIMD16<T>(repeating: 1)
+private func factor<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation) -> SIMD16<T> {
+    if kind == KERNEL_SILU { return sigmoid(u) }
     let three = SIMD16<T>(repeating: 3)
-    if kind == KERNEL_HARD_SWISH {
-        let between = u * T(1.0 / 3) + T(0.5)
-        let derivative = T.above(u, -three, T.above(three, u, between, one), .zero)
-        return (clip(u + three, .zero, three + three) / (three + three), derivative)
+    return clip(u + three, .zero, three + three) / (three + three)
+}
+
+/// Their derivative.
+@inline(never)
+private func derivative<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation) -> SIMD16<T> {
+    if kind == KERNEL_SILU {
+        let sigmoid = sigmoid(u)
+        return sigmoid * (u * (1 - sigmoid) + 1)
     }
-    // 1 / (1 + e^−u), as e^u / (e^u + 1) below 0: nothing overflows.
+    let three = SIMD16<T>(repeating: 3)
+    let between = u * T(1.0 / 3) + T(0.5)
+    return T.above(u, -three, T.above(three, u, between, SIMD16(repeating: 1)), .zero)
+}
+
+/// 1 / (1 + e^−u), as e^u / (e^u + 1) below 0: nothing overflows.
+@inline(__always)
+private func sigmoid<T: Arithmetic>(_ u: SIMD16<T>) -> SIMD16<T> {
     let e = T.exponential(T.above(u, .zero, -u, u))
-    let sigmoid = T.above(u, .zero, one, e) / (e + 1)
-    return (sigmoid, sigmoid * (u * (1 - sigmoid) + 1))
+    return T.above(u, .zero, SIMD16(repeating: 1), e) / (e + 1)
 }
 
 @inline(__always)

@@ -11,6 +11,18 @@ import CKernels
 /// What a tensor can hold: in memory one thing, in a register the numbers that outputs are computed with.
 protocol Element {
     associatedtype Number: Arithmetic
+    /// So many of `Self` are an element of a tile's kind.
+    static func units(_ kind: kernel_element) -> Int
+    /// The first lanes from memory, the others from `fill`.
+    static func load(_ source: UnsafePointer<Self>, _ kind: kernel_element, lanes: Int, fill: SIMD16<Number>)
+        -> SIMD16<Number>
+    /// The first lanes to memory; whole vectors past the caches, if wanted, the target being aligned to a vector.
+    static func store(
+        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int, streams: Bool)
+}
+
+/// An element of one kind.
+protocol FixedElement: Element {
     static func load(_ source: UnsafePointer<Self>) -> SIMD16<Number>
     static func store(_ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>)
     /// The first 1 to 15 lanes from memory, the others from `fill`.
@@ -21,8 +33,31 @@ protocol Element {
     static func stream(_ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>)
 }
 
+extension FixedElement {
+    @inline(__always)
+    static func units(_ kind: kernel_element) -> Int { 1 }
+
+    @inline(__always)
+    static func load(
+        _ source: UnsafePointer<Self>, _ kind: kernel_element, lanes: Int, fill: SIMD16<Number>
+    ) -> SIMD16<Number> {
+        loadLanes(source, lanes: lanes, fill: fill)
+    }
+
+    @inline(__always)
+    static func store(
+        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int, streams: Bool
+    ) {
+        if streams && lanes == laneCount {
+            stream(vector, to: target)
+        } else {
+            storeLanes(vector, to: target, lanes: lanes)
+        }
+    }
+}
+
 /// What outputs are computed with. Sums are computed in `Double`.
-protocol Arithmetic: VectorElement, Element where Number == Self {
+protocol Arithmetic: VectorElement, FixedElement where Number == Self {
     init(_ value: Double)
     static func widen(_ v: SIMD16<Self>) -> SIMD16<Double>
     /// a > b ? c : d, lane by lane; d where there is a NaN.

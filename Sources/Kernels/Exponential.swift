@@ -39,11 +39,16 @@ extension Arithmetic {
         return (shifted, (v - n * high) - n * low)
     }
 
-    /// 1 + r (1 + r/2 (1 + r/3 (…))): the divisors are whole numbers, their reciprocals constants of the compiled code.
+    /// Σ rᵏ / k!, by Horner's rule; the reciprocals of the factorials are constants of the compiled code.
     @inline(__always)
     fileprivate static func series(_ r: SIMD16<Self>, from last: Int) -> SIMD16<Self> {
-        var sum = SIMD16<Self>(repeating: 1)
-        for term in stride(from: last, to: 0, by: -1) { sum = r * Self(1 / Double(term)) * sum + 1 }
+        var factorial = 1.0
+        for term in 1...last { factorial *= Double(term) }
+        var sum = SIMD16<Self>(repeating: Self(1 / factorial))
+        for term in stride(from: last, to: 0, by: -1) {
+            factorial /= Double(term)
+            sum = sum * r + Self(1 / factorial)
+        }
         return sum
     }
 }

@@ -2,7 +2,7 @@
 import CKernels
 
 /// Sixteen bits in memory, float32 in a register. Stores round to nearest, ties to even.
-protocol HalfElement: Element where Number == Float {
+protocol HalfElement: FixedElement where Number == Float {
     static func widen(_ bits: vector_u16x16) -> SIMD16<Float>
     static func narrow(_ vector: SIMD16<Float>) -> vector_u16x16
 }

@@ -30,6 +30,7 @@ enum Rows: Layout {
 /// One operand along a strip.
 struct Column<T: Element> {
     let base: UnsafeMutablePointer<T>
+    private let kind: kernel_element
     private let step: Int
     private let lanes: Int
     private let ahead: Int
@@ -37,11 +38,23 @@ struct Column<T: Element> {
     /// Steps go `step` elements forward.
     @inline(__always)
     init(_ operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, step: Int = laneCount) {
+        kind = tile.element
+        let units = T.units(kind)
         let offset = strip.run * operand.stride + strip.stretch * tile.pitch + strip.column
-        base = operand.base.assumingMemoryBound(to: T.self) + offset
-        self.step = step
+        base = operand.base.assumingMemoryBound(to: T.self) + offset * units
+        self.step = step * units
         lanes = strip.lanes
-        ahead = strip.run + 1 < tile.runs ? operand.ahead : operand.last
+        ahead = (strip.run + 1 < tile.runs ? operand.ahead : operand.last) * units
+    }
+
+    /// The same vector at every step.
+    @inline(__always)
+    init(constant: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
+        kind = tile.element
+        base = UnsafeMutableRawPointer(mutating: constant).assumingMemoryBound(to: T.self)
+        step = 0
+        lanes = strip.lanes
+        ahead = 0
     }
 
     /// Asks for the cache line that will take this step's place.
@@ -53,16 +66,12 @@ struct Column<T: Element> {
 
     @inline(__always)
     func load(_ k: Int, fill: SIMD16<T.Number> = .zero) -> SIMD16<T.Number> {
-        loadLanes(UnsafePointer(base + k * step), lanes: lanes, fill: fill)
+        T.load(UnsafePointer(base + k * step), kind, lanes: lanes, fill: fill)
     }
 
     @inline(__always)
     func store(_ vector: SIMD16<T.Number>, _ k: Int, streams: Bool) {
-        if streams && lanes == laneCount {
-            T.stream(vector, to: base + k * step)
-        } else {
-            storeLanes(vector, to: base + k * step, lanes: lanes)
-        }
+        T.store(vector, to: base + k * step, kind, lanes: lanes, streams: streams)
     }
 }
 

@@ -37,7 +37,7 @@ private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kerne
             var column = 0
             if streams || tile.aligns != 0 {
                 let start = Column<F.Scalar>(tile.out, tile, strip(0, 0, laneCount)).base
-                column = min(elementsToLine(start), tile.length)
+                column = min(elementsToLine(start, tile.element), tile.length)
                 if column > 0 { writeAny(F.self, tile, channels, strip(0, 1, column)) }
             }
             let count = (tile.length - column) / laneCount
@@ -94,7 +94,8 @@ private func writePart<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: k
 
 /// Elements up to the next start of a cache line, or of a vector that is shorter than one.
 @inline(__always)
-private func elementsToLine<T>(_ address: UnsafeMutablePointer<T>) -> Int {
-    let bytes = UInt(min(64, laneCount * MemoryLayout<T>.size))
-    return Int((0 &- UInt(bitPattern: address)) & (bytes - 1)) / MemoryLayout<T>.size
+private func elementsToLine<T: Element>(_ address: UnsafeMutablePointer<T>, _ kind: kernel_element) -> Int {
+    let size = MemoryLayout<T>.size * T.units(kind)
+    let bytes = UInt(min(64, laneCount * size))
+    return Int((0 &- UInt(bitPattern: address)) & (bytes - 1)) / size
 }

@@ -14,6 +14,9 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         activated_sums: { run(ActivatedSumsLoop.self, $0!.pointee, $1!.pointee) },
         activated: { run(ActivatedLoop.self, $0!.pointee, $1!.pointee) },
         activated_gradient: { run(ActivatedGradientLoop.self, $0!.pointee, $1!.pointee) },
+        clipped_products: hasClips ? { run(ClippedProductsLoop.self, $0!.pointee, $1!.pointee) } : nil,
+        clipped: hasClips ? { run(ClippedLoop.self, $0!.pointee, $1!.pointee) } : nil,
+        clipped_gradient: hasClips ? { run(ClippedGradientLoop.self, $0!.pointee, $1!.pointee) } : nil,
         write_bits: { tile, bits in
             switch tile!.pointee.element {
             case KERNEL_FLOAT32: writeBits(Float.self, tile!.pointee, bits!)
@@ -33,6 +36,11 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
 
 /// A loop and the elements that it is for; `run` picks, the one place that lists them all.
 private protocol Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+}
+
+/// For loops that are too long to be there once for each element of float32 numbers.
+private protocol LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
 }
 
@@ -58,6 +66,16 @@ private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_cha
     case (KERNEL_FLOAT16, _): K.run(Float16Bits.self, Rows.self, tile, channels)
     case (_, KERNEL_PLANES): K.run(BFloat16Bits.self, Planes.self, tile, channels)
     default: K.run(BFloat16Bits.self, Rows.self, tile, channels)
+    }
+}
+
+@inline(__always)
+private func run<K: LongLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    switch (tile.element, tile.layout) {
+    case (KERNEL_FLOAT64, KERNEL_PLANES): K.run(Double.self, Planes.self, tile, channels)
+    case (KERNEL_FLOAT64, _): K.run(Double.self, Rows.self, tile, channels)
+    case (_, KERNEL_PLANES): K.run(AnyFloat.self, Planes.self, tile, channels)
+    default: K.run(AnyFloat.self, Rows.self, tile, channels)
     }
 }
 
@@ -121,26 +139,45 @@ private enum GradientLoop: Loop {
     }
 }
 
-private enum WeightedSumsLoop: Loop {
+private enum WeightedSumsLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(WeightedSums<T, L>.self, tile, channels)
     }
 }
 
-private enum ActivatedSumsLoop: Loop {
+private enum ActivatedSumsLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(ActivatedSums<T, L>.self, tile, channels)
     }
 }
 
-private enum ActivatedLoop: Loop {
+private enum ActivatedLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Activated<T, L>.self, tile, channels)
     }
 }
 
-private enum ActivatedGradientLoop: Loop {
+private enum ActivatedGradientLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(ActivatedGradient<T, L>.self, tile, channels)
+    }
+}
+
+private enum ClippedProductsLoop: FloatLoop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+    where T.Number == Float {
+        reduce(ClippedProducts<T, L>.self, tile, channels)
+    }
+}
+
+private enum ClippedLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        map(Clipped<T, L>.self, tile, channels)
+    }
+}
+
+private enum ClippedGradientLoop: Loop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        map(ClippedGradient<T, L>.self, tile, channels)
     }
 }

@@ -6,7 +6,7 @@ let laneCount = 16
 
 /// Sixteen consecutive elements; or fewer, the other lanes keeping `fill`.
 @inline(__always)
-func loadLanes<T: Element>(
+func loadLanes<T: FixedElement>(
     _ source: UnsafePointer<T>, lanes: Int = laneCount, fill: SIMD16<T.Number> = .zero
 ) -> SIMD16<T.Number> {
     lanes == laneCount ? T.load(source) : T.load(source, lanes: lanes, fill: fill)
@@ -14,7 +14,7 @@ func loadLanes<T: Element>(
 
 /// The inverse of `loadLanes`.
 @inline(__always)
-func storeLanes<T: Element>(_ vector: SIMD16<T.Number>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount) {
+func storeLanes<T: FixedElement>(_ vector: SIMD16<T.Number>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount) {
     if lanes == laneCount {
         T.store(vector, to: target)
     } else {

@@ -4,7 +4,7 @@ import CKernels
 /// A bit for each element of a tile's first run, from the lowest bit of the first byte on: whether it is above `low` and
 /// below `high` of the epilogue. The bits after the last one are 0.
 @inline(__always)
-func writeBits<T: Element>(_: T.Type, _ tile: kernel_tile, _ bits: UnsafeMutablePointer<UInt8>) {
+func writeBits<T: FixedElement>(_: T.Type, _ tile: kernel_tile, _ bits: UnsafeMutablePointer<UInt8>) {
     let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self))
     let (low, high) = (T.Number(tile.epilogue.pointee.low), T.Number(tile.epilogue.pointee.high))
     for start in stride(from: 0, to: tile.length, by: laneCount) {

@@ -8,3 +8,6 @@ public func kernelsAVX2(_ table: UnsafeMutablePointer<kernel_table>) { fill(tabl
 /// A strip at a time: its sums are eight of sixteen registers, chains enough for the latency of an addition.
 typealias Wide<T: Terms> = T
 typealias WidePair<T: Terms> = T
+
+/// Clips have loops of their own.
+let hasClips = true

@@ -8,3 +8,6 @@ public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(ta
 /// Four strips at a time: their sums are sixteen of 32 registers.
 typealias Wide<T: Terms> = Abreast<Abreast<T>>
 typealias WidePair<T: Terms> = Abreast<T>
+
+/// Clips have loops of their own.
+let hasClips = true

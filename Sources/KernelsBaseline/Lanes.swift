@@ -9,3 +9,6 @@ public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fill(
 /// A strip at a time: its sums are sixteen registers, all that SSE2 has.
 typealias Wide<T: Terms> = T
 typealias WidePair<T: Terms> = T
+
+/// Loops of their own for clips would be as large as all the others together, and sixteen lanes are bound by arithmetic here.
+let hasClips = false

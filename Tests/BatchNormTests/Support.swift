@@ -69,13 +69,14 @@ func shape(_ outer: Int, _ channels: Int, _ inner: Int) -> bn_shape {
     bn_shape(
         struct_size: MemoryLayout<bn_shape>.size, outer: outer, channels: channels, inner: inner, x_stride: 0,
         y_stride: 0,
-        dx_stride: 0)
+        dx_stride: 0, weights: nil)
 }
 
 func options(eps: Double = 1e-5, momentum: Double = 0.1, biased: Bool = false, frozen: Bool = false) -> bn_options {
     bn_options(
         struct_size: MemoryLayout<bn_options>.size, eps: eps, momentum: momentum, biased_running_var: biased ? 1 : 0,
-        frozen: frozen ? 1 : 0, param_dtype: bn_dtype(rawValue: 0), reserved: 0)
+        frozen: frozen ? 1 : 0, param_dtype: bn_dtype(rawValue: 0), reserved: 0, epilogue: nil, running: nil,
+        source: nil, groups: nil)
 }
 
 /// A status that is not BN_OK fails the test with the library's own message.
