@@ -90,7 +90,7 @@ typedef enum bn_status {
 
     /* the data */
     BN_ERROR_SINGLE_VALUE = 20, /* one value per channel has no variance to normalize or to estimate with */
-    BN_ERROR_NONFINITE = 21,    /* the statistics of a batch are not finite, and bn_running says that this is an error */
+    BN_ERROR_NONFINITE = 21,    /* the statistics of a batch are not finite, and bn_running makes that an error */
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
@@ -177,8 +177,9 @@ typedef struct bn_epilogue {
     size_t dz_stride;         /* its outer stride (default 0) */
     const void *beta;         /* bn_backward only: as in the forward call, where it is NULL for 0 (default NULL) */
     uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether the
-                                 gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not slope).
-                                 ceil(outer * channels * inner / 8) bytes (default NULL) */
+                                 gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not slope), as
+                                 y tells: where it is above low (or 0) and below high. A 16-bit y may be rounded to a bound
+                                 that u is not at. ceil(outer * channels * inner / 8) bytes (default NULL) */
 } bn_epilogue;
 
 #define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL, NULL}
@@ -248,7 +249,8 @@ typedef enum bn_source_kind {
 } bn_source_kind;
 
 /* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics, as they
- * are before the call, are needed. */
+ * are before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a shift of the
+ * channel, which is saved with what the gradient has to know: it says per channel what options->frozen says for all. */
 typedef struct bn_source {
     size_t struct_size;   /* sizeof(bn_source) */
     bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
@@ -330,8 +332,9 @@ typedef struct bn_options {
  *     saved_mean, saved_invstd   outputs for bn_backward; each may be NULL
  *
  * An empty batch (outer or inner 0) changes no running statistics, gives saved_mean 0 and saved_invstd 1 / sqrt(eps)
- * (0 if eps is 0), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE.
- * Uses options: eps, momentum, biased_running_var, param_dtype. */
+ * (0 if eps is 0), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE, unless bn_running
+ * says otherwise. Where saved_mean and saved_invstd have a row per group, an empty group has those of an empty batch.
+ * Uses options: eps, momentum, biased_running_var, param_dtype, epilogue, running, source, groups. */
 bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                               void *running_mean, void *running_var, void *y, double *saved_mean, double *saved_invstd,
                               const bn_options *options);
@@ -339,7 +342,8 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
 /* Like bn_forward_training, but normalizes with the running statistics, which are needed and stay as they are. Nothing
  * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
- * the square root of a negative number is NaN. Uses options: eps, param_dtype. */
+ * the square root of a negative number is NaN. With groups whose running statistics have rows, so have saved_mean and
+ * saved_invstd. Uses options: eps, param_dtype, epilogue, groups. */
 bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
                                const void *beta, const void *running_mean, const void *running_var, void *y,
                                double *saved_mean, double *saved_invstd, const bn_options *options);
@@ -350,12 +354,15 @@ bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void
  *     dx     = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)       frozen == 0
  *     dx     = gamma * invstd * dy                                          frozen == 1
  *
- *     dy, x                      of the forward call's shape; x may be NULL if frozen is 1 and dgamma is NULL
+ *     dy, x                      of the forward call's shape; x may be NULL if frozen is 1, dgamma is NULL, and no
+ *                                activation has to be found from it
  *     gamma                      as in the forward call; NULL stands for 1
  *     saved_mean, saved_invstd   as the forward call gave them
  *     dx, dgamma, dbeta          outputs, any of which may be NULL; dx may be dy
  *
- * An empty batch gives zero dgamma and dbeta. Uses options: frozen, param_dtype. */
+ * An empty batch gives zero dgamma and dbeta. With an activation, dy stands for what passes it in these formulas; with
+ * weights, groups or a source, dx is as they say. Weights, epilogue, source and groups are those of the forward call.
+ * Uses options: frozen, param_dtype, epilogue, source, groups. */
 bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                       const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma, void *dbeta,
                       const bn_options *options);
@@ -364,7 +371,8 @@ bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, con
  *
  * The layer in steps, for a caller with an exchange of its own to put between them (several processes, several
  * micro-batches). Forward: bn_moments on each part, bn_merge_moments over the parts, bn_inverse_std, bn_normalize, and
- * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. */
+ * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. Weights count in all
+ * of them; of an activation, bn_backward with no more than dz to write gives the gradient that the steps begin with. */
 
 /* Number of values, mean and sum of squared deviations from the mean, per channel. Empty: 0, 0 and 0.
  * count, mean, m2: outputs, none NULL. */
@@ -387,7 +395,7 @@ bn_status bn_inverse_std(size_t channels, const double *count, const double *m2,
                          const bn_options *options);
 
 /* y = gamma * (x - mean) * invstd + beta. gamma and beta as in bn_forward_training; mean, invstd and y are needed.
- * Uses options: param_dtype. */
+ * Uses options: param_dtype, epilogue. */
 bn_status bn_normalize(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                        const double *mean, const double *invstd, void *y, const bn_options *options);
 

@@ -111,7 +111,7 @@ struct Forward {
 
     func writeMask(_ call: Call) throws(Failure) {
         guard let epilogue, let mask = epilogue.mask, geometry.count > 0 else { return }
-        call.thread.pointee.epilogue = epilogue.passing
+        call.thread.pointee.setEpilogue(epilogue.passing, geometry.element)
         MaskWriter(geometry, y, mask, call).run()
     }
 }

@@ -111,6 +111,12 @@ extension kernel_element {
     /// What its values are computed with, and what its parameters are unless the options say otherwise.
     var number: kernel_element { self == KERNEL_FLOAT64 ? KERNEL_FLOAT64 : KERNEL_FLOAT32 }
 
+    /// The largest number that is computed with below a bound; infinity for an infinite one.
+    func before(_ bound: Double) -> Double {
+        if bound == .infinity { return bound }
+        return number == KERNEL_FLOAT64 ? bound.nextDown : Double(Float(bound).nextDown)
+    }
+
     init(_ dtype: bn_dtype, _ name: StaticString) throws(Failure) {
         switch dtype {
         case BN_FLOAT32: self = KERNEL_FLOAT32

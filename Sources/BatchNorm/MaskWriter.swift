@@ -68,7 +68,7 @@ struct MaskWriter {
         var byte: UInt8 = 0
         for element in start..<end {
             let value = values[place(element)]
-            if value > epilogue.low && value < epilogue.high { byte |= 1 << UInt8(element - start) }
+            if value > epilogue.low && value <= epilogue.top { byte |= 1 << UInt8(element - start) }
         }
         return byte
     }

@@ -45,6 +45,7 @@ func inverseStd(
     _ call: Call, channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: Options
 ) throws(Failure) {
+    try options.refuse([.epilogue, .running, .source, .groups])
     let channels = try channelCount(channels)
     let count = try need(count, "count")
     let m2 = try need(m2, "m2")
@@ -65,6 +66,7 @@ func updateRunning(
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
     options: Options
 ) throws(Failure) {
+    try options.refuse([.epilogue, .running, .source, .groups])
     let channels = try channelCount(channels)
     let count = try need(count, "count")
     let mean = try need(mean, "mean")

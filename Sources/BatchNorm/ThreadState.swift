@@ -47,6 +47,7 @@ struct ThreadState {
 
     mutating func setEpilogue(_ kernel: kernel_epilogue, _ element: kernel_element) {
         epilogue = kernel
+        epilogue.top = element.before(kernel.high)
         let zero: UInt64 =
             switch element {
             case KERNEL_FLOAT32: 0x8000_0000_8000_0000

@@ -35,8 +35,8 @@ enum kernel_masked { KERNEL_MASKED_NORMALIZE, KERNEL_MASKED_ZERO, KERNEL_MASKED_
 typedef struct kernel_epilogue {
     enum kernel_activation activation;
     enum kernel_masked masked;
-    /* of KERNEL_LEAKY, and of KERNEL_CLIP */
-    double slope, low, high;
+    /* of KERNEL_LEAKY, and of KERNEL_CLIP; the gradient passes above low up to top, the number before high, or infinity */
+    double slope, low, high, top;
     /* whether x is the output, of which the activation has to be undone */
     int from_output;
     /* a vector of the element that stands for no z: -0, which changes nothing it is added to */
@@ -113,7 +113,7 @@ typedef struct kernel_table {
     kernel_loop clipped_products;
     kernel_loop clipped;
     kernel_loop clipped_gradient;
-    /* bits of x: whether it is above low and below high */
+    /* bits of x: whether it is above low and up to top */
     void (*write_bits)(const kernel_tile *tile, unsigned char *bits);
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
     void (*spread)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);

@@ -149,15 +149,15 @@ VECTOR_INLINE vector_f64x16 vector_pick_f64(unsigned bits, vector_f64x16 a, vect
     return (lane & bits) != 0 ? a : b;
 }
 
-/* Which lanes are between two numbers, the first one as the lowest bit. */
-VECTOR_INLINE unsigned vector_between_f32(vector_f32x16 v, float low, float high) {
+/* Which lanes are above one number and up to another, the first one as the lowest bit. */
+VECTOR_INLINE unsigned vector_between_f32(vector_f32x16 v, float low, float top) {
     const vector_u32x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-    return __builtin_reduce_or(((v > low) & (v < high)) ? lane : (vector_u32x16)0);
+    return __builtin_reduce_or(((v > low) & (v <= top)) ? lane : (vector_u32x16)0);
 }
 
-VECTOR_INLINE unsigned vector_between_f64(vector_f64x16 v, double low, double high) {
+VECTOR_INLINE unsigned vector_between_f64(vector_f64x16 v, double low, double top) {
     const vector_u64x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-    return (unsigned)__builtin_reduce_or(((v > low) & (v < high)) ? lane : (vector_u64x16)0);
+    return (unsigned)__builtin_reduce_or(((v > low) & (v <= top)) ? lane : (vector_u64x16)0);
 }
 
 /* 2^n, where the lowest bits of v's significand are n: its exponent's. */

@@ -5,20 +5,18 @@ import CKernels
 struct Activation<T: Arithmetic> {
     private let kind: kernel_activation
     private let slope: SIMD16<T>
-    private let low: SIMD16<T>
-    private let high: SIMD16<T>
+    private let clip: Clip<T>
 
     @inline(__always)
     init(_ epilogue: kernel_epilogue) {
         kind = epilogue.activation
         slope = SIMD16(repeating: T(epilogue.slope))
-        low = SIMD16(repeating: T(epilogue.low))
-        high = SIMD16(repeating: T(epilogue.high))
+        clip = Clip(epilogue)
     }
 
     @inline(__always)
     func value(_ u: SIMD16<T>) -> SIMD16<T> {
-        if kind == KERNEL_CLIP { return clip(u, low, high) }
+        if kind == KERNEL_CLIP { return clip.value(u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, u, u * slope) }
         return kind == KERNEL_IDENTITY ? u : u * factor(u, kind)
     }
@@ -26,7 +24,7 @@ struct Activation<T: Arithmetic> {
     /// dy · activation'(u); at a kink, the gradient that does not pass.
     @inline(__always)
     func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
-        if kind == KERNEL_CLIP { return T.above(u, low, T.above(high, u, dy, .zero), .zero) }
+        if kind == KERNEL_CLIP { return clip.gradient(dy, u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, dy, dy * slope) }
         return kind == KERNEL_IDENTITY ? dy : dy * derivative(u, kind)
     }
@@ -50,7 +48,8 @@ struct Activation<T: Arithmetic> {
 private func factor<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation) -> SIMD16<T> {
     if kind == KERNEL_SILU { return sigmoid(u) }
     let three = SIMD16<T>(repeating: 3)
-    return clip(u + three, .zero, three + three) / (three + three)
+    let raised = T.above(u, -three, u + three, .zero)
+    return T.above(u, three, SIMD16(repeating: 1), raised / (three + three))
 }
 
 /// Their derivative.
@@ -70,10 +69,4 @@ private func derivative<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation
 private func sigmoid<T: Arithmetic>(_ u: SIMD16<T>) -> SIMD16<T> {
     let e = T.exponential(T.above(u, .zero, -u, u))
     return T.above(u, .zero, SIMD16(repeating: 1), e) / (e + 1)
-}
-
-@inline(__always)
-private func clip<T: Arithmetic>(_ u: SIMD16<T>, _ low: SIMD16<T>, _ high: SIMD16<T>) -> SIMD16<T> {
-    let raised = T.above(low, u, low, u)
-    return T.above(raised, high, high, raised)
 }

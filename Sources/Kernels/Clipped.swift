@@ -32,30 +32,6 @@ struct Clipped<T: Element, L: Layout>: Formula {
     func value(_ k: Int) -> SIMD16<T.Number> { clip.value((x.value(k) * scale.at(k) + shift.at(k)) + z.load(k)) }
 }
 
-/// Bounds of an activation that is its argument in between.
-struct Clip<T: Arithmetic> {
-    private let low: SIMD16<T>
-    private let high: SIMD16<T>
-
-    @inline(__always)
-    init(_ epilogue: kernel_epilogue) {
-        low = SIMD16(repeating: T(epilogue.low))
-        high = SIMD16(repeating: T(epilogue.high))
-    }
-
-    @inline(__always)
-    func value(_ u: SIMD16<T>) -> SIMD16<T> {
-        let raised = T.above(low, u, low, u)
-        return T.above(raised, high, high, raised)
-    }
-
-    /// What of dy passes.
-    @inline(__always)
-    func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
-        T.above(u, low, T.above(high, u, dy, .zero), .zero)
-    }
-}
-
 extension Column {
     /// z, or the zero that stands for it.
     @inline(__always)

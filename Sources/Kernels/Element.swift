@@ -64,8 +64,8 @@ protocol Arithmetic: VectorElement, FixedElement where Number == Self {
     static func above(_ a: SIMD16<Self>, _ b: SIMD16<Self>, _ c: SIMD16<Self>, _ d: SIMD16<Self>) -> SIMD16<Self>
     /// bit ? a : b, the lowest bit for the first lane.
     static func pick(_ bits: UInt32, _ a: SIMD16<Self>, _ b: SIMD16<Self>) -> SIMD16<Self>
-    /// The lanes above one number and below another, as bits.
-    static func between(_ v: SIMD16<Self>, _ low: Self, _ high: Self) -> UInt32
+    /// The lanes above one number and up to another, as bits.
+    static func between(_ v: SIMD16<Self>, _ low: Self, _ top: Self) -> UInt32
     /// 2ⁿ, where the lowest bits of the significand are n.
     static func power(_ v: SIMD16<Self>) -> SIMD16<Self>
     /// e^v of what is not above 0.
@@ -99,7 +99,7 @@ extension Float: Arithmetic {
     }
 
     @inline(__always)
-    static func between(_ v: SIMD16<Float>, _ low: Float, _ high: Float) -> UInt32 { vector_between_f32(v, low, high) }
+    static func between(_ v: SIMD16<Float>, _ low: Float, _ top: Float) -> UInt32 { vector_between_f32(v, low, top) }
 
     @inline(__always)
     static func power(_ v: SIMD16<Float>) -> SIMD16<Float> { vector_power_f32(v) }
@@ -137,8 +137,8 @@ extension Double: Arithmetic {
     }
 
     @inline(__always)
-    static func between(_ v: SIMD16<Double>, _ low: Double, _ high: Double) -> UInt32 {
-        vector_between_f64(v, low, high)
+    static func between(_ v: SIMD16<Double>, _ low: Double, _ top: Double) -> UInt32 {
+        vector_between_f64(v, low, top)
     }
 
     @inline(__always)

@@ -44,6 +44,8 @@ private struct Tile<T: TestElement> {
         var epilogue = kernel_epilogue()
         let outputs: Outputs
         let formula: (Tile<T>) -> [T]
+        /// Whether it is told of weights, where it does not matter to the formula.
+        var weighs = true
 
         init(
             _ name: String, _ pointer: @escaping (kernel_table) -> kernel_loop, _ outputs: Outputs,
@@ -60,17 +62,44 @@ private struct Tile<T: TestElement> {
         ) -> Loop {
             var loop = self
             loop.epilogue = kernel_epilogue(
-                activation: activation, masked: masked, slope: 0.25, low: -0.5, high: 0.75, from_output: 0,
-                frozen: frozen ? 1 : 0)
+                activation: activation, masked: masked, slope: 0.25, low: -0.5, high: 0.75, top: 0.75.nextDown,
+                from_output: 0, zeros: nil, frozen: frozen ? 1 : 0)
             return loop
         }
     }
+    /// Loops for clips, which an instruction set may leave to those for all activations.
+    private static var clips: [Loop] {
+        func g(_ v: Values) -> T {
+            let u = ((v.x - v.c[0]) * v.c[6] + v.c[7]) + v.z
+            return u > -0.5 && u < 0.75 ? v.dy : 0
+        }
+        let clips = [
+            Loop("clipped", { $0.clipped ?? $0.activated }, .elements) {
+                $0.values { v in min(max(((v.x - v.c[0]) * v.c[1] + v.c[2]) + v.z, -0.5), 0.75) }
+            },
+            Loop("clipped_gradient", { $0.clipped_gradient ?? $0.activated_gradient }, .elements) {
+                $0.values { v in (((g(v) - v.c[3]) - (v.x - v.c[0]) * v.c[4]) + v.c[2]) * v.c[1] }
+            },
+            Loop("clipped_products", { $0.clipped_products ?? $0.activated_sums }, .sums) {
+                $0.sums { v in (Double(g(v)), Double(g(v)) * Double(v.x)) }
+            },
+        ]
+        return clips.map { clip in
+            var clip = clip.with(KERNEL_CLIP)
+            clip.weighs = false
+            return clip
+        }
+    }
+
     enum Outputs { case sums, elements, near }
 
     /// Sums about 0 are float32's alone.
-    static var loops: [Loop] { common + epilogues + (T.self == Float.self ? aboutZero : []) }
+    static var loops: [Loop] {
+        common + epilogues + clips.filter { T.self == Float.self || $0.outputs != .sums }
+            + (T.self == Float.self ? aboutZero : [])
+    }
 
-    static func isLong(_ loop: Loop) -> Bool { loop.name.hasPrefix("activated") || loop.name.hasPrefix("weighted") }
+    static func isLong(_ loop: Loop) -> Bool { loop.name.hasPrefix("activated") || loop.name.hasPrefix("clipped") || loop.name.hasPrefix("weighted") }
 
     private static var aboutZero: [Loop] {
         [
@@ -162,6 +191,9 @@ private struct Tile<T: TestElement> {
     let first: GuardedBuffer<Double>
     let second: GuardedBuffer<Double>
     let coefficients: [GuardedBuffer<T>]
+    /// The gain, and the centre, that are as good as none.
+    let ones: GuardedBuffer<T>
+    let zeros: GuardedBuffer<Double>
 
     private var channels: Int { layout == KERNEL_ROWS ? length : stretches }
 
@@ -196,6 +228,10 @@ private struct Tile<T: TestElement> {
         second = GuardedBuffer(channels, guarded: doubleSide)
         // A centre is a value of the element type.
         for index in 0..<channels { centre.elements[index] = Double(T(generator.normal())) }
+        ones = GuardedBuffer(layout == KERNEL_ROWS ? channels + 16 : channels, guarded: side)
+        ones.elements.update(repeating: 1)
+        zeros = GuardedBuffer(channels, guarded: doubleSide)
+        zeros.elements.update(repeating: 0)
         coefficients = (0..<8).map { _ in values(layout == KERNEL_ROWS ? channels + 16 : channels) }
     }
 
@@ -293,10 +329,15 @@ private struct Tile<T: TestElement> {
             weights: operand(weights), epilogue: nil, streams: stores == .streamed ? 1 : 0,
             aligns: stores == .aligned ? 1 : 0)
         tile.weights.stride = layout == KERNEL_ROWS ? 1 : length
+        if !loop.weighs { tile.weights = kernel_operand() }
         var channels = kernel_channels(
             centre: centre.elements.baseAddress, first: first.elements.baseAddress,
             second: second.elements.baseAddress, mean: array(0), scale: array(1), shift: array(2), dy_mean: array(3),
             slope: array(4), u_scale: array(6), u_shift: array(7), gain: array(5))
+        if loop.name.hasPrefix("clipped") {
+            channels.gain = UnsafeRawPointer(ones.elements.baseAddress!)
+            channels.centre = UnsafePointer(zeros.elements.baseAddress!)
+        }
         withUnsafePointer(to: loop.epilogue) { epilogue in
             tile.epilogue = epilogue
             loop.pointer(table)(&tile, &channels)
