@@ -105,7 +105,8 @@ struct Coefficients {
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
     /// from an element on. What follows the last row is the beginning of another one, so many elements `beyond` it.
     func lay(
-        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, beyond: Int, by kernels: UnsafePointer<kernel_table>,
+        _ channels: Range<Int>, arrays: Int, spread: Int, abreast: Int, beyond: Int,
+        by kernels: UnsafePointer<kernel_table>,
         in other: Coefficients, at first: Int
     ) {
         let element = size == 4 ? KERNEL_FLOAT32 : KERNEL_FLOAT64

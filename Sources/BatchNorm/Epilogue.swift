@@ -19,7 +19,8 @@ struct Epilogue {
                 expected: "sizeof(bn_epilogue), which is 88")
         }
         guard given.slope >= 0, given.slope < .infinity else {
-            throw Failure(BN_ERROR_OPTION, "epilogue->slope", .real(given.slope), expected: "a finite number, at least 0")
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->slope", .real(given.slope), expected: "a finite number, at least 0")
         }
         guard given.low < given.high else {
             throw Failure(BN_ERROR_OPTION, "epilogue->low", .real(given.low), expected: "a number below high")

@@ -67,7 +67,8 @@ public func exportMergeMoments(
 ) -> bn_status {
     Call.compute("bn_merge_moments") { call throws(Failure) in
         try mergeMoments(
-            call, parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean, m2: m2)
+            call, parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean,
+            m2: m2)
     }
 }
 

@@ -69,7 +69,8 @@ struct Groups {
         }
         if given.index == nil && given.samples % given.groups != 0 {
             throw Failure(
-                BN_ERROR_OPTION, "groups->groups", .size(given.groups), expected: "a divisor of samples, without an index")
+                BN_ERROR_OPTION, "groups->groups", .size(given.groups),
+                expected: "a divisor of samples, without an index")
         }
         samples = given.samples
         count = given.groups

@@ -57,7 +57,10 @@ extension Call {
             try sweep.run(self)
         } else {
             let running = runningMean.map {
-                (mean: Elements($0, geometry.parameter), variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter))
+                (
+                    mean: Elements($0, geometry.parameter),
+                    variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter)
+                )
             }
             try Training(forward, groups, options, running, self).run()
         }

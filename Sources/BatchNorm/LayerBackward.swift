@@ -76,7 +76,8 @@ extension Backward {
             epilogue = kernel
             // With x, and nothing but a clip to look after.
             isClip = kernel.activation == KERNEL_CLIP && given.mask == nil && kernel.frozen == 0 && !hasEpilogue
-            hasEpilogue = hasEpilogue || kernel.activation != KERNEL_IDENTITY || given.dz != nil || kernel.from_output != 0
+            hasEpilogue =
+                hasEpilogue || kernel.activation != KERNEL_IDENTITY || given.dz != nil || kernel.from_output != 0
             try add(given, groups, to: &memory, dyRegion)
             if kernel.from_output != 0 { try undo(options, groups, call) }
         }

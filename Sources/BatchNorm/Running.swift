@@ -57,7 +57,8 @@ struct Running {
         }
         if source.kind != BN_SOURCE_BATCH && !hasRunning {
             throw Failure(
-                BN_ERROR_NULL, "running_mean", .null, expected: "running statistics, for a source of more than the batch")
+                BN_ERROR_NULL, "running_mean", .null,
+                expected: "running statistics, for a source of more than the batch")
         }
         try needBothOrNeither(newMean, newVar, ("running->new_running_mean", "running->new_running_var"))
         if newMean != nil && !hasRunning {

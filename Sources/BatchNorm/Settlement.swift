@@ -24,7 +24,9 @@ enum Settlement {
     private func settle<T: Real, A: Access>(_: T.Type, _: A.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
         switch self {
         case .forward(let forward):
-            for channel in range { Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel) }
+            for channel in range {
+                Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel)
+            }
         case .sourced(let sourced):
             for channel in range {
                 Settlement.record(sourced.pointee.settle(sweep, channel), false, T.self, sweep, channel)

@@ -42,7 +42,8 @@ func mergeMoments(
 }
 
 func inverseStd(
-    _ call: Call, channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
+    _ call: Call, channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?,
+    invstd: UnsafeMutablePointer<Double>?,
     options: Options
 ) throws(Failure) {
     try options.refuse([.epilogue, .running, .source, .groups])
@@ -96,7 +97,8 @@ func updateRunning(
 
 /// 1 where a position is below its sample's length, 0 elsewhere.
 func lengthWeights(
-    _ call: Call, samples: Int, positions: Int, lengths: UnsafePointer<Int>?, _ number: kernel_element, weights: UnsafeMutableRawPointer?
+    _ call: Call, samples: Int, positions: Int, lengths: UnsafePointer<Int>?, _ number: kernel_element,
+    weights: UnsafeMutableRawPointer?
 ) throws(Failure) {
     let (count, tooMany) = samples.multipliedReportingOverflow(by: positions)
     if samples < 0 || positions < 0 || tooMany || count > Int.max / 8 {

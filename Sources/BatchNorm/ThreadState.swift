@@ -28,7 +28,8 @@ struct ThreadState {
         let text = (memory + header + regions + zeros).bindMemory(to: CChar.self, capacity: Message.capacity)
         state.initialize(
             to: ThreadState(
-                message: Message(text), regions: (memory + header).bindMemory(to: Region.self, capacity: Memory.capacity),
+                message: Message(text),
+                regions: (memory + header).bindMemory(to: Region.self, capacity: Memory.capacity),
                 zeros: (memory + header + regions).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
         guard pthread_setspecific(key, memory) == 0 else {

@@ -109,7 +109,8 @@ struct Training {
         let offset = (groups.ownRunning ? row : 0) * geometry.channels
         return Sourcing(
             moments: kept.moments(row), takes: takes, eps: options.eps, source: source, outcome: kept[outcome: row],
-            running: running.map { ($0.mean.from(offset), $0.variance.from(offset)) }, factor: factor(row, policy.numBatches),
+            running: running.map { ($0.mean.from(offset), $0.variance.from(offset)) },
+            factor: factor(row, policy.numBatches),
             biased: options.biasedRunningVariance,
             saved: saves ? source.saved.map { $0 + 4 * row * geometry.channels } : nil)
     }
@@ -134,7 +135,9 @@ struct Training {
                     mean: (policy.newMean.map { Elements($0, geometry.parameter) } ?? running.mean).from(offset),
                     variance: (policy.newVar.map { Elements($0, geometry.parameter) } ?? running.variance).from(offset),
                     momentum: factor(row, batches), biased: options.biasedRunningVariance || groups.averaged)
-                for channel in 0..<geometry.channels { update.apply(AnyElement.self, kept.moments(row)[channel], channel) }
+                for channel in 0..<geometry.channels {
+                    update.apply(AnyElement.self, kept.moments(row)[channel], channel)
+                }
             }
             batches?[groups.ownRunning ? row : 0] += 1
             if groups.averaged { break }

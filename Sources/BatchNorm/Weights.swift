@@ -64,7 +64,8 @@ struct Weights {
             let weight = values[index / length * stride + index % length]
             if weight >= 0 && weight < .infinity { continue }
             throw Failure(
-                BN_ERROR_OPTION, "weights->values", .element(index, Double(weight)), expected: "a finite number, at least 0")
+                BN_ERROR_OPTION, "weights->values", .element(index, Double(weight)),
+                expected: "a finite number, at least 0")
         }
         throw Failure(BN_ERROR_OPTION, "weights->values", .real(total), expected: "weights whose sum is finite")
     }
@@ -94,11 +95,13 @@ struct Weights {
     /// Σw of a block.
     func sum(_ extent: Blocks.Extent, _ number: kernel_element) -> Double {
         guard let base else { return 0 }
-        let (rows, length) = stride == extent.inner.count ? (1, extent.outer.count * stride) : (extent.outer.count, extent.inner.count)
+        let (rows, length) =
+            stride == extent.inner.count ? (1, extent.outer.count * stride) : (extent.outer.count, extent.inner.count)
         var total = 0.0
         for row in 0..<rows {
             let line = base + ((extent.outer.lowerBound + row) * stride + extent.inner.lowerBound) * number.size
-            total += number == KERNEL_FLOAT64
+            total +=
+                number == KERNEL_FLOAT64
                 ? Weights.sum(line.assumingMemoryBound(to: Double.self), length)
                 : Weights.sum(line.assumingMemoryBound(to: Float.self), length)
         }

@@ -18,7 +18,8 @@ protocol Element {
         -> SIMD16<Number>
     /// The first lanes to memory; whole vectors past the caches, if wanted, the target being aligned to a vector.
     static func store(
-        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int, streams: Bool)
+        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int,
+        streams: Bool)
 }
 
 /// An element of one kind.
@@ -46,7 +47,8 @@ extension FixedElement {
 
     @inline(__always)
     static func store(
-        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int, streams: Bool
+        _ vector: SIMD16<Number>, to target: UnsafeMutablePointer<Self>, _ kind: kernel_element, lanes: Int,
+        streams: Bool
     ) {
         if streams && lanes == laneCount {
             stream(vector, to: target)

@@ -54,7 +54,9 @@ private func write<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kerne
 private func write<F: Formula>(
     _: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, streams: Bool
 ) {
-    if F.isShort { writeInline(F.self, tile, channels, strip, streams: streams) } else {
+    if F.isShort {
+        writeInline(F.self, tile, channels, strip, streams: streams)
+    } else {
         writeStrip(F.self, tile, channels, strip, streams: streams)
     }
 }
@@ -81,7 +83,9 @@ private func writeStrip<F: Formula>(
 
 @inline(__always)
 private func writeAny<F: Formula>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
-    if F.isShort { writePart(F.self, tile, channels, strip) } else {
+    if F.isShort {
+        writePart(F.self, tile, channels, strip)
+    } else {
         writeStrip(F.self, tile, channels, strip, streams: false)
     }
 }

@@ -14,7 +14,8 @@ func loadLanes<T: FixedElement>(
 
 /// The inverse of `loadLanes`.
 @inline(__always)
-func storeLanes<T: FixedElement>(_ vector: SIMD16<T.Number>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount) {
+func storeLanes<T: FixedElement>(_ vector: SIMD16<T.Number>, to target: UnsafeMutablePointer<T>, lanes: Int = laneCount)
+{
     if lanes == laneCount {
         T.store(vector, to: target)
     } else {

@@ -40,7 +40,9 @@ private struct Tile<T: TestElement> {
     /// What a loop computes, one element at a time; `near` is for elements that take more than the formula's operations.
     struct Loop {
         let name: String
-        let pointer: (kernel_table) -> kernel_loop
+        let pointer: KeyPath<kernel_table, kernel_loop?>
+        /// What does the same where there is none.
+        let other: KeyPath<kernel_table, kernel_loop?>
         var epilogue = kernel_epilogue()
         let outputs: Outputs
         let formula: (Tile<T>) -> [T]
@@ -48,11 +50,12 @@ private struct Tile<T: TestElement> {
         var weighs = true
 
         init(
-            _ name: String, _ pointer: @escaping (kernel_table) -> kernel_loop, _ outputs: Outputs,
-            _ formula: @escaping (Tile<T>) -> [T]
+            _ name: String, _ pointer: KeyPath<kernel_table, kernel_loop?>, _ outputs: Outputs,
+            or other: KeyPath<kernel_table, kernel_loop?>? = nil, _ formula: @escaping (Tile<T>) -> [T]
         ) {
             self.name = name
             self.pointer = pointer
+            self.other = other ?? pointer
             self.outputs = outputs
             self.formula = formula
         }
@@ -74,13 +77,13 @@ private struct Tile<T: TestElement> {
             return u > -0.5 && u < 0.75 ? v.dy : 0
         }
         let clips = [
-            Loop("clipped", { $0.clipped ?? $0.activated }, .elements) {
+            Loop("clipped", \.clipped, .elements, or: \.activated) {
                 $0.values { v in min(max(((v.x - v.c[0]) * v.c[1] + v.c[2]) + v.z, -0.5), 0.75) }
             },
-            Loop("clipped_gradient", { $0.clipped_gradient ?? $0.activated_gradient }, .elements) {
+            Loop("clipped_gradient", \.clipped_gradient, .elements, or: \.activated_gradient) {
                 $0.values { v in (((g(v) - v.c[3]) - (v.x - v.c[0]) * v.c[4]) + v.c[2]) * v.c[1] }
             },
-            Loop("clipped_products", { $0.clipped_products ?? $0.activated_sums }, .sums) {
+            Loop("clipped_products", \.clipped_products, .sums, or: \.activated_sums) {
                 $0.sums { v in (Double(g(v)), Double(g(v)) * Double(v.x)) }
             },
         ]
@@ -99,12 +102,14 @@ private struct Tile<T: TestElement> {
             + (T.self == Float.self ? aboutZero : [])
     }
 
-    static func isLong(_ loop: Loop) -> Bool { loop.name.hasPrefix("activated") || loop.name.hasPrefix("clipped") || loop.name.hasPrefix("weighted") }
+    static func isLong(_ loop: Loop) -> Bool {
+        loop.name.hasPrefix("activated") || loop.name.hasPrefix("clipped") || loop.name.hasPrefix("weighted")
+    }
 
     private static var aboutZero: [Loop] {
         [
-            Loop("power_sums", { $0.power_sums }, .sums) { $0.sums { (Double($0.x), Double($0.x) * Double($0.x)) } },
-            Loop("product_sums", { $0.product_sums }, .sums) {
+            Loop("power_sums", \.power_sums, .sums) { $0.sums { (Double($0.x), Double($0.x) * Double($0.x)) } },
+            Loop("product_sums", \.product_sums, .sums) {
                 $0.sums { (Double($0.dy), Double($0.dy) * Double($0.x)) }
             },
         ]
@@ -112,13 +117,13 @@ private struct Tile<T: TestElement> {
 
     private static var common: [Loop] {
         [
-            Loop("deviation_sums", { $0.deviation_sums }, .sums) { $0.sums { ($0.d, $0.d * $0.d) } },
-            Loop("gradient_sums", { $0.gradient_sums }, .sums) { $0.sums { (Double($0.dy), Double($0.dy) * $0.d) } },
-            Loop("weighted_sums", { $0.weighted_sums }, .sums) {
+            Loop("deviation_sums", \.deviation_sums, .sums) { $0.sums { ($0.d, $0.d * $0.d) } },
+            Loop("gradient_sums", \.gradient_sums, .sums) { $0.sums { (Double($0.dy), Double($0.dy) * $0.d) } },
+            Loop("weighted_sums", \.weighted_sums, .sums) {
                 $0.sums { (Double($0.w) * $0.d, Double($0.w) * $0.d * $0.d) }
             },
-            Loop("normalize", { $0.normalize }, .elements) { $0.values { ($0.x - $0.c[0]) * $0.c[1] + $0.c[2] } },
-            Loop("gradient", { $0.gradient }, .elements) {
+            Loop("normalize", \.normalize, .elements) { $0.values { ($0.x - $0.c[0]) * $0.c[1] + $0.c[2] } },
+            Loop("gradient", \.gradient, .elements) {
                 $0.values { (((($0.dy - $0.c[3]) - ($0.x - $0.c[0]) * $0.c[4]) + $0.c[2]) * $0.c[1]) }
             },
         ]
@@ -137,10 +142,10 @@ private struct Tile<T: TestElement> {
         }
         func sigmoid(_ u: T) -> T { T(1 / (1 + exp(-Double(u)))) }
         let activated = { (outputs: Outputs, formula: @escaping (Values) -> T) in
-            Loop("activated", { $0.activated }, outputs) { $0.values(formula) }
+            Loop("activated", \.activated, outputs) { $0.values(formula) }
         }
         let gradient = { (outputs: Outputs, formula: @escaping (Values) -> T) in
-            Loop("activated_gradient", { $0.activated_gradient }, outputs) { $0.values(formula) }
+            Loop("activated_gradient", \.activated_gradient, outputs) { $0.values(formula) }
         }
         return [
             activated(.elements) { leaky(u($0)) }.with(KERNEL_LEAKY),
@@ -155,10 +160,10 @@ private struct Tile<T: TestElement> {
             gradient(.near) { v in
                 dx(v, g(v) { u in sigmoid(u) * (1 + u * (1 - sigmoid(u))) })
             }.with(KERNEL_SILU),
-            Loop("activated_sums", { $0.activated_sums }, .sums) {
+            Loop("activated_sums", \.activated_sums, .sums) {
                 $0.sums { v in (Double(g(v, leakyStep)), Double(g(v, leakyStep)) * v.d) }
             }.with(KERNEL_LEAKY),
-            Loop("activated_sums", { $0.activated_sums }, .sums) {
+            Loop("activated_sums", \.activated_sums, .sums) {
                 $0.sums { v in v.w > 0 ? (Double(g(v, clipStep)), Double(g(v, clipStep)) * v.d) : (0, 0) }
             }.with(KERNEL_CLIP, KERNEL_MASKED_ZERO),
         ]
@@ -340,7 +345,7 @@ private struct Tile<T: TestElement> {
         }
         withUnsafePointer(to: loop.epilogue) { epilogue in
             tile.epilogue = epilogue
-            loop.pointer(table)(&tile, &channels)
+            (table[keyPath: loop.pointer] ?? table[keyPath: loop.other])?(&tile, &channels)
         }
     }
 }
