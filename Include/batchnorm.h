@@ -245,7 +245,8 @@ typedef enum bn_source_kind {
                              r = std / running_std clipped to r_min and r_max, and d = (mean - running_mean) / running_std
                              clipped to -d_max and d_max, both constants to the gradient; std = sqrt(var + eps) */
     BN_SOURCE_UPDATED = 3 /* the running statistics that this call updates them to, of which the batch is a part, also to the
-                             gradient; as in equinox's mode "ema" */
+                             gradient; as in equinox's mode "ema". Each of several groups that share running statistics takes
+                             them as they were before the call */
 } bn_source_kind;
 
 /* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics, as they

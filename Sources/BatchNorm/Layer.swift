@@ -10,7 +10,7 @@ extension Call {
         runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        var geometry = geometry.with(options)
+        let geometry = geometry.with(options)
         let groups = options.groups ?? Groups()
         let source = options.source ?? Source()
         var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: savedMean, savedInvstd: savedInvstd)
@@ -39,12 +39,11 @@ extension Call {
         }
         if options.source != nil { try memory.output(source.region(groups.statisticsRows, geometry.channels)) }
         try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)
-        if geometry.weights != nil { try geometry.weigh() }
-        forward.geometry = geometry
+        if geometry.weights != nil { try forward.geometry.weigh() }
         if options.isOneBatch {
-            if geometry.isSingle { throw singleValue }
+            if forward.geometry.isSingle { throw singleValue }
             let update = try runningMean.map { (runningMean) throws(Failure) in
-                if let weights = geometry.weights { try checkUnbiased(weights.total, options) }
+                if let weights = forward.geometry.weights { try checkUnbiased(weights.total, options) }
                 return RunningUpdate(
                     mean: Elements(runningMean, geometry.parameter),
                     variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
@@ -72,7 +71,7 @@ extension Call {
         runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        var geometry = geometry.with(options)
+        let geometry = geometry.with(options)
         try options.refuse([.running, .source])
         let groups = options.groups ?? Groups()
         var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: savedMean, savedInvstd: savedInvstd)
@@ -87,8 +86,7 @@ extension Call {
         try memory.input(geometry.parameters("running_mean", runningMean, rows: groups.runningRows))
         try memory.input(geometry.parameters("running_var", runningVar, rows: groups.runningRows))
         try forward.addOutputs(groups.runningRows, x: input, to: &memory)
-        if geometry.weights != nil { try geometry.weigh() }
-        forward.geometry = geometry
+        if geometry.weights != nil { try forward.geometry.weigh() }
         // Groups that share everything that inference knows of are none.
         if !groups.ownRunning && !groups.ownParameters {
             var sweep = Sweep(forward.geometry, kernels)

@@ -29,7 +29,7 @@ extension Call {
         _ geometry: Geometry, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?,
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
-        var geometry = geometry.with(options)
+        let geometry = geometry.with(options)
         try options.refuse([.running, .source, .groups])
         var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: nil, savedInvstd: nil)
         forward.x = try geometry.input(x, "x", geometry.xStride)
@@ -43,8 +43,7 @@ extension Call {
         try memory.input(geometry.statistics("mean", mean))
         try memory.input(geometry.statistics("invstd", inverseStd))
         try forward.addOutputs(1, x: input, to: &memory)
-        if geometry.weights != nil { try geometry.weigh() }
-        forward.geometry = geometry
+        if geometry.weights != nil { try forward.geometry.weigh() }
         var sweep = Sweep(forward.geometry, kernels)
         forward.fill(&sweep, self)
         sweep.settlement = .forward(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))

@@ -42,8 +42,8 @@ struct Sweep: ~Copyable {
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
         try reserve(call)
-        weighBlocks()
-        settlement?.prepare(self)
+        if geometry.weights != nil { weighBlocks() }
+        if epilogue != nil { settlement?.prepare(self) }
         let pool = call.library.pointee.pool
         if isTogether {
             share(groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
@@ -69,7 +69,9 @@ struct Sweep: ~Copyable {
 
     /// Whether the reduction is of what passes an activation or a mask.
     var reducesPassing: Bool {
-        if case .gradientSums = reduction { epilogue != nil } else { false }
+        if epilogue == nil { return false }
+        if case .gradientSums = reduction { return true }
+        return false
     }
 
     private func weighBlocks() {
