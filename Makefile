@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo test check bench bench-kernels clean
+.PHONY: help lib demo test test-peers check bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ demo: ## train a network with and without batch norm, and a layer from C
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
+
+test-peers: ## compare with PyTorch, Keras, flax, equinox, haiku and ONNX, which are installed first
+	@scripts/test-peers
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check

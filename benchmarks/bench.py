@@ -17,14 +17,15 @@ from pathlib import Path
 
 from harness import machine, rows
 from harness.native import BUILD
-from harness.rows import Row
+from harness.rows import Row, VariantRow
 from harness.workloads import QUICK
 from peers import NAMES
 from reporting import report
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("main", "errors", "sweep", "scaling")
+PARTS = ("main", "errors", "sweep", "scaling", "variants")
 FLOORS_ONLY_SHARE = 0.2  # of the time that a process with all systems gets
+VARIANTS_SECONDS = 90  # of all processes together
 
 
 def arguments() -> argparse.Namespace:
@@ -79,6 +80,19 @@ def measure_all(options: argparse.Namespace, isas: list[str]) -> None:
     (options.output / "machine.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
+def measure_variants(options: argparse.Namespace, isa: str) -> None:
+    """variants.csv."""
+    measured: list[VariantRow] = []
+    part = BUILD / "variants.csv"
+    seconds = 0 if options.quick else VARIANTS_SECONDS / len(options.threads)
+    choice = ["--workloads", *options.workloads] if options.workloads else []
+    for threads in options.threads:
+        common = ["--threads", threads, "--seconds", seconds, "--output", part]
+        start("variants.py", threads, isa, *common, "--systems", *options.systems, *choice)
+        measured += rows.read(part, VariantRow)
+    rows.write(options.output / "variants.csv", measured)
+
+
 def main() -> None:
     options = arguments()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -95,6 +109,8 @@ def main() -> None:
     if "scaling" in options.parts:
         counts = sorted({1, *options.threads, 32})
         start("scaling.py", max(options.threads), isas[0], *target, *small, "--threads", *counts)
+    if "variants" in options.parts:
+        measure_variants(options, isas[0])
     report.write(options.output)
     print(options.output / "results.md")
 

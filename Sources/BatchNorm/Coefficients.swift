@@ -84,7 +84,7 @@ struct Coefficients {
         store(mean, 0, channel)
         store(scale, 6, channel)
         store(T(lost == 0 ? argument.shift : argument.shift - lost * argument.scale), 7, channel)
-        return Coefficients.isExpressed(argument.scale, scale)
+        return Coefficients.isExpressed(argument.scale, scale) && Coefficients.isWithinReach(mean)
     }
 
     /// What a reduction takes of an activation's argument, for as many columns, in another's memory from an element on.

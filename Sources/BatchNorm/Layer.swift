@@ -21,21 +21,25 @@ extension Call {
         let input = Region("x", x, geometry, stride: geometry.xStride)
         try memory.input(input)
         try forward.addInputs(options, groups, to: &memory)
+        let statistics = (
+            geometry.parameters("running_mean", runningMean, rows: groups.runningRows),
+            geometry.parameters("running_var", runningVar, rows: groups.runningRows)
+        )
+        let isPure = options.running?.newMean != nil
+        if isPure {
+            try memory.input(statistics.0)
+            try memory.input(statistics.1)
+        }
         if let running = options.running {
             try running.check(
-                hasRunning: runningMean != nil, source: source, rows: groups.runningRows, groups: groups.statisticsRows,
-                geometry, &memory)
+                hasRunning: runningMean != nil, source: source, rows: groups.runningRows,
+                groups: groups.statisticsRows, geometry, &memory)
         } else if source.kind != BN_SOURCE_BATCH {
             _ = try need(runningMean, "running_mean")
         }
-        let updated = geometry.parameters("running_mean", runningMean, rows: groups.runningRows)
-        let updatedVar = geometry.parameters("running_var", runningVar, rows: groups.runningRows)
-        if options.running?.newMean == nil {
-            try memory.output(updated)
-            try memory.output(updatedVar)
-        } else {
-            try memory.input(updated)
-            try memory.input(updatedVar)
+        if !isPure {
+            try memory.output(statistics.0)
+            try memory.output(statistics.1)
         }
         if options.source != nil { try memory.output(source.region(groups.statisticsRows, geometry.channels)) }
         try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)

@@ -84,34 +84,6 @@ extension Sweep {
     private func isRegular(_ tile: kernel_tile) -> Bool {
         tile.out.stride % geometry.lineElements == 0 && tile.length >= 256
     }
-
-    /// A channel whose coefficients are beyond its element type goes through the loops of float64, a buffer at a time.
-    @inline(never)
-    private func applyInDouble(_ channel: Int, _ extent: Blocks.Extent) {
-        guard let settlement else { return }
-        let tile = tile(channel..<channel + 1, extent, isRows: false, abreast: 1)
-        withUnsafeTemporaryAllocation(of: Double.self, capacity: Coefficients.count + 6 * Widened.capacity) { memory in
-            let memory = memory.baseAddress.unsafelyUnwrapped
-            let coefficients = Coefficients(memory, elements: 1, size: MemoryLayout<Double>.size)
-            let line = settlement.line(self, channel)
-            if line.argument != nil {
-                _ = coefficients.setArgument(line, 0, Double.self)
-                coefficients.setGain(line.gain, 0, Double.self)
-            }
-            _ = coefficients.set(line, isGradient: settlement.isGradient, 0, Double.self)
-            var channels = coefficients.at(0)
-            for run in 0..<tile.runs {
-                for start in stride(from: 0, to: tile.length, by: Widened.capacity) {
-                    let count = min(Widened.capacity, tile.length - start)
-                    let part = Widened(tile, run: run, start: start, count: count, memory + Coefficients.count)
-                    var widened = part.tile
-                    if mapsDy { widened.x = widened.dy }
-                    map.unsafelyUnwrapped(&widened, &channels)
-                    part.narrow()
-                }
-            }
-        }
-    }
 }
 
 extension kernel_operand {

@@ -43,6 +43,9 @@ extension Sweep {
             } else {
                 sumDeviations(kernels.pointee.gradient_sums, block, range, partial)
             }
+            if reducesPassing && arrays.firstExtreme(range) < range.upperBound {
+                reduceInDouble(range, plan.blocks[block], partial)
+            }
         }
     }
 

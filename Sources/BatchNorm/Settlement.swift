@@ -44,7 +44,7 @@ enum Settlement {
                 for channel in range {
                     let line = backward.settle(sweep, channel)
                     Settlement.record(line, isGradient, T.self, sweep, channel)
-                    sweep.arrays.coefficients.setGain(line.gain, channel, T.self)
+                    if sweep.epilogue != nil { Settlement.recordArgument(line, T.self, sweep, channel) }
                 }
             }
         }
@@ -60,16 +60,37 @@ enum Settlement {
         arrays.extremes[channel] = isExpressed ? 0 : 1
     }
 
+    private static func recordArgument<T: Real>(
+        _ line: Line, _: T.Type, _ sweep: borrowing Sweep, _ channel: Int
+    ) {
+        let coefficients = sweep.arrays.coefficients
+        coefficients.setGain(line.gain, channel, T.self)
+        if !coefficients.setArgument(line, channel, T.self) { sweep.arrays.extremes[channel] = 1 }
+    }
+
+    /// The same in double, for a buffer of one channel.
+    static func fill(_ coefficients: Coefficients, _ line: Line) {
+        _ = coefficients.setArgument(line, 0, Double.self)
+        coefficients.setGain(line.gain, 0, Double.self)
+    }
+
+    /// What a reduction takes of a channel's argument.
+    func argument(_ channel: Int) -> Line {
+        guard case .backward(let backward) = self else { return Line(scale: 1) }
+        return backward.argument(channel)
+    }
+
     /// Before the reduction: what it takes of an activation's argument.
     @inline(never)
     func prepare(_ sweep: borrowing Sweep) {
         guard case .backward(let backward) = self else { return }
         for channel in 0..<sweep.geometry.channels {
             let line = backward.argument(channel)
+            sweep.arrays.extremes[channel] = 0
             if sweep.geometry.number == KERNEL_FLOAT32 {
-                _ = sweep.arrays.coefficients.setArgument(line, channel, Float.self)
+                Settlement.recordArgument(line, Float.self, sweep, channel)
             } else {
-                _ = sweep.arrays.coefficients.setArgument(line, channel, Double.self)
+                Settlement.recordArgument(line, Double.self, sweep, channel)
             }
         }
     }

@@ -4,6 +4,7 @@ import CKernels
 /// A part of one run of a tile, its elements widened to double, in buffers; and its outputs on their way back.
 struct Widened {
     static var capacity: Int { 128 }
+    static var buffers: Int { 6 }
 
     private(set) var tile: kernel_tile
     private let source: kernel_tile
@@ -26,6 +27,12 @@ struct Widened {
         tile.z = widened(source.z, memory + 2 * Widened.capacity)
         tile.out = buffer(source.out, memory + 3 * Widened.capacity)
         tile.dz = buffer(source.dz, memory + 4 * Widened.capacity)
+        if source.z.base == nil {
+            // What stands for no residual changes nothing.
+            let zeros = memory + 2 * Widened.capacity
+            zeros.update(repeating: -0.0, count: count)
+            tile.z = kernel_operand(base: zeros, stride: 0, ahead: 0, last: 0)
+        }
         tile.weights = widened(source.weights, memory + 5 * Widened.capacity, type: source.element.number)
     }
 

@@ -14,7 +14,7 @@
 #include <ctype.h>
 #include <string.h>
 
-enum { outer = 3, channels = 2, inner = 4, parts = 3, elements = 32 };
+enum { outer = 3, channels = 2, inner = 4, parts = 3, elements = 32, group_count = 3, mask_bytes = 3 };
 
 /* All that the calls read and write, so that one comparison covers it. Each array has room to be moved a little. */
 enum { vector = channels + 2, rows = parts * channels + 2 };
@@ -23,15 +23,33 @@ static struct memory {
     float gamma[vector], beta[vector], running_mean[vector], running_var[vector], dgamma[vector], dbeta[vector];
     double mean[vector], invstd[vector], count[vector], m2[vector], sum_dy[vector], sum_dy_x_hat[vector];
     double counts[rows], means[rows], m2s[rows];
+
+    /* For the descriptors. Every array has a row for each of some groups. */
+    float z[elements], dz[elements], weights[elements];
+    float new_mean[rows], new_var[rows];
+    double saved[4 * rows];
+    int64_t num_batches[rows], new_num_batches[rows];
+    int32_t outcome[rows], index[rows];
+    uint8_t mask[elements];
+    float group_gamma[rows], group_beta[rows], group_mean[rows], group_var[rows], group_dgamma[rows], group_dbeta[rows];
+    double group_saved_mean[rows], group_saved_invstd[rows];
+    size_t lengths[rows];
 } memory, before;
 
 static struct arguments {
     bn_shape shape_value;
     bn_options options_value;
+    bn_weights weights_value;
+    bn_epilogue epilogue_value;
+    bn_running running_value;
+    bn_source source_value;
+    bn_groups groups_value;
     const bn_shape *shape;
     const bn_options *options;
     bn_dtype dtype;
-    size_t parts, channels;
+    size_t parts, channels, samples, positions;
+    const size_t *lengths;
+    void *length_weights;
     void *x, *y, *dy, *dx, *gamma, *beta, *running_mean, *running_var, *dgamma, *dbeta;
     double *mean, *invstd, *count, *m2, *sum_dy, *sum_dy_x_hat, *counts, *means, *m2s;
 } a;
@@ -48,14 +66,25 @@ static inline void reset(void) {
     }
     for (size_t c = 0; c < channels; c++) memory.count[c] = 12;
     for (size_t i = 0; i < parts * channels; i++) memory.counts[i] = 4;
+    for (size_t i = 0; i < elements; i++) memory.weights[i] = 1;
+    for (size_t i = 0; i < rows; i++) memory.num_batches[i] = memory.index[i] = (int)i % group_count, memory.lengths[i] = i % 4;
     a = (struct arguments){
-        .shape_value = {sizeof(bn_shape), outer, channels, inner, 0, 0, 0},
+        .shape_value = BN_SHAPE(outer, channels, inner),
         .options_value = BN_OPTIONS_INIT,
+        .weights_value = BN_WEIGHTS_INIT,
+        .epilogue_value = BN_EPILOGUE_INIT,
+        .running_value = BN_RUNNING_INIT,
+        .source_value = BN_SOURCE_INIT,
+        .groups_value = BN_GROUPS_INIT,
         .shape = &a.shape_value,
         .options = &a.options_value,
         .dtype = BN_FLOAT32,
         .parts = parts,
         .channels = channels,
+        .samples = outer,
+        .positions = inner,
+        .lengths = memory.lengths,
+        .length_weights = memory.weights,
         .x = memory.x, .y = memory.y, .dy = memory.dy, .dx = memory.dx, .gamma = memory.gamma,
         .beta = memory.beta, .running_mean = memory.running_mean, .running_var = memory.running_var,
         .dgamma = memory.dgamma, .dbeta = memory.dbeta, .mean = memory.mean, .invstd = memory.invstd,
@@ -105,6 +134,10 @@ static inline bn_status apply(void) {
 
 static inline bn_status update_running(void) {
     return bn_update_running(a.channels, a.dtype, a.count, a.mean, a.m2, a.running_mean, a.running_var, a.options);
+}
+
+static inline bn_status length_weights(void) {
+    return bn_length_weights(a.samples, a.positions, a.lengths, a.dtype, a.length_weights);
 }
 
 static const call every_call[] = {training, inference, backward, moments, merge,

@@ -18,28 +18,30 @@ enum placement { at_start, at_end, at_odd_address, placements };
 typedef struct guarded {
     char *pages;
     char *values;
-    size_t bytes;
+    size_t bytes, room;
 } guarded;
 
-enum { room = 1 << 16 }; /* bytes between the guards: a multiple of every page size in use */
+enum { most_room = 1 << 16 }; /* bytes between the guards: a multiple of every page size in use */
 
-static inline guarded make_guarded(void) {
+/* With so many bytes between the guards, or with as many as a page has. */
+static inline guarded make_guarded(size_t room) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    room = (room + page - 1) / page * page;
     char *memory = mmap(NULL, room + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory + page, room, PROT_READ | PROT_WRITE) != 0) abort();
-    guarded g = {memory + page, NULL, 0};
+    guarded g = {memory + page, NULL, 0, room};
     return g;
 }
 
 static inline void *place(guarded *g, enum placement where, const void *values, size_t bytes, size_t element) {
     g->bytes = bytes;
-    g->values = where == at_end ? g->pages + room - bytes : g->pages + (where == at_odd_address ? 64 + element : 0);
-    memset(g->pages, margin, room);
+    g->values = where == at_end ? g->pages + g->room - bytes : g->pages + (where == at_odd_address ? 64 + element : 0);
+    memset(g->pages, margin, g->room);
     return memcpy(g->values, values, bytes);
 }
 
 static inline int margins_are_intact(const guarded *g) {
-    for (const char *p = g->pages; p < g->pages + room; p++) {
+    for (const char *p = g->pages; p < g->pages + g->room; p++) {
         int outside = p < g->values || p >= g->values + g->bytes;
         if (outside && *(const unsigned char *)p != margin) return 0;
     }

@@ -6,6 +6,7 @@
 
 #include "batchnorm.h"
 #include "check.h"
+#include "numbers.h"
 
 #include <string.h>
 
@@ -21,25 +22,8 @@ typedef struct problem {
     double *mean, *invstd;
 } problem;
 
-static inline size_t size_of(bn_dtype dtype) {
-    return dtype == BN_FLOAT32 ? sizeof(float) : sizeof(double);
-}
-
-static inline const char *name_of(bn_dtype dtype) {
-    return dtype == BN_FLOAT32 ? "float32" : "float64";
-}
-
-static inline double get(bn_dtype dtype, const void *values, size_t index) {
-    return dtype == BN_FLOAT32 ? (double)((const float *)values)[index] : ((const double *)values)[index];
-}
-
-static inline void put(bn_dtype dtype, void *values, size_t index, double value) {
-    if (dtype == BN_FLOAT32) ((float *)values)[index] = (float)value;
-    else ((double *)values)[index] = value;
-}
-
 static inline bn_shape dense(size_t outer, size_t channels, size_t inner) {
-    bn_shape shape = {sizeof shape, outer, channels, inner, 0, 0, 0};
+    bn_shape shape = BN_SHAPE(outer, channels, inner);
     return shape;
 }
 

@@ -3,8 +3,8 @@
  * Working memory: had once, given back with its thread, and any one of the allocations may fail. */
 #define _DEFAULT_SOURCE
 #include "allocations.h"
+#include "cases.h"
 #include "child.h"
-#include "problem.h"
 
 #include <pthread.h>
 
@@ -108,6 +108,94 @@ static void each_failure(const char *threads, void (*function)(void)) {
 static void any_allocation_may_fail(void) { each_failure("3", first_call_fails); }
 static void any_allocation_of_a_refusal_may_fail(void) { each_failure("three", refusal_fails); }
 
+/* Of every kind of layer, and in shapes of which each kind of loop has some. */
+static layer layer_of_number(int number, bn_dtype dtype) {
+    random_state = seed;
+    int is_rows = number % 2;
+    layer l = layer_of_case(number, is_rows ? 1200 : 12, is_rows ? 24 : 16, is_rows ? 1 : 196, dtype);
+    make_arrays(&l);
+    return l;
+}
+
+static void the_second_call_of_a_layer_allocates_nothing(void) {
+    for (int threads = 1; threads <= 3; threads += 2) {
+        CHECK_OK(bn_set_num_threads(threads));
+        for (int c = 0; c < case_count; c++) {
+            for (int d = 0; d < all_dtype_count; d++) {
+                layer l = layer_of_number(c, all_dtypes[d]);
+                long before = 0;
+                for (int round = 0; round < 2; round++) {
+                    before = allocations;
+                    CHECK_OK(train_layer(&l));
+                    CHECK_OK(back_layer(&l));
+                    CHECK_OK(infer_layer(&l));
+                }
+                CHECK(allocations == before, "%ld allocations (%d threads, %s, case %d)", allocations - before, threads,
+                      name_of(l.dtype), c);
+                free_arrays(&l);
+            }
+        }
+    }
+    CHECK_OK(bn_set_num_threads(0));
+}
+
+/* The layer whose calls are to fail. */
+static int failing_case;
+
+/* Refused for want of memory: nothing that the call could reach has changed. */
+static void check_failed(bn_status status, layer *l, const layer *before) {
+    CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, bn_last_error());
+    const char *written = difference(l, before);
+    CHECK(status == BN_OK || written == NULL, "%s was written (case %d, failure %ld)", written, failing_case, first_failure);
+}
+
+static void layer_fails(void) {
+    layer l = layer_of_number(failing_case, BN_FLOAT32), expected = clone_of(&l), before = clone_of(&l);
+    take_some_keys();
+    fail_allocations(first_failure, failures);
+    bn_status status = train_layer(&l);
+    fail_allocations(LONG_MAX, 0);
+    check_failed(status, &l, &before);
+    if (status != BN_OK) CHECK_OK(train_layer(&l));
+    layer after = clone_of(&l);
+    fail_allocations(first_failure, failures);
+    status = back_layer(&l);
+    fail_allocations(LONG_MAX, 0);
+    check_failed(status, &l, &after);
+    if (status != BN_OK) CHECK_OK(back_layer(&l));
+    CHECK_OK(train_layer(&expected));
+    CHECK_OK(back_layer(&expected));
+    const char *other = difference(&l, &expected);
+    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
+    free_arrays(&l), free_arrays(&expected), free_arrays(&before), free_arrays(&after);
+}
+
+/* Groups that lie in longer and longer runs, the later of which may need more than the first did. */
+static void inference_fails(void) {
+    layer l = layer_of_number(failing_case, BN_FLOAT32);
+    for (size_t s = 0; l.arrays[INDEX] != NULL && s < l.groups.samples; s++) {
+        ((int32_t *)l.arrays[INDEX])[s] = (int32_t)(s == 0 ? 0 : s < 4 ? 1 : 2);
+    }
+    layer expected = clone_of(&l), before = clone_of(&l);
+    take_some_keys();
+    fail_allocations(first_failure, failures);
+    bn_status status = infer_layer(&l);
+    fail_allocations(LONG_MAX, 0);
+    check_failed(status, &l, &before);
+    if (status != BN_OK) CHECK_OK(infer_layer(&l));
+    CHECK_OK(infer_layer(&expected));
+    const char *other = difference(&l, &expected);
+    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
+    free_arrays(&l), free_arrays(&expected), free_arrays(&before);
+}
+
+static void any_allocation_of_a_layer_may_fail(void) {
+    for (failing_case = 0; failing_case < case_count; failing_case++) {
+        each_failure("2", layer_fails);
+        each_failure("2", inference_fails);
+    }
+}
+
 /* Every function, as the first one that is called. */
 static int number;
 
@@ -185,8 +273,10 @@ int main(void) {
     start();
     RUN(any_allocation_may_fail);
     RUN(any_allocation_of_a_refusal_may_fail);
+    RUN(any_allocation_of_a_layer_may_fail);
     RUN(questions_without_memory);
     RUN(the_second_call_allocates_nothing);
+    RUN(the_second_call_of_a_layer_allocates_nothing);
     RUN(threads_leave_nothing);
     return finish();
 }

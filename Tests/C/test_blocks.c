@@ -98,7 +98,7 @@ static void backward_matches(problem *p, const size_t *cut) {
 }
 
 static void each_cut(void (*use)(problem *p, const size_t *cut)) {
-    static const bn_shape shapes[] = {{sizeof(bn_shape), 12, 5, 49, 0, 0, 0}, {sizeof(bn_shape), 12, 70, 1, 0, 0, 0}};
+    static const bn_shape shapes[] = {BN_SHAPE(12, 5, 49), BN_SHAPE(12, 70, 1)};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
             for (int d = 0; d < dtype_count; d++) {

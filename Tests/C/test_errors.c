@@ -106,13 +106,16 @@ static void dtype(void) {
 }
 
 static void struct_size(void) {
-    static const size_t unknown[] = {0, 1, sizeof(bn_shape) - 1, sizeof(bn_shape) + 8, SIZE_MAX};
-    for (size_t s = 0; s < LENGTH(unknown); s++) {
+    static const size_t shapes[] = {0, 1, sizeof(bn_shape) - 1, sizeof(bn_shape) + 8, SIZE_MAX};
+    static const size_t options[] = {0, 1, sizeof(bn_options) - 1, sizeof(bn_options) + 8, SIZE_MAX};
+    for (size_t s = 0; s < LENGTH(shapes); s++) {
         for (size_t i = 0; i < LENGTH(shape_calls); i++) {
-            REFUSED(shape_calls[i], BN_ERROR_STRUCT_SIZE, "shape", a.shape_value.struct_size = unknown[s]);
+            REFUSED(shape_calls[i], BN_ERROR_STRUCT_SIZE, "shape", a.shape_value.struct_size = shapes[s]);
         }
+    }
+    for (size_t s = 0; s < LENGTH(options); s++) {
         for (size_t i = 0; i < LENGTH(option_calls); i++) {
-            REFUSED(option_calls[i], BN_ERROR_STRUCT_SIZE, "options", a.options_value.struct_size = unknown[s]);
+            REFUSED(option_calls[i], BN_ERROR_STRUCT_SIZE, "options", a.options_value.struct_size = options[s]);
         }
     }
 }

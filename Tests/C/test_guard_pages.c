@@ -4,6 +4,7 @@
  * this program, and a write that stays within the pages is found by what surrounds the tensor. Where a tensor lies
  * must not change a bit of the result, and the result must be right for every tail that a kernel can have. */
 #define _DEFAULT_SOURCE
+#include "cases.h"
 #include "expect.h"
 #include "guarded.h"
 
@@ -81,10 +82,99 @@ static void each_extent(int training) {
 static void training(void) { each_extent(1); }
 static void inference(void) { each_extent(0); }
 
+static guarded layer_guards[array_count];
+
+/* Of an array of the layer, as aligned as it has to be. */
+static size_t unit_size(const layer *l, int array) {
+    switch (array) {
+    case X: case Y: case DY: case DX: case Z: case DZ: return size_of(l->dtype);
+    case MASK: return 1;
+    case OUTCOME: case INDEX: return sizeof(int32_t);
+    case SAVED_MEAN: case SAVED_INVSTD: case SAVED: case NUM_BATCHES: case NEW_NUM_BATCHES: return sizeof(double);
+    default: return size_of(l->param);
+    }
+}
+
+static void layer_calls(layer *l, int training) {
+    l->options.frozen = !training;
+    CHECK_OK(training ? train_layer(l) : infer_layer(l));
+    /* What inference saves has a row for each row of running statistics, and what bn_backward reads, for each group. */
+    int is_read = training || rows_of(l, BN_PER_GROUP_STATISTICS) == rows_of(l, BN_PER_GROUP_RUNNING);
+    if (is_read && (training || (l->with & WITH_SOURCE) == 0)) CHECK_OK(back_layer(l));
+}
+
+static void layer_everywhere(layer *original, int training) {
+    layer plain = clone_of(original);
+    layer_calls(&plain, training);
+    for (int where = 0; where < placements; where++) {
+        layer g = *original;
+        for (int i = 0; i < array_count; i++) {
+            if (g.arrays[i] == NULL) continue;
+            g.arrays[i] = place(&layer_guards[i], (enum placement)where, original->arrays[i], g.bytes[i], unit_size(&g, i));
+        }
+        layer_calls(&g, training);
+        const char *other = difference(&plain, &g);
+        CHECK(other == NULL, "placement %d changes bits of %s (%s, %zu x %zu x %zu)", where, other,
+              name_of(g.dtype), g.shape.outer, g.shape.channels, g.shape.inner);
+        for (int i = 0; i < array_count; i++) {
+            if (g.arrays[i] == NULL) continue;
+            CHECK(margins_are_intact(&layer_guards[i]), "%s, placement %d: written outside (%s, %zu x %zu x %zu)",
+                  array_names[i], where, name_of(g.dtype), g.shape.outer, g.shape.channels, g.shape.inner);
+        }
+    }
+    free_arrays(&plain);
+}
+
+/* Every kind of layer, in every type; lengths up to a few vectors, and around multiples of them. */
+static void each_layer(int training) {
+    static const size_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 33, 34, 63, 65, 70};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        for (int c = 0; c < case_count; c++) {
+            for (int d = 0; d < all_dtype_count; d++) {
+                for (int layout = 0; layout < 3; layout++) {
+                    size_t channels = layout == 0 ? 2 : lengths[i], inner = layout == 0 ? lengths[i] : layout == 1 ? 2 : 1;
+                    layer l = layer_of_case(c, 6, channels, inner, all_dtypes[d]);
+                    if (i % 2) l.shape.y_stride = l.epilogue.z_stride = channels * inner + 1;
+                    make_arrays(&l);
+                    layer_everywhere(&l, training);
+                    free_arrays(&l);
+                }
+            }
+        }
+    }
+}
+
+static void layers_in_training(void) { each_layer(1); }
+static void layers_in_inference(void) { each_layer(0); }
+
+/* What bn_length_weights reads and writes. */
+static void weights_of_lengths(void) {
+    static guarded lengths_guard, weights_guard;
+    enum { samples = 3 };
+    lengths_guard = make_guarded(1), weights_guard = make_guarded(1);
+    for (size_t positions = 1; positions <= longest; positions++) {
+        for (int d = 0; d < all_dtype_count; d++) {
+            for (int where = 0; where < placements; where++) {
+                size_t number = all_dtypes[d] == BN_FLOAT64 ? 8 : 4, given[samples] = {positions, 0, positions / 2};
+                double nothing[samples * longest] = {0};
+                void *lengths = place(&lengths_guard, (enum placement)where, given, sizeof given, sizeof(size_t));
+                void *weights = place(&weights_guard, (enum placement)where, nothing, samples * positions * number, number);
+                CHECK_OK(bn_length_weights(samples, positions, lengths, all_dtypes[d], weights));
+                CHECK(margins_are_intact(&lengths_guard), "lengths: written outside");
+                CHECK(margins_are_intact(&weights_guard), "weights: written outside");
+            }
+        }
+    }
+}
+
 int main(void) {
     start();
-    for (int t = 0; t < tensor_count; t++) guards[t] = make_guarded();
+    for (int i = 0; i < array_count; i++) layer_guards[i] = make_guarded(8192);
+    for (int t = 0; t < tensor_count; t++) guards[t] = make_guarded(most_room);
     RUN(training);
     RUN(inference);
+    RUN(layers_in_training);
+    RUN(layers_in_inference);
+    RUN(weights_of_lengths);
     return finish();
 }

@@ -40,9 +40,9 @@ static void sums_of_huge_tensors(void) {
         return;
     }
     x[0] = x[elements - 1] = 1;
-    expect_sums(x, (bn_shape){sizeof(bn_shape), 1, 2, elements / 2, 0, 0, 0});
-    expect_sums(x, (bn_shape){sizeof(bn_shape), elements / 2, 2, 1, 0, 0, 0});
-    expect_sums(x, (bn_shape){sizeof(bn_shape), elements, 1, 1, 0, 0, 0});
+    expect_sums(x, (bn_shape)BN_SHAPE(1, 2, elements / 2));
+    expect_sums(x, (bn_shape)BN_SHAPE(elements / 2, 2, 1));
+    expect_sums(x, (bn_shape)BN_SHAPE(elements, 1, 1));
     munmap(x, elements * sizeof *x);
 }
 
@@ -55,7 +55,7 @@ static void maps_of_distant_slices(void) {
         return;
     }
     for (size_t channels = 1; channels <= slice; channels *= 48) {
-        bn_shape shape = {sizeof(bn_shape), slices, channels, slice / channels, elements, elements, elements};
+        bn_shape shape = {sizeof(bn_shape), slices, channels, slice / channels, elements, elements, elements, NULL};
         double n = (double)(slices * slice / channels);
         for (size_t i = 0; i < slices * slice; i++) x[i / slice * elements + i % slice] = (float)(i / slice);
         bn_options options = BN_OPTIONS_INIT;

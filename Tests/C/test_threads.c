@@ -2,7 +2,7 @@
  *
  * Any number of threads gives the same bits; callers do not disturb one another; fork() is safe. */
 #define _DEFAULT_SOURCE
-#include "problem.h"
+#include "cases.h"
 
 #include <pthread.h>
 #include <sys/wait.h>
@@ -47,6 +47,31 @@ static void number_does_not_matter(void) {
                 free_problem(&p);
             }
             free_problem(&alone);
+        }
+    }
+    CHECK_OK(bn_set_num_threads(0));
+}
+
+/* Every kind of layer, in shapes of some hundred kilobytes. */
+static void number_does_not_matter_to_layers(void) {
+    static const size_t extents_of_layers[][3] = {{12, 32, 400}, {6, 3, 7001}, {4200, 40, 1}, {999, 7, 25}};
+    static const int numbers[] = {1, 2, 3, 8};
+    for (size_t e = 0; e < sizeof extents_of_layers / sizeof extents_of_layers[0]; e++) {
+        for (int c = 0; c < case_count; c++) {
+            const size_t *extent = extents_of_layers[e];
+            layer original = layer_of_case(c, extent[0], extent[1], extent[2], all_dtypes[c % all_dtype_count]);
+            make_arrays(&original);
+            layer alone = clone_of(&original);
+            for (int i = 0; i < 4; i++) {
+                layer l = i == 0 ? alone : clone_of(&original);
+                CHECK_OK(bn_set_num_threads(numbers[i]));
+                CHECK_OK(train_layer(&l));
+                CHECK_OK(back_layer(&l));
+                const char *other = difference(&alone, &l);
+                CHECK(other == NULL, "%d threads: %s differs (case %d, %s)", numbers[i], other, c, name_of(l.dtype));
+                if (i > 0) free_arrays(&l);
+            }
+            free_arrays(&original), free_arrays(&alone);
         }
     }
     CHECK_OK(bn_set_num_threads(0));
@@ -155,6 +180,7 @@ static void fork_amid_calls(void) {
 int main(void) {
     start();
     RUN(number_does_not_matter);
+    RUN(number_does_not_matter_to_layers);
     RUN(callers_at_once);
     RUN(fork_after_threads);
     RUN(fork_amid_calls);

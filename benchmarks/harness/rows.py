@@ -72,7 +72,32 @@ class ScalingRow:
     speedup: float
 
 
-AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow)
+@dataclass(frozen=True)
+class VariantRow:
+    """One variant of an operation. Ratios: over the same system's plain call, over the same in float32, over the same
+    of this library, and over memcpy of the tensor.
+    """
+
+    isa: str
+    threads: int
+    family: str
+    workload: str
+    layout: str
+    dtype: str
+    operation: str
+    variant: str
+    system: str
+    median_us: float
+    mad_us: float
+    rounds: int
+    ratio_to_plain: float
+    ratio_to_float32: float
+    ratio_to_ours: float
+    ratio_to_copy: float
+    mbytes: float  # of one tensor
+
+
+AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow, VariantRow)
 
 
 def write(path: Path, rows: Iterable[AnyRow]) -> None:

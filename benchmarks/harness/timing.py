@@ -69,16 +69,16 @@ def fastest(trials: Iterable[Trial]) -> Trial | None:
     return best
 
 
-def measure(trials: dict[str, Trial], seconds: float, threads: int) -> dict[str, Sample]:
+def measure(trials: dict[str, Trial], seconds: float, threads: int, fewest: int = FEWEST_ROUNDS) -> dict[str, Sample]:
     """Alternating rounds of all trials, for about so long; slow systems sit out after the first few rounds."""
     deadline = time.monotonic() + seconds
     expected = {name: estimate(trial) for name, trial in trials.items()}
     times: dict[str, list[float]] = {name: [] for name in trials}
     for round_ in range(MOST_ROUNDS):
-        if round_ >= FEWEST_ROUNDS and time.monotonic() > deadline:
+        if round_ >= fewest and time.monotonic() > deadline:
             break
         for name, trial in trials.items():
-            if round_ >= FEWEST_ROUNDS and expected[name] > seconds / 40:
+            if round_ >= fewest and expected[name] > seconds / 40:
                 continue
             if threads > 1:
                 time.sleep(SETTLE)

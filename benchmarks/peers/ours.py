@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 
 import batchnorm as bn
-from batchnorm import _c_api
+from batchnorm import _c_api, _c_structs
 
 from harness.native import compiled
 from harness.problem import EPS, MOMENTUM, Array, Problem
@@ -70,10 +70,10 @@ class OursFromC:
         self.repeat.argtypes = [
             ctypes.c_void_p,
             ctypes.c_long,
-            ctypes.POINTER(_c_api.Shape),
+            ctypes.POINTER(_c_structs.Shape),
             ctypes.c_int,
             ctypes.POINTER(ctypes.c_void_p * 8),
-            ctypes.POINTER(_c_api.Options),
+            ctypes.POINTER(_c_structs.Options),
         ]
 
     def prepare(self, problem: Problem, operation: Operation) -> Trial:
@@ -86,9 +86,9 @@ class OursFromC:
         else:
             arrays = [p.x, p.gamma, p.beta, p.running_mean, p.running_var, p.y, mean, invstd]
         pointers = (ctypes.c_void_p * 8)(*(array.ctypes.data for array in arrays))
-        shape = _c_api.Shape(ctypes.sizeof(_c_api.Shape), *p.core_shape, 0, 0, 0)
-        options = _c_api.Options(ctypes.sizeof(_c_api.Options), EPS, MOMENTUM, 0, 0)
-        dtype = {4: _c_api.DType.FLOAT32, 8: _c_api.DType.FLOAT64}[p.dtype.itemsize]
+        shape = _c_structs.Shape(ctypes.sizeof(_c_structs.Shape), *p.core_shape, 0, 0, 0)
+        options = _c_structs.Options(ctypes.sizeof(_c_structs.Options), EPS, MOMENTUM, 0, 0)
+        dtype = {4: _c_structs.DType.FLOAT32, 8: _c_structs.DType.FLOAT64}[p.dtype.itemsize]
         function = ctypes.cast(getattr(_c_api.lib, FUNCTIONS[operation]), ctypes.c_void_p)
 
         def run(times: int) -> float:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -30,7 +32,10 @@ class PyTorch:
         channels-last format that the fast paths know.
         """
         w = problem.workload
-        tensor = torch.from_numpy(flat)
+        if flat.dtype == np.uint16:  # the bits of bfloat16
+            tensor = torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(flat)
         if problem.layout == "NC":
             return tensor.view(w.n, w.c)
         height = w.spatial[0] if len(w.spatial) > 1 else 1
@@ -40,19 +45,21 @@ class PyTorch:
 
     def prepare(self, problem: Problem, operation: Operation) -> Trial | None:
         p = problem
-        x, dy, y, dx = (self.tensor(p, flat) for flat in (p.x, p.dy, p.y, p.dx))
+        if operation != "backward":
+            return Trial(repeated(self.forward(p, operation == "training")), lambda: p.y)
+        x, dy, dx = (self.tensor(p, flat) for flat in (p.x, p.dy, p.dx))
+        return self.backward(p, dy, x, dx, torch.from_numpy(p.gamma))
+
+    def forward(self, p: Problem, training: bool) -> Callable[[], object]:
+        x, y = self.tensor(p, p.x), self.tensor(p, p.y)
         gamma, beta, mean, var = map(torch.from_numpy, (p.gamma, p.beta, p.running_mean, p.running_var))
-        if operation == "backward":
-            return self.backward(p, dy, x, dx, gamma)
-        training = operation == "training"
-        channels = p.workload.c if training else 0
-        saved = [torch.empty(channels, dtype=x.dtype) for _ in range(2)]
+        saved = [torch.empty(p.workload.c if training else 0, dtype=gamma.dtype) for _ in range(2)]
         out = (y, *saved)
 
         def call() -> object:
             return torch.native_batch_norm(x, gamma, beta, mean, var, training, MOMENTUM, EPS, out=out)
 
-        return Trial(repeated(call), lambda: p.y)
+        return call
 
     @staticmethod
     def backward(p: Problem, dy: torch.Tensor, x: torch.Tensor, dx: torch.Tensor, gamma: torch.Tensor) -> Trial | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import rows
-from harness.rows import ErrorRow, Row, ScalingRow, SweepRow
+from harness.rows import ErrorRow, Row, ScalingRow, SweepRow, VariantRow
 
-from . import others, plots, speed
+from . import others, plots, speed, variants
 
 KEY = """\
 Times are medians of alternating rounds in one process, ± is their median absolute deviation. "/ floor": time of a call
@@ -53,6 +53,7 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
             yield f"{operation}, {isa}, {threads} thread{'s' * (threads > 1)}", speed.details(part)
     if len({row.isa for row in measured}) > 1:
         yield "Times of the floor, by instruction set", speed.instruction_sets(measured)
+    yield from variants.sections(rows.read(directory / "variants.csv", VariantRow))
     if scaled:
         yield "Times as fast as with one thread", others.scaling(scaled)
     if swept:

@@ -7,15 +7,22 @@
 >>> dx = layer.backward(dy)
 
 `functional` has the formulas and says which arrays are copied, `layer` is the layer, `steps` and `statistics` are the
-layer in parts for a caller with an exchange of its own, `library` sets threads.
+layer in parts for a caller with an exchange of its own, `microbatches` accumulates gradients, `library` sets threads.
+What else a call may be told is in `activations`, `policies`, `sources` and `groups`.
 """
 
+from ._c_structs import Outcome
 from ._version import __version__
+from .activations import Clip, LeakyReLU
 from .functional import backward, forward_inference, forward_training
+from .groups import Conditional, Ghost, Segments, Split
 from .layer import BatchNorm
 from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from .library import get_num_threads, isa, set_num_threads
+from .microbatches import MicroBatches
+from .policies import Running
 from .saved import SavedStatistics, frozen_statistics
+from .sources import Blend, Renorm, Updated, renorm_limits
 from .statistics import Moments, inverse_std, merge_moments, moments, update_running
 from .steps import Sums, backward_apply, backward_reduce, normalize
 
@@ -24,9 +31,21 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Blend",
+    "Clip",
+    "Conditional",
+    "Ghost",
+    "LeakyReLU",
+    "MicroBatches",
     "Moments",
+    "Outcome",
+    "Renorm",
+    "Running",
     "SavedStatistics",
+    "Segments",
+    "Split",
     "Sums",
+    "Updated",
     "__version__",
     "backward",
     "backward_apply",
@@ -40,6 +59,7 @@ __all__ = [
     "merge_moments",
     "moments",
     "normalize",
+    "renorm_limits",
     "set_num_threads",
     "update_running",
 ]

@@ -152,7 +152,7 @@ def as_bfloat16(value: Any, name: str, dtype: Any) -> Any:
         raise TypeError(f"dtype is {dtype!r}, expected 'bfloat16' or None, which stands for the dtype of the arrays")
     if type(value) is ndarray and value.dtype == np.uint16:
         return value.view(BITS)
-    if name in ("x", "dy", "out") and value is not None:
+    if name in ("x", "dy", "out", "residual", "residual_out") and value is not None:
         raise TypeError(
             f"{name} is {getattr(value, 'dtype', type(value).__name__)}, expected uint16 for dtype 'bfloat16'"
         )

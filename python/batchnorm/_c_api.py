@@ -1,75 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bridge to libbatchnorm: find, load, check the version, declare the functions, turn statuses into exceptions.
 
-Nothing else in the package knows how the library is called. ``Include/batchnorm.h`` is what this file repeats, in the
-same order; a test holds the two together.
+Nothing else in the package knows how the library is called. ``Include/batchnorm.h`` is what this file and `_c_structs`
+repeat, in the same order; a test holds them together.
 """
 
 from __future__ import annotations
 
 import ctypes
-import enum
 import os
-from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
 from typing import NoReturn
 
+from ._c_structs import Options, Shape, Status
 from ._version import __version__
-
-
-class DType(enum.IntEnum):
-    """Element type of the tensors and of the parameters: ``bn_dtype``."""
-
-    FLOAT32 = 1
-    FLOAT64 = 2
-    FLOAT16 = 3
-    BFLOAT16 = 4
-
-
-class Status(enum.IntEnum):
-    """Outcome of a call: ``bn_status``."""
-
-    OK = 0
-    ERROR_NULL = 1
-    ERROR_SHAPE = 2
-    ERROR_DTYPE = 3
-    ERROR_STRUCT_SIZE = 4
-    ERROR_OPTION = 5
-    ERROR_PAIR = 6
-    ERROR_OVERLAP = 7
-    ERROR_ALIGNMENT = 8
-    ERROR_SINGLE_VALUE = 20
-    ERROR_ENVIRONMENT = 40
-    ERROR_MEMORY = 41
-
-
-class Shape(ctypes.Structure):
-    """Extents of a call's tensors and distances between their outer slices: ``bn_shape``."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("outer", c_size_t),
-        ("channels", c_size_t),
-        ("inner", c_size_t),
-        ("x_stride", c_size_t),
-        ("y_stride", c_size_t),
-        ("dx_stride", c_size_t),
-    ]
-
-
-class Options(ctypes.Structure):
-    """What a call may be told: ``bn_options``."""
-
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("eps", c_double),
-        ("momentum", c_double),
-        ("biased_running_var", c_int32),
-        ("frozen", c_int32),
-        ("param_dtype", c_int),
-        ("reserved", c_int32),
-    ]
-
 
 # Elements, be they void or double in the header, go by address: an int is the cheapest argument that ctypes takes.
 _data = c_void_p
@@ -89,6 +34,7 @@ PROTOTYPES: dict[str, tuple[type, list[type]]] = {
     "bn_backward_reduce": (_enum, [_shape, _enum, *[_data] * 6]),
     "bn_backward_apply": (_enum, [_shape, _enum, *[_data] * 9, _options]),
     "bn_update_running": (_enum, [c_size_t, _enum, *[_data] * 5, _options]),
+    "bn_length_weights": (_enum, [c_size_t, c_size_t, _data, _enum, _data]),
     "bn_version": (c_int, []),
     "bn_status_string": (c_char_p, [_enum]),
     "bn_last_error": (c_char_p, []),

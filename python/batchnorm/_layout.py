@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
-from ._c_api import DType, Shape
+from ._c_structs import DType, Shape
 
 Axis = Union[int, tuple[int, ...]]
 Strides = Optional[tuple[int, ...]]
@@ -168,15 +168,20 @@ class Extents(NamedTuple):
     strides: tuple[int, ...]
 
 
-def combine(shape: tuple[int, ...], channel_axes: tuple[int, ...], orders: Sequence[Order | None]) -> Extents | None:
-    """The extents that hold for all tensors at once; None if their memory orders differ or the channels lie apart."""
+def combine(
+    shape: tuple[int, ...], channel_axes: tuple[int, ...], orders: Sequence[Order | None], outside: int = 0
+) -> Extents | None:
+    """The extents that hold for all tensors at once; None if their memory orders differ or the channels lie apart.
+
+    With a single channel, which may stand anywhere, at least so many axes are outside of it.
+    """
     first_order = orders[0]
     known = [order for order in orders if order is not None]
     if first_order is None or len(known) < len(orders):
         return None
     axes = first_order.axes
     channels = [a for a in channel_axes if shape[a] > 1]
-    start = axes.index(channels[0]) if channels else max(order.gap for order in known)
+    start = axes.index(channels[0]) if channels else max(outside, *(order.gap for order in known))
     stop = start + len(channels)
     if list(axes[start:stop]) != channels:
         return None

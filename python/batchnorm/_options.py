@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._c_api import Options
+from ._c_structs import Options
 
 # An object of its own, so that a caller's 0.1 can be told from no argument.
 DEFAULT_MOMENTUM = float("0.1")

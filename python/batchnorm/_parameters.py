@@ -44,7 +44,7 @@ class Parameters:
     beta = Parameter(takes_numbers=True)
     running_mean = Parameter()
     running_var = Parameter()
-    num_batches_tracked: int
+    num_batches_tracked: Any  # an int, or with a row of running statistics per group an array
     param_dtype: np.dtype[Any]
 
     _gamma: Any
@@ -54,13 +54,23 @@ class Parameters:
     _addresses: tuple[int | None, ...] | None
     _pins: list[weakref.ref[Array]]
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        affine: bool,
+        track_running_stats: bool,
+        rows: tuple[int, int] = (0, 0),
+    ) -> None:
+        """`rows` are those of parameters and of running statistics, one per group; 0 for arrays without."""
         self.affine, self.track_running_stats = affine, track_running_stats
+        running_shape = (rows[1], *shape) if rows[1] else shape
+        shape = (rows[0], *shape) if rows[0] else shape
         self.gamma = np.ones(shape, dtype) if affine else None
         self.beta = np.zeros(shape, dtype) if affine else None
-        self.running_mean = np.zeros(shape, dtype) if track_running_stats else None
-        self.running_var = np.ones(shape, dtype) if track_running_stats else None
-        self.num_batches_tracked = 0
+        self.running_mean = np.zeros(running_shape, dtype) if track_running_stats else None
+        self.running_var = np.ones(running_shape, dtype) if track_running_stats else None
+        self.num_batches_tracked = np.zeros(rows[1], np.int64) if rows[1] else 0
         self._pins = []
 
     def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
@@ -112,7 +122,7 @@ class Parameters:
         if self.track_running_stats:
             self.running_mean[...] = 0
             self.running_var[...] = 1
-            self.num_batches_tracked = 0
+            self.num_batches_tracked = self.num_batches_tracked * 0
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies under PyTorch's names: weight, bias, running_mean, running_var, num_batches_tracked."""

@@ -45,7 +45,7 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
     values = {key: _checked(state[key], key, array) for key, array in arrays.items() if key in state}
     count = layer.num_batches_tracked
     if _COUNT in known and (_COUNT in state or "running_mean" in state):
-        count = _checked_count(state.get(_COUNT, 0))
+        count = _checked_count(state.get(_COUNT, count * 0), count)
     for key, value in values.items():
         arrays[key][...] = value
     layer.num_batches_tracked = count
@@ -63,12 +63,12 @@ def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
     return array.copy()
 
 
-def _checked_count(value: ArrayLike) -> int:
+def _checked_count(value: ArrayLike, like: Any) -> Any:
     count = plain(value, _COUNT)
-    if count.shape != ():
-        raise ValueError(f"{_COUNT} has shape {count.shape}, expected ()")
+    if count.shape != np.shape(like):
+        raise ValueError(f"{_COUNT} has shape {count.shape}, expected {np.shape(like)}")
     if count.dtype.kind not in "iu":
         raise TypeError(f"{_COUNT} has dtype {count.dtype}, expected int64")
-    if count < 0:
+    if (count < 0).any():
         raise ValueError(f"{_COUNT} is {count}, expected at least 0")
-    return int(count)
+    return int(count) if count.ndim == 0 else count.astype(np.int64)

@@ -24,12 +24,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _direct
-from ._arrays import Array, address, as_bfloat16, as_uint16, parameter, running
+from . import _described, _described_backward, _direct
+from ._arrays import Array, address, as_bfloat16, as_uint16, parameter
+from ._arrays import running as running_address
 from ._c_api import lib, raise_error
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
+from ._weights import Counted
+from .activations import Activation
+from .groups import Groups
+from .policies import Running
 from .saved import SavedStatistics
+from .sources import Source
 
 
 def forward_training(
@@ -46,6 +52,15 @@ def forward_training(
     unbiased: bool = True,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
+    activation: Activation | None = None,
+    residual: ArrayLike | None = None,
+    save_mask: bool = False,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: str = "normalize",
+    running: Running | None = None,
+    source: Source | None = None,
+    groups: Groups | None = None,
 ) -> tuple[Array, SavedStatistics]:
     """Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
 
@@ -72,19 +87,47 @@ def forward_training(
     out : ndarray, optional
         Takes y in place. It may be x itself; any other overlap is an error.
     dtype : "bfloat16", optional
-        Says that the uint16 elements of x, `out` and the parameters are the bits of bfloat16 numbers.
+        Says that the uint16 elements of x, `out`, `residual` and the parameters are the bits of bfloat16 numbers.
+    activation : str, LeakyReLU or Clip, optional
+        What follows: "relu", "relu6", "hard_swish" or "silu" (see `activations`). "identity", unlike None, lets
+        backward() find x_hat from y.
+    residual : array_like of x's shape and dtype, optional
+        Added before the activation. Copied once if its memory order is not x's.
+    save_mask : bool, default False
+        Keep a bit for each element that says whether the gradient passes the activation, so that backward() needs no
+        residual. Not for "hard_swish" and "silu".
+    weights : array_like of bool or real numbers, optional
+        What each position counts for in the statistics: a mask (True counts) or frequencies, finite and at least 0. Of
+        x's shape without the channel axes, or with a length of 1 there; any other length may be 1, too::
+
+            mean = sum(w * x) / W        var = sum(w * (x - mean)**2) / W        W = sum(w)
+
+    lengths : array_like of int, optional
+        In place of weights, for an x of three axes: of each sample (axis 0) so many positions count, from the first.
+    masked : "normalize", "zero" or "keep", default "normalize"
+        What y is where the weight is 0: as anywhere else (Keras), 0, or x.
+    running : Running, optional
+        Other averages than the exponential one, what is done about single and non-finite values, new running statistics
+        beside the old ones.
+    source : Blend, Renorm or Updated, optional
+        What x is normalized with instead of its own mean and variance. Running statistics are needed then.
+    groups : Ghost, Segments, Split or Conditional, optional
+        Groups of samples along axis 0. Parameters and statistics that there are of each group are (groups, *channels).
+        An x whose samples are not outermost in memory is copied.
 
     Returns
     -------
     y : ndarray
         `out`, or a new dense array in x's memory order.
     saved : SavedStatistics
-        mean and invstd, for backward().
+        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta` and `weights`, and not
+        copies: whoever changes them before backward() changes the gradient.
 
     Raises
     ------
     ValueError
-        A shape, length, axis, option or output does not fit, arrays overlap, or there is one value per channel.
+        A shape, length, axis, option or output does not fit, arrays overlap, or there is one value per channel (or a
+        value that is not finite), and `running` does not say what to do then.
     TypeError
         A dtype is none of the above, or does not go with that of x.
     MemoryError
@@ -96,8 +139,38 @@ def forward_training(
         names = ("x", "gamma", "beta", "running_mean", "running_var")
         given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
         settings: dict[str, Any] = {"axis": axis, "momentum": momentum, "decay": decay, "eps": eps}
-        y, saved = forward_training(*given, **settings, unbiased=unbiased, out=as_bfloat16(out, "out", dtype))
+        settings.update(unbiased=unbiased, activation=activation, save_mask=save_mask, weights=weights, lengths=lengths)
+        settings.update(masked=masked, running=running, source=source, groups=groups)
+        settings.update(out=as_bfloat16(out, "out", dtype), residual=as_bfloat16(residual, "residual", dtype))
+        y, saved = forward_training(*given, **settings)
         return as_uint16(y) if out is None else out, saved
+    if (
+        activation is not None
+        or residual is not None
+        or weights is not None
+        or lengths is not None
+        or running is not None
+        or source is not None
+        or groups is not None
+        or save_mask
+    ):
+        parameters = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+        return _described.forward_training(
+            x,
+            parameters,
+            axis,
+            eps,
+            weight_of_new(momentum, decay),
+            unbiased,
+            out,
+            activation,
+            residual,
+            save_mask,
+            Counted(weights, lengths, masked),
+            running,
+            source,
+            groups,
+        )
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
@@ -109,8 +182,8 @@ def forward_training(
         x_address,
         gamma_address,
         beta_address,
-        running(running_mean, "running_mean", fit),
-        running(running_var, "running_var", fit),
+        running_address(running_mean, "running_mean", fit),
+        running_address(running_var, "running_var", fit),
         y_address,
         saved.mean_address,
         saved.invstd_address,
@@ -132,6 +205,12 @@ def forward_inference(
     eps: float = 1e-5,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
+    activation: Activation | None = None,
+    residual: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: str = "normalize",
+    groups: Groups | None = None,
 ) -> Array:
     """Like forward_training(), but normalizes with the running statistics, which stay as they are.
 
@@ -140,14 +219,18 @@ def forward_inference(
 
     Parameters
     ----------
-    x, gamma, beta, axis, eps, out, dtype
+    x, gamma, beta, axis, eps, out, dtype, activation, residual
         As in forward_training().
     running_mean, running_var : array_like of x's dtype, one element per channel
+    weights, lengths, masked
+        As in forward_training(); here they only matter to `masked`.
+    groups : Segments, Split or Conditional, optional
+        As in forward_training(). Ghost batches are none here.
 
     Returns
     -------
     y : ndarray
-        gamma * (x - running_mean) / sqrt(running_var + eps) + beta.
+        activation(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual).
 
     Raises
     ------
@@ -157,8 +240,29 @@ def forward_inference(
     if dtype is not None:
         names = ("x", "gamma", "beta", "running_mean", "running_var")
         given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
-        y = forward_inference(*given, axis=axis, eps=eps, out=as_bfloat16(out, "out", dtype))
+        y = forward_inference(
+            *given,
+            axis=axis,
+            eps=eps,
+            out=as_bfloat16(out, "out", dtype),
+            activation=activation,
+            residual=as_bfloat16(residual, "residual", dtype),
+            weights=weights,
+            lengths=lengths,
+            masked=masked,
+            groups=groups,
+        )
         return as_uint16(y) if out is None else out
+    if (
+        activation is not None
+        or residual is not None
+        or weights is not None
+        or lengths is not None
+        or groups is not None
+    ):
+        parameters = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+        counted = Counted(weights, lengths, masked)
+        return _described.forward_inference(x, parameters, axis, eps, out, activation, residual, counted, groups)
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
@@ -194,7 +298,9 @@ def backward(
     axis: Axis = 1,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
-) -> tuple[Array, Array, Array]:
+    from_output: bool = False,
+    residual_out: Array | None = None,
+) -> tuple[Array, ...]:
     """Gradients of a loss by x, gamma and beta, given its gradient dy by y.
 
     ::
@@ -202,6 +308,11 @@ def backward(
         dbeta = sum(dy)        dgamma = sum(dy * x_hat)
         dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
         dx    = gamma * invstd * dy                                           with frozen_statistics()
+
+    What the forward call was told is in `saved`. After an activation dy stands for dy * activation'(u), which is the
+    gradient dz of the residual as well. With weights w::
+
+        dx    = gamma * invstd * (dy - w * dbeta / W - w * x_hat * dgamma / W)        W = sum(w)
 
     Parameters
     ----------
@@ -213,13 +324,21 @@ def backward(
         What forward_training() or frozen_statistics() gave.
     out : ndarray, optional
         Takes dx in place. It may be dy itself; any other overlap is an error.
+    from_output : bool, default False
+        x is the forward call's y, which may have been written over its x (arXiv:1712.02616). The forward call had no
+        residual, and for activation "identity" or a LeakyReLU of a slope above 0; no gamma is 0. Digits are lost where
+        beta is large beside gamma.
+    residual_out : ndarray, optional
+        Takes dz in place, if the forward call had a residual. It may be dy itself.
 
     Returns
     -------
     dx : ndarray
         `out`, or a new dense array in x's memory order.
     dgamma, dbeta : ndarray
-        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of the channel axes.
+        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of gamma.
+    dz : ndarray
+        `residual_out`, or a new array as dx; only if the forward call had a residual.
 
     Raises
     ------
@@ -228,14 +347,18 @@ def backward(
     """
     if dtype is not None:
         dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
-        results = backward(dy, x, saved, gamma, axis=axis, out=as_bfloat16(out, "out", dtype))
-        dx, dgamma, dbeta = (as_uint16(a) for a in results)
-        return dx if out is None else out, dgamma, dbeta
+        taken = [as_bfloat16(a, n, dtype) for a, n in ((out, "out"), (residual_out, "residual_out"))]
+        settings = {"axis": axis, "out": taken[0], "from_output": from_output, "residual_out": taken[1]}
+        results = [as_uint16(a) for a in backward(dy, x, saved, gamma, **settings)]
+        for index, given in ((0, out), (3, residual_out)):
+            if given is not None:
+                results[index] = given
+        return tuple(results)
+    if type(saved) is not SavedStatistics or from_output or residual_out is not None:
+        return _described_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
     fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
     fit = fit.beside(gamma)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
-    if not isinstance(saved, SavedStatistics):
-        raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")
     if saved.channels != fit.channels:
         raise ValueError(f"saved is of {saved.channels} channels, but x has {fit.channels}")
     dgamma = np.empty(fit.channel_shape, fit.param)

@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _direct
+from . import _direct, _layer_calls
 from ._arrays import Array, address
 from ._c_api import lib, raise_error
-from ._layout import NAMES, Axis, Plan, as_axis, code_of, parameter_dtype
+from ._layer_calls import Setting
+from ._layout import NAMES, Axis, as_axis, code_of, parameter_dtype
 from ._options import DEFAULT_MOMENTUM, make_options, number, options, weight_of_new
 from ._parameters import Parameters
+from ._weights import Counted
+from .activations import Activation
+from .groups import Groups, rows_of
+from .policies import Running
 from .saved import SavedStatistics
+from .sources import Source
 from .statistics import inverse_std, update_running
 
 Self = TypeVar("Self", bound="BatchNorm")
@@ -49,15 +55,25 @@ class BatchNorm(Parameters):
         Whether running_var takes the variance over M - 1 or over M.
     param_dtype : float32 or `dtype`, optional
         Of the parameters and the running statistics.
+    activation, source, groups
+        As in forward_training(). With groups that have parameters or running statistics each, those arrays are of shape
+        (groups, *channels); `Segments([], 3)` will do here, as the index is of each batch.
+    running : Running, optional
+        How running statistics are kept, without `pure` and `num_batches`: the layer counts.
+    frozen : bool, default False
+        Training, too, uses the running statistics, which stay as they are and are constants to the gradient; gamma and
+        beta have theirs (FrozenBatchNorm2d; Keras's trainable=False).
 
     Attributes
     ----------
+    activation, running, source, groups, frozen
+        May be assigned at any time: a limit that grows, the index of the next batch.
     gamma, beta, running_mean, running_var : ndarray or None
         Given to the library by pointer. An assigned array is checked at the next call.
         Running statistics may be read-only in evaluation, but not in training, which updates them.
-    grad_gamma, grad_beta : ndarray or None
+    grad_gamma, grad_beta, grad_residual : ndarray or None
         Written anew, not added to, by each backward().
-    num_batches_tracked : int
+    num_batches_tracked : int, or ndarray of int64 if each group has running statistics
         Training batches that the running statistics have seen. An empty batch, which leaves the statistics as they
         are, is not counted (PyTorch counts it), so that the cumulative average stays one.
     training : bool
@@ -67,6 +83,14 @@ class BatchNorm(Parameters):
     # Any, because Optional would have every use of them assert.
     grad_gamma: Any
     grad_beta: Any
+    grad_residual: Any
+    activation = Setting()
+    running = Setting()
+    source = Setting()
+    groups = Setting()
+    frozen = Setting(False)
+    _is_described = False
+    _from_output = False
     _x: Array | None
     _saved: SavedStatistics | None
 
@@ -83,6 +107,11 @@ class BatchNorm(Parameters):
         decay: float | None = None,
         unbiased: bool = True,
         param_dtype: DTypeLike | None = None,
+        activation: Activation | None = None,
+        running: Running | None = None,
+        source: Source | None = None,
+        groups: Groups | None = None,
+        frozen: bool = False,
     ) -> None:
         axis = as_axis(axis)
         extents = num_features if isinstance(num_features, tuple) else (num_features,)
@@ -106,8 +135,10 @@ class BatchNorm(Parameters):
         weight = weight_of_new(momentum, decay)
         self.momentum = None if weight is None else number(weight, "momentum")
         self.training = True
-        super().__init__(self._channel_shape, self.param_dtype, affine, track_running_stats)
-        self.grad_gamma = self.grad_beta = None
+        self.activation, self.running, self.source, self.groups = activation, running, source, groups
+        self.frozen = bool(frozen)
+        super().__init__(self._channel_shape, self.param_dtype, affine, track_running_stats, rows_of(groups))
+        self.grad_gamma = self.grad_beta = self.grad_residual = None
         self._x, self._saved = None, None
         self._check_options()
 
@@ -116,16 +147,31 @@ class BatchNorm(Parameters):
         inverse_std([0.0], [0.0], self.eps)
         momentum = 1.0 if self.momentum is None else self.momentum
         update_running(np.zeros(1), np.zeros(1), [0.0], [0.0], [0.0], momentum=momentum)
+        _layer_calls.check(self)
 
-    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        residual: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        masked: str = "normalize",
+    ) -> Array:
         """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
 
-        `out`, if given, takes y in place; it may be x itself, but then there is no backward(). The layer keeps x, not a
-        copy of it: whoever changes x before backward() changes the gradient.
+        `residual`, `weights`, `lengths` and `masked` as in forward_training().
+
+        `out`, if given, takes y in place; it may be x itself, but then there is no backward(), unless `activation` is
+        "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
+        keeps x, not a copy of it: whoever changes x before backward() changes the gradient.
         """
+        if residual is not None or weights is not None or lengths is not None or self._is_described:
+            return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
         fit, x, y, x_address, y_address = _direct.forward(x, self.axis, out)
         if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:
-            raise self._mismatch(fit)
+            raise self._mismatch(fit.channel_shape, fit.dtype)
         gamma, beta, mean, var = self._addresses or self._take_addresses(fit)
         of_batch = self.training or mean is None
         saved = SavedStatistics(fit.channel_shape, frozen=not of_batch)
@@ -177,7 +223,7 @@ class BatchNorm(Parameters):
         return options(self.eps, self.momentum, self.unbiased, False, self._param_code)
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
-        """dx, given the gradient dy of a loss by the last y; grad_gamma and grad_beta are written anew.
+        """dx, given the gradient dy of a loss by the last y; grad_gamma, grad_beta and grad_residual are written anew.
 
         `out`, if given, takes dx in place; it may be dy itself. RuntimeError if there was no forward call, or if it
         wrote y over x.
@@ -187,6 +233,8 @@ class BatchNorm(Parameters):
         if self._x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
         saved = self._saved
+        if type(saved) is not SavedStatistics:
+            return _layer_calls.backward(self, dy, out)
         fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, self._x, self.axis, out)
         gamma, beta, _, _ = self._addresses or self._take_addresses(fit)
         grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.param_dtype)
@@ -206,13 +254,13 @@ class BatchNorm(Parameters):
         )
         if status:
             raise_error(status)
-        self.grad_gamma, self.grad_beta = grad_gamma, grad_beta
+        self.grad_gamma, self.grad_beta, self.grad_residual = grad_gamma, grad_beta, None
         return dx
 
-    def _mismatch(self, fit: Plan) -> Exception:
-        if fit.dtype != self.dtype:
-            return TypeError(f"x has dtype {fit.dtype}, expected {self.dtype}, the dtype of the layer")
-        given, expected = (shape if len(shape) > 1 else shape[0] for shape in (fit.channel_shape, self._channel_shape))
+    def _mismatch(self, channel_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Exception:
+        if dtype != self.dtype:
+            return TypeError(f"x has dtype {dtype}, expected {self.dtype}, the dtype of the layer")
+        given, expected = (shape if len(shape) > 1 else shape[0] for shape in (channel_shape, self._channel_shape))
         return ValueError(f"x has {given} channels at axis {self.axis}, expected {expected}, as the layer has")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -234,6 +282,8 @@ class BatchNorm(Parameters):
         text += f"affine={self.affine}, track_running_stats={self.track_running_stats}"
         text += "" if self.unbiased else ", unbiased=False"
         text += "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        for name in ("activation", "running", "source", "groups", "frozen"):
+            text += f", {name}={getattr(self, name)!r}" if getattr(self, name) else ""
         return text + ")"
 
     def _repr_axis(self) -> str:

@@ -10,7 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ._arrays import Array
 from ._options import DEFAULT_MOMENTUM
+from .activations import Activation
+from .groups import Groups
 from .layer import BatchNorm
+from .policies import Running
+from .sources import Source
 
 
 class _RankedBatchNorm(BatchNorm):
@@ -28,16 +32,23 @@ class _RankedBatchNorm(BatchNorm):
         decay: float | None = None,
         unbiased: bool = True,
         param_dtype: DTypeLike | None = None,
+        activation: Activation | None = None,
+        running: Running | None = None,
+        source: Source | None = None,
+        groups: Groups | None = None,
+        frozen: bool = False,
     ) -> None:
         more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
+        more.update(activation=activation, running=running, source=source, groups=groups, frozen=frozen)
         super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)
 
-    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
+        """See BatchNorm.__call__()."""
         rank = np.ndim(x)
         if rank not in self.ranks:
             expected = " or ".join(f"{rank}D" for rank in self.ranks)
             raise ValueError(f"expected {expected} input (got {rank}D input)")
-        return super().__call__(x, out)
+        return super().__call__(x, out, **told)
 
     def _repr_axis(self) -> str:
         return ""

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from . import _arrange
-from ._arrays import Array, Doubles, address, doubles, running, tensor
+from ._arrays import Array, Doubles, address, as_bfloat16, doubles, running, tensor
 from ._c_api import lib, raise_error
 from ._layout import Axis, plan
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
+from ._weights import Counted, weighted
 
 
 class Moments(NamedTuple):
@@ -27,23 +28,36 @@ class Moments(NamedTuple):
     m2: Doubles
 
 
-def moments(x: ArrayLike, axis: Axis = 1) -> Moments:
+def moments(
+    x: ArrayLike,
+    axis: Axis = 1,
+    *,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    dtype: DTypeLike | None = None,
+) -> Moments:
     """Number of values, mean = sum(x) / count and m2 = sum((x - mean)**2), per channel. Of nothing: 0, 0 and 0.
+
+    With weights w, count = sum(w), mean = sum(w * x) / count and m2 = sum(w * (x - mean)**2).
 
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16
     axis : int or tuple of int, default 1
         The channel axis, or a group of adjacent ones.
+    weights, lengths, dtype
+        As in forward_training().
 
     Returns
     -------
     Moments
         (count, mean, m2), float64 arrays in the shape of the channel axes.
     """
+    x = x if dtype is None else as_bfloat16(x, "x", dtype)
     fit, x, x_address = _arrange.one(x, axis)
+    shape = weighted(fit.shape, Counted(weights, lengths), x, axis)
     result = Moments(*np.empty((3, *fit.channel_shape)))
-    status = lib.bn_moments(fit.shape, fit.code, x_address, *map(address, result))
+    status = lib.bn_moments(shape, fit.code, x_address, *map(address, result))
     if status:
         raise_error(status)
     return result

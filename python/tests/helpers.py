@@ -117,7 +117,9 @@ def digest(arrays: Iterable[Array]) -> str:
     """Of all bits, but of a NaN only that it is one: its sign and payload are the processor's."""
     result = hashlib.sha256()
     for array in arrays:
-        result.update(np.where(np.isnan(array), array.dtype.type(np.nan), array).tobytes())
+        if array.dtype.kind not in "iu":
+            array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
+        result.update(array.tobytes())
     return result.hexdigest()
 
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import REPOSITORY
 
 import batchnorm as bn
-from batchnorm import _c_api, _version
+from batchnorm import _c_api, _c_structs, _version
 
 HEADER = REPOSITORY / "Include" / "batchnorm.h"
 SOURCE = re.sub(r"/\*.*?\*/|//[^\n]*", " ", HEADER.read_text(), flags=re.DOTALL)
@@ -23,17 +23,38 @@ C_TYPES: dict[str, Any] = {
     "int": ctypes.c_int,
     "size_t": ctypes.c_size_t,
     "bn_dtype": ctypes.c_int,
+    "const size_t *": ctypes.c_void_p,
     "bn_status": ctypes.c_int,
     "const char *": ctypes.c_char_p,
     "void *": ctypes.c_void_p,
     "const void *": ctypes.c_void_p,
     "double *": ctypes.c_void_p,
     "const double *": ctypes.c_void_p,
-    "const bn_shape *": ctypes.POINTER(_c_api.Shape),
-    "const bn_options *": ctypes.POINTER(_c_api.Options),
+    "const bn_shape *": ctypes.POINTER(_c_structs.Shape),
+    "const bn_options *": ctypes.POINTER(_c_structs.Options),
 }
-STRUCTS = {"bn_shape": _c_api.Shape, "bn_options": _c_api.Options}
-ENUMS = {"bn_dtype": _c_api.DType, "bn_status": _c_api.Status}
+STRUCTS: dict[str, Any] = {
+    "bn_shape": _c_structs.Shape,
+    "bn_weights": _c_structs.Weights,
+    "bn_epilogue": _c_structs.Epilogue,
+    "bn_running": _c_structs.Running,
+    "bn_source": _c_structs.Source,
+    "bn_groups": _c_structs.Groups,
+    "bn_options": _c_structs.Options,
+}
+# With what the names of the members begin, after BN_.
+ENUMS: dict[str, tuple[Any, str]] = {
+    "bn_dtype": (_c_structs.DType, ""),
+    "bn_status": (_c_structs.Status, ""),
+    "bn_masked": (_c_structs.Masked, "MASKED_"),
+    "bn_activation": (_c_structs.Activation, ""),
+    "bn_average": (_c_structs.Average, "AVERAGE_"),
+    "bn_single_value": (_c_structs.SingleValue, "SINGLE_VALUE_"),
+    "bn_nonfinite": (_c_structs.Nonfinite, "NONFINITE_"),
+    "bn_outcome": (_c_structs.Outcome, "OUTCOME_"),
+    "bn_source_kind": (_c_structs.SourceKind, "SOURCE_"),
+    "bn_per_group": (_c_structs.PerGroup, "PER_GROUP_"),
+}
 
 
 def prototypes() -> dict[str, tuple[str, list[str]]]:
@@ -50,13 +71,19 @@ def members(kind: str, name: str) -> list[str]:
     assert body, name
     separator = ";" if kind == "struct" else ","
     parts = [part.split("=")[0].split() for part in body.group(1).split(separator)]
-    return [part[-1] for part in parts if part]
+    # A declaration may be of several members: double low, high;
+    names = [re.findall(r"(\w+)(?:,|$)", " ".join(part)) for part in parts]
+    return [name for each in names for name in each]
+
+
+def test_every_struct_and_enum_of_the_header_is_here() -> None:
+    assert sorted(re.findall(r"\} (bn_\w+);", SOURCE)) == sorted([*STRUCTS, *ENUMS])
 
 
 def test_the_header_was_understood() -> None:
     names = set(re.findall(r"\b(bn_\w+)\(", SOURCE))
     assert set(prototypes()) == names
-    assert len(names) == 16
+    assert len(names) == 17
 
 
 def test_every_function_is_declared_in_the_order_of_the_header() -> None:
@@ -97,9 +124,9 @@ def test_structs(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ENUMS)
 def test_enums(tmp_path: Path, name: str) -> None:
-    names = members("enum", name)
-    assert names == [f"BN_{member.name}" for member in ENUMS[name]]
-    assert [int(value) for value in c_program(tmp_path, names)] == [int(member) for member in ENUMS[name]]
+    names, (kind, prefix) = members("enum", name), ENUMS[name]
+    assert names == [f"BN_{prefix}{member.name}" for member in kind]
+    assert [int(value) for value in c_program(tmp_path, names)] == [int(member) for member in kind]
 
 
 def test_one_version_everywhere() -> None:
@@ -111,24 +138,53 @@ def test_one_version_everywhere() -> None:
 
 
 def test_status_strings_are_as_many_as_statuses() -> None:
-    strings = {status: _c_api.lib.bn_status_string(status) for status in _c_api.Status}
-    assert len(set(strings.values())) == len(_c_api.Status)
-    for other in (-1, 9, 19, 1000):
+    strings = {status: _c_api.lib.bn_status_string(status) for status in _c_structs.Status}
+    assert len(set(strings.values())) == len(_c_structs.Status)
+    for other in (-1, 9, 19, 22, 1000):
         assert _c_api.lib.bn_status_string(other) == b"unknown status"
 
 
 def test_default_options_are_those_of_the_header() -> None:
-    init = re.search(r"#define BN_OPTIONS_INIT \{sizeof\(bn_options\), (.*)\}", SOURCE)
-    assert init
     from batchnorm._options import options
 
-    struct = options()
-    given = [getattr(struct, field[0]) for field in struct._fields_[1:]]
-    assert given == [float(value.replace("(bn_dtype)", "")) for value in init.group(1).split(",")]
+    assert values_of(options()) == init("bn_options")
 
 
-@pytest.mark.parametrize("status", [s for s in _c_api.Status if s != _c_api.Status.OK])
-def test_every_status_has_its_exception(status: _c_api.Status) -> None:
+def init(name: str) -> list[Any]:
+    """The values of a structure's initializer, but for its size; None for NULL."""
+    found = re.search(rf"#define {name.upper()}_INIT(?:\s|\\)*\{{sizeof\({name}\), (.*)\}}", SOURCE)
+    assert found
+    names = {"NULL": None, "HUGE_VAL": float("inf")}
+    names.update({f"BN_{prefix}{each.name}": float(each) for kind, prefix in ENUMS.values() for each in kind})
+    values = [value.strip().replace("(bn_dtype)", "") for value in found.group(1).split(",")]
+    return [names[value] if value in names else float(value) for value in values]
+
+
+def values_of(struct: Any) -> list[Any]:
+    values = [getattr(struct, field[0]) for field in struct._fields_[1:]]
+    return [value or None if isinstance(value, ctypes._Pointer) else value for value in values]
+
+
+def test_default_descriptors_are_those_of_the_header() -> None:
+    """What a descriptor object says without arguments, and what the header says that nothing said means."""
+    import numpy as np
+
+    from batchnorm import _weights, groups, policies, sources
+
+    numbers = np.zeros(4)
+    running = values_of(policies.kept(bn.Running(), 1, 1, None, None).struct)
+    assert running[:-1] == init("bn_running")[:-1]  # but for the outcome, which is always asked for
+    renorm = values_of(sources.struct_of(bn.Renorm(), numbers, numbers.reshape(2, 2), 1))
+    assert renorm[1:-1] == init("bn_source")[1:-1]
+    ghost = values_of(groups.grouping(bn.Ghost(2), (4, 3), (1,)).struct)  # type: ignore[union-attr]
+    assert ghost[2:] == init("bn_groups")[2:]
+    assert values_of(_weights.struct_of(numbers, "normalize"))[1:] == init("bn_weights")[1:]
+    leaky = bn.LeakyReLU()
+    assert leaky.slope == init("bn_epilogue")[2]
+
+
+@pytest.mark.parametrize("status", [s for s in _c_structs.Status if s != _c_structs.Status.OK])
+def test_every_status_has_its_exception(status: _c_structs.Status) -> None:
     others = {"ERROR_DTYPE": TypeError, "ERROR_MEMORY": MemoryError, "ERROR_ENVIRONMENT": RuntimeError}
     with pytest.raises(others.get(status.name, ValueError)):
         _c_api.raise_error(status)

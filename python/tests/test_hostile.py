@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import python
 
-from batchnorm._c_api import Options, Shape, Status, lib
+from batchnorm._c_api import lib
+from batchnorm._c_structs import Options, Shape, Status
 
 OK, NULL, SHAPE, DTYPE = Status.OK, Status.ERROR_NULL, Status.ERROR_SHAPE, Status.ERROR_DTYPE
 STRUCT_SIZE, OPTION, PAIR = Status.ERROR_STRUCT_SIZE, Status.ERROR_OPTION, Status.ERROR_PAIR
@@ -221,7 +222,8 @@ def test_hostile_arguments(name: str) -> None:
 
 COUNTS = """
 import ctypes, math
-from batchnorm._c_api import Shape, Status, lib
+from batchnorm._c_api import lib
+from batchnorm._c_structs import Shape, Status
 one = lambda value: ctypes.byref(ctypes.c_double(value))
 for value in (math.nan, math.inf, -math.inf, -1.0, -5e-324):
     out = [ctypes.c_double(7) for _ in "123"]

@@ -79,14 +79,14 @@ def test_another_major_version(tmp_path: Path, change: int) -> None:
     number = _c_api.lib.bn_version() + change
     path = library(tmp_path, f"int bn_version(void) {{ return {number}; }}")
     message = import_error(path)
-    assert f"batchnorm {_c_api.__version__} needs libbatchnorm 1.0 or a later 1.x, but {path} is " in message
+    assert f"batchnorm {_c_api.__version__} needs libbatchnorm 1.1 or a later 1.x, but {path} is " in message
     assert message.endswith(f" is {number // 10000}.{number // 100 % 100}.{number % 100}")
 
 
 def test_an_earlier_minor_version(monkeypatch: pytest.MonkeyPatch) -> None:
     path = _c_api.find_library()
-    monkeypatch.setattr(_c_api, "__version__", "1.1.0")
-    with pytest.raises(ImportError, match="batchnorm 1.1.0 needs libbatchnorm 1.1 or a later 1.x, but .* is 1.0.0"):
+    monkeypatch.setattr(_c_api, "__version__", "1.2.0")
+    with pytest.raises(ImportError, match="batchnorm 1.2.0 needs libbatchnorm 1.2 or a later 1.x, but .* is 1.1.0"):
         _c_api.load_library(path)
 
 

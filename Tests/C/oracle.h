@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a layer with descriptors should give, in plain loops over doubles.
+ *
+ * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. How much of a and
+ * of the variance in b comes from the batch (of_mean and of_variance) is all that the gradient has to know. */
+#ifndef ORACLE_H
+#define ORACLE_H
+
+#include "layer.h"
+
+typedef struct normalizer {
+    double count, mean, variance; /* of the batch; the variance is biased */
+    double a, b, d;
+    double of_mean, of_variance; /* da / dmean, and -2 * (db / dvariance) / b */
+    double sum, product;         /* of gamma * g and gamma * g * (x - a) * b */
+} normalizer;
+
+typedef struct oracle {
+    layer *l;
+    normalizer *normalizers;              /* rows of statistics x channels */
+    int *outcomes;                        /* of each row */
+    double *running_mean, *running_var;   /* as they should be after the call */
+    int64_t *batches;
+    double *u, *y, *derivative, *dx, *dz; /* dense tensors */
+    double *dgamma, *dbeta, *magnitude;   /* magnitude: how large the terms of dgamma and dbeta are together */
+} oracle;
+
+/* How far apart two correct results may be, for values of this size. The inputs are a few units large and well
+ * conditioned, so that some dozens of roundings are generous; the output of a 16-bit tensor is rounded once more, and is a
+ * multiple of 2^-24 where it is small. */
+static inline double tolerance(bn_dtype dtype, double magnitude) {
+    double number = dtype == BN_FLOAT64 ? 0x1p-53 : 0x1p-24;
+    double allowed = 64 * number * (4 + magnitude);
+    if (dtype == BN_FLOAT16) allowed += 0x1p-11 * magnitude + 0x1p-25;
+    if (dtype == BN_BFLOAT16) allowed += 0x1p-8 * magnitude;
+    return allowed;
+}
+
+/* Which sample, group, row and position element i has. */
+static inline size_t channel_of(const layer *l, size_t i) {
+    return i / l->shape.inner % l->shape.channels;
+}
+
+static inline size_t position_of(const layer *l, size_t i) {
+    size_t slice = l->shape.channels * l->shape.inner;
+    return i / slice * l->shape.inner + i % l->shape.inner;
+}
+
+static inline size_t group_of(const layer *l, size_t i) {
+    if ((l->with & WITH_GROUPS) == 0) return 0;
+    size_t samples = l->groups.samples, groups = l->groups.groups;
+    size_t sample = i / (elements_of(l) / samples);
+    if (l->arrays[INDEX] != NULL) return (size_t)((const int32_t *)l->arrays[INDEX])[sample];
+    return l->groups.interleaved ? sample % groups : sample / (samples / groups);
+}
+
+static inline size_t row_of(const layer *l, size_t i, int per_group) {
+    return rows_of(l, per_group) == 1 ? 0 : group_of(l, i);
+}
+
+static inline double weight_of(const layer *l, size_t i) {
+    if (l->arrays[WEIGHTS] == NULL) return 1;
+    return get(l->dtype == BN_FLOAT64 ? BN_FLOAT64 : BN_FLOAT32, l->arrays[WEIGHTS], position_of(l, i));
+}
+
+/* Whether y depends on the statistics there. */
+static inline int takes_part(const layer *l, size_t i) {
+    return l->weights.masked == BN_MASKED_NORMALIZE || weight_of(l, i) > 0;
+}
+
+static inline double activate(const bn_epilogue *e, double u) {
+    switch (e->activation) {
+    case BN_RELU: return u > 0 ? u : 0;
+    case BN_LEAKY_RELU: return u > 0 ? u : e->slope * u;
+    case BN_CLIP: return fmin(fmax(u, e->low), e->high);
+    case BN_HARD_SWISH: return u * fmin(fmax(u + 3, 0), 6) / 6;
+    case BN_SILU: return u / (1 + exp(-u));
+    default: return u;
+    }
+}
+
+static inline double activate_derivative(const bn_epilogue *e, double u) {
+    double s = 1 / (1 + exp(-u));
+    switch (e->activation) {
+    case BN_RELU: return u > 0;
+    case BN_LEAKY_RELU: return u > 0 ? 1 : e->slope;
+    case BN_CLIP: return u > e->low && u < e->high;
+    case BN_HARD_SWISH: return u <= -3 ? 0 : u >= 3 ? 1 : (2 * u + 3) / 6;
+    case BN_SILU: return s * (1 + u * (1 - s));
+    default: return 1;
+    }
+}
+
+/* Whether rounding may have a say in the derivative. */
+static inline int is_near_kink(const bn_epilogue *e, bn_dtype dtype, double u) {
+    double kinks[2] = {0, 0}, margin = is_half(dtype) ? 0.05 : 1e-4;
+    if (e->activation == BN_IDENTITY || e->activation == BN_SILU) return 0;
+    if (e->activation == BN_CLIP) kinks[0] = e->low, kinks[1] = e->high;
+    if (e->activation == BN_HARD_SWISH) kinks[0] = -3, kinks[1] = 3;
+    return fabs(u - kinks[0]) < margin || fabs(u - kinks[1]) < margin;
+}
+
+static inline double factor_of(const layer *l, int64_t batches) {
+    double n = (double)batches + 1, momentum = l->options.momentum;
+    switch (l->running.average) {
+    case BN_AVERAGE_CUMULATIVE: return 1 / n;
+    case BN_AVERAGE_WINDOWED: return fmax(1 / n, momentum);
+    case BN_AVERAGE_DEBIASED: return momentum / (1 - pow(1 - momentum, n));
+    case BN_AVERAGE_FILLED: return n == 1 ? 1 : momentum;
+    default: return momentum;
+    }
+}
+
+static inline double inverse(double variance, double eps) {
+    return variance + eps == 0 ? 0 : 1 / sqrt(variance + eps);
+}
+
+/* Moments, and an outcome, of each row. */
+static inline void weigh(oracle *o) {
+    layer *l = o->l;
+    size_t channels = l->shape.channels, rows = rows_of(l, BN_PER_GROUP_STATISTICS), count = elements_of(l);
+    size_t *positive = allocate(rows * channels, sizeof(size_t));
+    for (size_t i = 0; i < count; i++) {
+        size_t at = row_of(l, i, BN_PER_GROUP_STATISTICS) * channels + channel_of(l, i);
+        double w = weight_of(l, i);
+        if (w == 0) continue; /* what x holds there may be NaN */
+        o->normalizers[at].count += w;
+        o->normalizers[at].mean += w * element(l, X, i);
+        positive[at] += 1;
+    }
+    for (size_t at = 0; at < rows * channels; at++) {
+        if (positive[at] > 0) o->normalizers[at].mean /= o->normalizers[at].count;
+        o->outcomes[at / channels] = positive[at] == 0 ? BN_OUTCOME_EMPTY : BN_OUTCOME_USED;
+        if (positive[at] != 1 || (l->with & WITH_RUNNING) == 0) continue;
+        int is_running = l->running.single_value == BN_SINGLE_VALUE_RUNNING;
+        o->outcomes[at / channels] = is_running ? BN_OUTCOME_RUNNING : BN_OUTCOME_BETA;
+    }
+    for (size_t i = 0; i < count; i++) {
+        normalizer *n = &o->normalizers[row_of(l, i, BN_PER_GROUP_STATISTICS) * channels + channel_of(l, i)];
+        double w = weight_of(l, i), deviation = w == 0 ? 0 : element(l, X, i) - n->mean;
+        if (w != 0) n->variance += w * deviation * deviation / n->count;
+    }
+    for (size_t at = 0; at < rows * channels; at++) {
+        const normalizer *n = &o->normalizers[at];
+        int is_lost = l->running.nonfinite == BN_NONFINITE_SKIP && !isfinite(n->mean + n->variance);
+        if (is_lost && o->outcomes[at / channels] == BN_OUTCOME_USED) o->outcomes[at / channels] = BN_OUTCOME_NONFINITE;
+    }
+    free(positive);
+}
+
+static inline void settle(oracle *o, size_t row, size_t c) {
+    layer *l = o->l;
+    const bn_source *s = &l->source;
+    normalizer *n = &o->normalizers[row * l->shape.channels + c];
+    size_t running = (rows_of(l, BN_PER_GROUP_RUNNING) == 1 ? 0 : row), at = running * l->shape.channels + c;
+    double eps = l->options.eps, mean = parameter(l, RUNNING_MEAN, at), variance = parameter(l, RUNNING_VAR, at);
+    n->a = n->mean, n->b = inverse(n->variance, eps), n->d = 0, n->of_mean = n->of_variance = 1;
+    if (o->outcomes[row] == BN_OUTCOME_EMPTY) n->of_mean = n->of_variance = 0;
+    if (o->outcomes[row] == BN_OUTCOME_RUNNING) {
+        n->a = mean, n->b = inverse(variance, eps), n->of_mean = n->of_variance = 0;
+    } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_BLEND) {
+        double m = n->count / (s->pseudo_count + n->count);
+        n->a = (1 - m) * mean + m * n->mean, n->b = inverse((1 - m) * variance + m * n->variance, eps);
+        n->of_mean = m, n->of_variance = m * n->b * n->b;
+        return;
+    } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_RENORM) {
+        double std = sqrt(n->variance + eps), running_std = sqrt(variance + eps);
+        double r = fmin(fmax(std / running_std, s->r_min), s->r_max);
+        n->d = fmin(fmax((n->mean - mean) / running_std, -s->d_max), s->d_max);
+        n->b = r / std, n->of_variance = 1 / (std * std);
+        return;
+    } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_UPDATED) {
+        int64_t batches = l->arrays[NUM_BATCHES] != NULL ? ((int64_t *)l->arrays[NUM_BATCHES])[running] : 0;
+        double m = factor_of(l, batches), k = l->options.biased_running_var ? 1 : n->count / (n->count - 1);
+        n->a = (1 - m) * mean + m * n->mean, n->b = inverse((1 - m) * variance + m * k * n->variance, eps);
+        n->of_mean = m, n->of_variance = m * k * n->b * n->b;
+        return;
+    }
+    n->of_variance *= n->b * n->b;
+}
+
+/* Every used row in order, or their average at once. */
+static inline void update(oracle *o) {
+    layer *l = o->l;
+    size_t channels = l->shape.channels, rows = rows_of(l, BN_PER_GROUP_STATISTICS), used = 0;
+    int is_averaged = l->with & WITH_GROUPS && l->groups.averaged;
+    for (size_t row = 0; row < rows; row++) used += o->outcomes[row] == BN_OUTCOME_USED;
+    size_t seen = 0;
+    for (size_t row = 0; row < rows; row++) {
+        if (o->outcomes[row] != BN_OUTCOME_USED) continue;
+        size_t own = rows_of(l, BN_PER_GROUP_RUNNING) == 1 ? 0 : row;
+        double factor = factor_of(l, o->batches != NULL ? o->batches[own] : 0);
+        if (is_averaged) factor /= (double)used;
+        for (size_t c = 0; c < channels; c++) {
+            const normalizer *n = &o->normalizers[row * channels + c];
+            double *mean = &o->running_mean[own * channels + c], *variance = &o->running_var[own * channels + c];
+            double unbiased = l->options.biased_running_var ? 1 : n->count / (n->count - 1);
+            double kept = is_averaged ? (seen == 0 ? 1 - factor * (double)used : 1) : 1 - factor;
+            *mean = kept * *mean + factor * n->mean;
+            *variance = kept * *variance + factor * unbiased * n->variance;
+        }
+        seen += 1;
+        if (o->batches != NULL && (!is_averaged || seen == used)) o->batches[own] += 1;
+    }
+}
+
+static inline oracle make_oracle(layer *l) {
+    oracle o;
+    size_t channels = l->shape.channels, count = elements_of(l), running = rows_of(l, BN_PER_GROUP_RUNNING);
+    size_t parameters = rows_of(l, BN_PER_GROUP_PARAMETERS) * channels;
+    o.l = l;
+    o.normalizers = allocate(larger(rows_of(l, BN_PER_GROUP_STATISTICS), running) * channels, sizeof(normalizer));
+    o.outcomes = allocate(larger(rows_of(l, BN_PER_GROUP_STATISTICS), running), sizeof(int));
+    double *tensors = allocate(5 * count, sizeof(double));
+    o.u = tensors, o.y = tensors + count, o.derivative = tensors + 2 * count;
+    o.dx = tensors + 3 * count, o.dz = tensors + 4 * count;
+    o.dgamma = allocate(3 * parameters, sizeof(double));
+    o.dbeta = o.dgamma + parameters, o.magnitude = o.dbeta + parameters;
+    o.running_mean = allocate(2 * running * channels, sizeof(double));
+    o.running_var = o.running_mean + running * channels;
+    for (size_t i = 0; i < running * channels; i++) {
+        o.running_mean[i] = parameter(l, RUNNING_MEAN, i), o.running_var[i] = parameter(l, RUNNING_VAR, i);
+    }
+    o.batches = l->arrays[NUM_BATCHES] != NULL ? copy_of(l->arrays[NUM_BATCHES], l->bytes[NUM_BATCHES]) : NULL;
+    return o;
+}
+
+static inline void free_oracle(oracle *o) {
+    free(o->normalizers), free(o->outcomes), free(o->u), free(o->dgamma), free(o->running_mean), free(o->batches);
+}
+
+static inline normalizer *normalizer_of(const oracle *o, size_t i, int per_group) {
+    return &o->normalizers[row_of(o->l, i, per_group) * o->l->shape.channels + channel_of(o->l, i)];
+}
+
+/* x_hat, u and y of every element, each normalized as its row of per_group says. */
+static inline void map_forward(oracle *o, int per_group) {
+    layer *l = o->l;
+    for (size_t i = 0; i < elements_of(l); i++) {
+        const normalizer *n = normalizer_of(o, i, per_group);
+        size_t p = row_of(l, i, BN_PER_GROUP_PARAMETERS) * l->shape.channels + channel_of(l, i);
+        double x = element(l, X, i), x_hat = (x - n->a) * n->b + n->d;
+        o->u[i] = parameter(l, GAMMA, p) * x_hat + parameter(l, BETA, p);
+        if (l->arrays[Z] != NULL) o->u[i] += element(l, Z, i);
+        o->y[i] = activate(&l->epilogue, o->u[i]);
+        o->derivative[i] = activate_derivative(&l->epilogue, o->u[i]);
+        if (!takes_part(l, i)) o->y[i] = l->weights.masked == BN_MASKED_ZERO ? 0 : x;
+    }
+}
+
+/* To be called before the library's forward call, which moves the running statistics. */
+static inline oracle expected_training(layer *l) {
+    oracle o = make_oracle(l);
+    weigh(&o);
+    for (size_t row = 0; row < rows_of(l, BN_PER_GROUP_STATISTICS); row++) {
+        for (size_t c = 0; c < l->shape.channels; c++) settle(&o, row, c);
+    }
+    update(&o);
+    map_forward(&o, BN_PER_GROUP_STATISTICS);
+    return o;
+}
+
+static inline oracle expected_inference(layer *l) {
+    oracle o = make_oracle(l);
+    for (size_t i = 0; i < rows_of(l, BN_PER_GROUP_RUNNING) * l->shape.channels; i++) {
+        o.normalizers[i].a = parameter(l, RUNNING_MEAN, i);
+        o.normalizers[i].b = inverse(parameter(l, RUNNING_VAR, i), l->options.eps);
+    }
+    map_forward(&o, BN_PER_GROUP_RUNNING);
+    return o;
+}
+
+/* Gradients, of dy that is 0 wherever rounding may decide about the derivative: they are then as sure as sums. Where
+ * bn_backward reads the output alone, x_hat is what the rounded output says. */
+static inline void expect_gradients(oracle *o, int per_group) {
+    layer *l = o->l;
+    size_t channels = l->shape.channels, count = elements_of(l);
+    double *x_hat = allocate(count, sizeof(double));
+    for (size_t i = 0; i < count; i++) {
+        normalizer *n = normalizer_of(o, i, per_group);
+        if (is_near_kink(&l->epilogue, l->dtype, o->u[i])) put(l->dtype, l->arrays[DY], place_of(l, DY, i), 0);
+        size_t p = row_of(l, i, BN_PER_GROUP_PARAMETERS) * channels + channel_of(l, i);
+        double gamma = parameter(l, GAMMA, p), g = element(l, DY, i) * o->derivative[i];
+        x_hat[i] = (element(l, X, i) - n->a) * n->b;
+        if (l->epilogue.from_output) {
+            double y = element(l, Y, i), u = y <= 0 && l->epilogue.activation != BN_IDENTITY ? y / l->epilogue.slope : y;
+            x_hat[i] = (u - parameter(l, BETA, p)) / gamma;
+        }
+        o->dz[i] = takes_part(l, i) ? g : 0;
+        if (!takes_part(l, i)) continue;
+        o->dbeta[p] += g;
+        o->dgamma[p] += g * (x_hat[i] + n->d);
+        o->magnitude[p] += fabs(g) * (1 + fabs(x_hat[i]) + fabs(n->d));
+        n->sum += gamma * g;
+        n->product += gamma * g * x_hat[i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        const normalizer *n = normalizer_of(o, i, per_group);
+        size_t p = row_of(l, i, BN_PER_GROUP_PARAMETERS) * channels + channel_of(l, i);
+        double w = weight_of(l, i), x = element(l, X, i), share = n->count == 0 ? 0 : w / n->count;
+        if (!takes_part(l, i)) {
+            o->dx[i] = l->weights.masked == BN_MASKED_ZERO ? 0 : element(l, DY, i);
+            continue;
+        }
+        double gamma = parameter(l, GAMMA, p), deviation = w == 0 ? 0 : x - n->mean;
+        if (l->epilogue.from_output) deviation = x_hat[i] / n->b;
+        o->dx[i] = gamma * n->b * o->dz[i];
+        if (l->options.frozen) continue;
+        o->dx[i] -= share * (n->b * n->of_mean * n->sum + n->of_variance * deviation * n->product);
+    }
+    free(x_hat);
+}
+
+static inline void check_close(const layer *l, double result, double expected, double magnitude, const char *what, size_t i) {
+    int is_same = result == expected || (isnan(result) && isnan(expected));
+    double allowed = tolerance(l->dtype, magnitude);
+    CHECK(is_same || fabs(result - expected) <= allowed, "%s[%zu] is %.9g, expected %.9g +- %.2g (%s, %zu x %zu x %zu)",
+          what, i, result, expected, allowed, name_of(l->dtype), l->shape.outer, l->shape.channels, l->shape.inner);
+}
+
+static inline void check_tensor(const layer *l, enum array tensor, const double *expected) {
+    for (size_t i = 0; i < elements_of(l); i++) {
+        double value = element(l, tensor, i);
+        check_close(l, value, expected[i], fabs(expected[i]), array_names[tensor], i);
+    }
+    size_t size = size_of(l->dtype), slice = l->shape.channels * l->shape.inner, stride = stride_of(l, tensor);
+    for (size_t n = 0; n < l->shape.outer; n++) {
+        const unsigned char *gap = (const unsigned char *)l->arrays[tensor] + (n * stride + slice) * size;
+        for (size_t b = 0; b < (stride - slice) * size; b++) {
+            if (gap[b] != 0xA5) CHECK(0, "%s: written behind slice %zu", array_names[tensor], n);
+        }
+    }
+}
+
+static inline void check_bits(const oracle *o) {
+    const layer *l = o->l;
+    const uint8_t *mask = l->arrays[MASK];
+    for (size_t i = 0; i < elements_of(l); i++) {
+        if (is_near_kink(&l->epilogue, l->dtype, o->u[i]) || !takes_part(l, i)) continue;
+        int bit = mask[i / 8] >> i % 8 & 1, expected = o->derivative[i] == 1;
+        CHECK(bit == expected, "bit %zu is %d, where u is %g", i, bit, o->u[i]);
+    }
+}
+
+/* What a forward call in training leaves. What saved_mean and saved_invstd are beside a source is the library's affair. */
+static inline void check_training(const oracle *o) {
+    const layer *l = o->l;
+    size_t channels = l->shape.channels, rows = rows_of(l, BN_PER_GROUP_STATISTICS);
+    check_tensor(l, Y, o->y);
+    for (size_t i = 0; i < rows * channels && (l->with & WITH_SOURCE) == 0; i++) {
+        const normalizer *n = &o->normalizers[i];
+        double mean = saved(l, SAVED_MEAN, i), invstd = saved(l, SAVED_INVSTD, i);
+        int is_same = !isfinite(n->a + n->b) && !isfinite(mean) && isfinite(invstd) == isfinite(n->b);
+        is_same = is_same || (fabs(mean - n->a) <= 1e-12 && fabs(invstd - n->b) <= 1e-10 * n->b);
+        CHECK(is_same, "saved[%zu]: %.17g and %.17g, expected %.17g and %.17g", i, mean, invstd, n->a, n->b);
+    }
+    int is_new = l->arrays[NEW_MEAN] != NULL;
+    for (size_t i = 0; i < rows_of(l, BN_PER_GROUP_RUNNING) * channels; i++) {
+        double mean = parameter(l, is_new ? NEW_MEAN : RUNNING_MEAN, i);
+        double variance = parameter(l, is_new ? NEW_VAR : RUNNING_VAR, i);
+        check_close(l, mean, o->running_mean[i], fabs(o->running_mean[i]), "running_mean", i);
+        check_close(l, variance, o->running_var[i], fabs(o->running_var[i]), "running_var", i);
+    }
+    const int64_t *batches = l->arrays[is_new ? NEW_NUM_BATCHES : NUM_BATCHES];
+    for (size_t i = 0; batches != NULL && i < rows_of(l, BN_PER_GROUP_RUNNING); i++) {
+        CHECK(batches[i] == o->batches[i], "num_batches[%zu] is %lld", i, (long long)batches[i]);
+    }
+    for (size_t i = 0; l->arrays[OUTCOME] != NULL && i < rows; i++) {
+        int outcome = ((const int32_t *)l->arrays[OUTCOME])[i];
+        CHECK(outcome == o->outcomes[i], "outcome[%zu] is %d, expected %d", i, outcome, o->outcomes[i]);
+    }
+    if (l->arrays[MASK] != NULL) check_bits(o);
+}
+
+static inline void check_gradients(const oracle *o) {
+    const layer *l = o->l;
+    check_tensor(l, DX, o->dx);
+    if (l->arrays[DZ] != NULL) check_tensor(l, DZ, o->dz);
+    for (size_t i = 0; i < rows_of(l, BN_PER_GROUP_PARAMETERS) * l->shape.channels; i++) {
+        check_close(l, parameter(l, DGAMMA, i), o->dgamma[i], o->magnitude[i], "dgamma", i);
+        check_close(l, parameter(l, DBETA, i), o->dbeta[i], o->magnitude[i], "dbeta", i);
+    }
+}
+
+/* Forward and backward against the oracle. */
+static inline void training_agrees(layer *l) {
+    oracle o = expected_training(l);
+    layer before = clone_of(l);
+    CHECK_OK(train_layer(l));
+    check_training(&o);
+    expect_gradients(&o, BN_PER_GROUP_STATISTICS);
+    CHECK_OK(back_layer(l));
+    check_gradients(&o);
+    static const enum array inputs[] = {X, Z, WEIGHTS, GAMMA, BETA, INDEX};
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        int is_kept = memcmp(l->arrays[inputs[i]] ? l->arrays[inputs[i]] : "",
+                             before.arrays[inputs[i]] ? before.arrays[inputs[i]] : "", l->bytes[inputs[i]]) == 0;
+        CHECK(is_kept, "%s was written", array_names[inputs[i]]);
+    }
+    free_arrays(&before), free_oracle(&o);
+}
+
+static inline void inference_agrees(layer *l) {
+    oracle o = expected_inference(l);
+    l->options.frozen = 1;
+    CHECK_OK(infer_layer(l));
+    check_tensor(l, Y, o.y);
+    if (l->arrays[MASK] != NULL) check_bits(&o);
+    free_oracle(&o);
+}
+
+#endif

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls of a layer that has more to say than its own lines pass on: they go through `functional`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+
+from . import functional
+from ._arrays import Array, address_of_any, tensor
+from ._layout import channel_axes
+from ._weights import Counted
+from .activations import chosen
+from .groups import Conditional, Ghost, Segments, Split
+from .policies import Running
+from .saved import frozen_statistics
+from .sources import Blend, Renorm, Updated
+
+if TYPE_CHECKING:
+    from .layer import BatchNorm
+
+
+class Setting:
+    """An attribute of which the layer's own lines know nothing: with any that is set, they are passed by."""
+
+    def __init__(self, default: Any = None) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.key = "_" + name
+
+    def __get__(self, layer: Any, owner: type) -> Any:
+        return self if layer is None else layer.__dict__.get(self.key, self.default)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.__dict__[self.key] = value
+        keys = "_activation", "_running", "_source", "_groups", "_frozen"
+        set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
+        layer._is_described = bool(set_ones)
+
+
+def check(layer: BatchNorm) -> None:
+    """Whether the settings are ones that a call would take, as far as they can be looked at without a batch."""
+    chosen(layer.activation)
+    for value, kinds, name in (
+        (layer.running, (Running,), "running"),
+        (layer.source, (Blend, Renorm, Updated), "source"),
+        (layer.groups, (Ghost, Segments, Split, Conditional), "groups"),
+    ):
+        if value is not None and not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{name} is of type {type(value).__name__}, expected {names}")
+    _policy(layer)
+
+
+def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLike | None, counted: Counted) -> Array:
+    """See BatchNorm.__call__()."""
+    check(layer)
+    array = tensor(x, "x")
+    channel_shape = tuple(array.shape[a] for a in channel_axes(layer.axis, array.ndim))
+    if channel_shape != layer._channel_shape or array.dtype != layer.dtype:
+        raise layer._mismatch(channel_shape, array.dtype)
+    in_place = type(x) is ndarray and type(out) is ndarray and address_of_any(x) == address_of_any(out)
+    settings: dict[str, Any] = {"activation": layer.activation, "residual": residual, "groups": layer.groups}
+    settings.update(weights=counted.weights, lengths=counted.lengths, masked=counted.masked)
+    running = layer.running_mean, layer.running_var
+    if (layer.training and not layer.frozen) or layer.running_mean is None:
+        settings.update(running=_policy(layer), source=layer.source, unbiased=layer.unbiased)
+        if not _tracks(layer) and layer.source is None and settings["running"].single_value != "running":
+            running = None, None
+        momentum = 1.0 if layer.momentum is None else layer.momentum
+        y, saved = functional.forward_training(
+            array,
+            layer.gamma,
+            layer.beta,
+            *running,
+            axis=layer.axis,
+            eps=layer.eps,
+            momentum=momentum,
+            out=out,
+            **settings,
+        )
+        if _tracks(layer):
+            counts = settings["running"].num_batches
+            layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
+    else:
+        y = functional.forward_inference(
+            array, layer.gamma, layer.beta, *running, axis=layer.axis, eps=layer.eps, out=out, **settings
+        )
+        saved = frozen_statistics(*running, layer.eps, beta=layer.beta, **settings)
+    layer._x, layer._saved = array, saved
+    layer._from_output = in_place
+    if in_place:
+        invertible = layer.activation is not None and chosen(layer.activation).has_inverse and residual is None
+        layer._x = y if invertible else None
+    return y
+
+
+def backward(layer: BatchNorm, dy: ArrayLike, out: Array | None) -> Array:
+    """See BatchNorm.backward(); there was a forward call."""
+    assert layer._x is not None
+    assert layer._saved is not None
+    dx, dgamma, dbeta, *dz = functional.backward(
+        dy, layer._x, layer._saved, layer.gamma, axis=layer.axis, out=out, from_output=layer._from_output
+    )
+    layer.grad_gamma = None if layer.gamma is None else dgamma
+    layer.grad_beta = None if layer.beta is None else dbeta
+    layer.grad_residual = dz[0] if dz else None
+    return dx
+
+
+def _tracks(layer: BatchNorm) -> bool:
+    return layer.training and not layer.frozen and layer.track_running_stats and layer.running_mean is not None
+
+
+def _policy(layer: BatchNorm) -> Running:
+    """The layer's policy with the layer's own count of batches."""
+    given = layer.running or Running()
+    if given.pure or given.num_batches is not None:
+        raise ValueError("running is pure, or has num_batches, but a layer keeps and counts its own")
+    average = given.average
+    if layer.momentum is None:
+        if average not in ("exponential", "cumulative"):
+            raise ValueError(f"running has average {average!r}, but momentum is None, which is the cumulative average")
+        average = "cumulative"
+    if not _tracks(layer):
+        # Whatever is read stays as it is.
+        return Running("exponential", given.single_value, given.nonfinite, pure=True)
+    counts = np.array(layer.num_batches_tracked, np.int64)
+    return Running(average, given.single_value, given.nonfinite, num_batches=counts)

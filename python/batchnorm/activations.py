@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows normalization: y = activation(u), with u = gamma * x_hat + beta + residual.
+
+::
+
+    None, "identity"    u
+    "relu"              u above 0, else 0
+    LeakyReLU(slope)    u above 0, else slope * u
+    Clip(low, high)     the nearest of low to high
+    "relu6"             Clip(0, 6)
+    "hard_swish"        u * clip(u + 3, 0, 6) / 6        (arXiv:1905.02244)
+    "silu"              u / (1 + exp(-u))                (arXiv:1702.03118)
+
+Both are computed with the numbers that y is rounded from, in the same pass over x.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Union
+
+from . import _c_structs
+from ._options import number
+
+
+@dataclass(frozen=True)
+class LeakyReLU:
+    """u above 0, else slope * u.
+
+    Parameters
+    ----------
+    slope : float, default 0.01
+        Finite, at least 0. Above 0 it can be inverted, so that backward() can do without x (`from_output`).
+    """
+
+    slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        slope = number(self.slope, "slope")
+        if not 0 <= slope < math.inf:
+            raise ValueError(f"slope is {slope}, expected a finite number of at least 0")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The nearest of low to high. The gradient passes between them, not at them.
+
+    Parameters
+    ----------
+    low, high : float
+        Low below high. Clip(0, 6) is ReLU6.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        low, high = number(self.low, "low"), number(self.high, "high")
+        if not low < high:
+            raise ValueError(f"low is {low} and high is {high}, expected low below high")
+
+
+Activation = Union[str, LeakyReLU, Clip]
+
+
+class Chosen(NamedTuple):
+    """An activation as the library takes it."""
+
+    kind: _c_structs.Activation
+    slope: float = 0.01
+    low: float = 0.0
+    high: float = 6.0
+
+    @property
+    def is_bitwise(self) -> bool:
+        """Whether a bit for each element says all of the gradient."""
+        return self.kind not in (_c_structs.Activation.HARD_SWISH, _c_structs.Activation.SILU)
+
+    @property
+    def has_inverse(self) -> bool:
+        kinds = _c_structs.Activation
+        return self.kind == kinds.IDENTITY or (self.kind == kinds.LEAKY_RELU and self.slope > 0)
+
+
+_NAMED = {
+    "identity": Chosen(_c_structs.Activation.IDENTITY),
+    "relu": Chosen(_c_structs.Activation.RELU),
+    "relu6": Chosen(_c_structs.Activation.CLIP, low=0.0, high=6.0),
+    "hard_swish": Chosen(_c_structs.Activation.HARD_SWISH),
+    "silu": Chosen(_c_structs.Activation.SILU),
+}
+
+
+def chosen(activation: Activation | None) -> Chosen:
+    """What a caller's `activation` means."""
+    if activation is None:
+        return _NAMED["identity"]
+    if isinstance(activation, str) and activation in _NAMED:
+        return _NAMED[activation]
+    if isinstance(activation, LeakyReLU):
+        return Chosen(_c_structs.Activation.LEAKY_RELU, slope=float(activation.slope))
+    if isinstance(activation, Clip):
+        return Chosen(_c_structs.Activation.CLIP, low=float(activation.low), high=float(activation.high))
+    raise _unknown(activation)
+
+
+def _unknown(activation: Any) -> Exception:
+    error = ValueError if isinstance(activation, str) else TypeError
+    names = ", ".join(f"'{name}'" for name in _NAMED)
+    return error(f"activation is {activation!r}, expected {names}, a LeakyReLU or a Clip")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How running statistics are kept, where a momentum is not all that there is to say."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike, NDArray
+
+from . import _c_structs
+from ._arrays import address, plain, scattered
+
+Member = TypeVar("Member", bound=IntEnum)
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """How running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that they see.
+
+    Only a batch that is USED (see Outcome) moves them, and counts.
+
+    Parameters
+    ----------
+    average : str, default "exponential"
+        What w is::
+
+            "exponential"    momentum
+            "cumulative"     1 / n: all batches alike; as PyTorch's momentum=None
+            "windowed"       1 / n, but at least momentum; as in dlib, whose window is 1 / momentum
+            "debiased"       momentum / (1 - (1 - momentum)**n): as if nothing had been before the first batch; as haiku
+            "filled"         1 for the first, then momentum; as in equinox
+
+    single_value : str, default "error"
+        What a batch of one value per channel gives: "error", a ValueError; "running", what the running statistics,
+        which are needed, normalize it to; "beta", beta, as x_hat is 0.
+    nonfinite : str, default "propagate"
+        What a batch does of which some mean or variance is not finite: "propagate", the running statistics of that
+        channel take it; "skip", those of all channels stay as they are; "error", a ValueError, for which one more pass
+        over x is made.
+    pure : bool, default False
+        Nothing is updated in place: running_mean, running_var and `num_batches` are only read, and may be any
+        array_like. What they become is saved.running_mean, saved.running_var and saved.num_batches.
+    num_batches : ndarray of int64, optional
+        Batches seen so far, of one element; with groups that have running statistics each, one for each of them.
+        Updated in place. Needed for all averages but the exponential one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A name is none of these, or not a text. By the call that it is given to: num_batches is missing or does not fit.
+
+    Examples
+    --------
+    >>> count = np.zeros(1, np.int64)
+    >>> y, saved = bn.forward_training(x, None, None, mean, var, running=bn.Running("cumulative", num_batches=count))
+    """
+
+    average: str = "exponential"
+    single_value: str = "error"
+    nonfinite: str = "propagate"
+    pure: bool = False
+    num_batches: Any = None
+
+    def __post_init__(self) -> None:
+        member(_c_structs.Average, self.average, "average")
+        member(_c_structs.SingleValue, self.single_value, "single_value")
+        member(_c_structs.Nonfinite, self.nonfinite, "nonfinite")
+
+
+def member(kind: type[Member], value: Any, name: str) -> Member:
+    """The member of an enum that `value` names."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected a text")
+    names = {each.name.lower(): each for each in kind}
+    if value not in names:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, names))}")
+    return names[value]
+
+
+class Kept(NamedTuple):
+    """A Running as the library takes it, and the arrays that it writes."""
+
+    struct: _c_structs.Running
+    num_batches: Counts | None
+    outcome: NDArray[np.int32]
+
+
+def kept(running: Running, rows: int, statistics: int, means: Any, variances: Any) -> Kept:
+    """For `rows` of running statistics and `statistics` groups; `means` and `variances` take new ones, if any."""
+    counts = _counts(running, rows)
+    average = member(_c_structs.Average, running.average, "average")
+    if counts is None and average != _c_structs.Average.EXPONENTIAL:
+        raise ValueError(f"running has average {running.average!r} and no num_batches, which it needs")
+    new_counts = np.empty_like(counts) if running.pure and counts is not None else None
+    outcome = np.zeros(statistics, np.int32)
+    struct = _c_structs.Running(
+        0,
+        average,
+        member(_c_structs.SingleValue, running.single_value, "single_value"),
+        member(_c_structs.Nonfinite, running.nonfinite, "nonfinite"),
+        0,
+        None if counts is None else address(counts),
+        None if means is None else address(means),
+        None if variances is None else address(variances),
+        None if new_counts is None else address(new_counts),
+        address(outcome),
+    )
+    return Kept(sized(struct), counts if new_counts is None else new_counts, outcome)
+
+
+def sized(struct: Any) -> Any:
+    """The structure, which tells its size from now on."""
+    struct.struct_size = ctypes.sizeof(struct)
+    return struct
+
+
+def _counts(running: Running, rows: int) -> Counts | None:
+    value: ArrayLike | None = running.num_batches
+    if value is None:
+        return None
+    if running.pure:
+        value = plain(value, "num_batches")
+        if value.dtype.kind not in "iu":
+            raise TypeError(f"num_batches has dtype {value.dtype}, expected int64")
+        value = np.array(value, np.int64, order="C")
+    if type(value) is not ndarray:
+        kind = type(value).__name__
+        raise TypeError(f"num_batches is of type {kind}, expected numpy.ndarray: it is updated in place")
+    if value.dtype != np.int64:
+        raise TypeError(f"num_batches has dtype {value.dtype}, expected int64")
+    if value.size != rows or value.ndim > 1:
+        raise ValueError(f"num_batches has shape {value.shape}, expected {() if rows == 1 else (rows,)}")
+    if not value.flags.c_contiguous:
+        raise scattered("num_batches", "it is updated in place")
+    if not value.flags.writeable:
+        raise ValueError("num_batches is read-only, but it is updated in place")
+    if value.size and value.min() < 0:
+        raise ValueError(f"num_batches is {value.min()}, expected at least 0")
+    return value

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What x is normalized with in training, where that is not its own mean and variance alone.
+
+The running statistics, as they are before the call, are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+
+from . import _c_structs
+from ._arrays import Array, Doubles, address
+from ._layout import Axis, as_axis, channel_axes
+from ._options import number
+from .policies import sized
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The running statistics and the batch's together, for adaptation at test time (arXiv:2006.16971).
+
+    ::
+
+        (P * running + M * batch) / (P + M)        for mean and biased variance, M values per channel in the batch
+
+    P is `pseudo_count` times the values per channel of a sample. At test time momentum is 0, so that the running
+    statistics stay as they are.
+
+    Parameters
+    ----------
+    pseudo_count : float
+        How many samples (along axis 0) the running statistics count as: finite, at least 0.
+    """
+
+    pseudo_count: float
+
+    def __post_init__(self) -> None:
+        count = number(self.pseudo_count, "pseudo_count")
+        if not 0 <= count < math.inf:
+            raise ValueError(f"pseudo_count is {count}, expected a finite number of at least 0")
+
+
+@dataclass(frozen=True)
+class Renorm:
+    """Batch renormalization (arXiv:1702.03275).
+
+    ::
+
+        y = gamma * (x_hat * r + d) + beta        std = sqrt(var + eps)
+        r = std / running_std                     clipped to r_min and r_max
+        d = (mean - running_mean) / running_std   clipped to -d_max and d_max
+
+    r and d are constants to the gradient. renorm_limits() has the paper's schedule.
+
+    Parameters
+    ----------
+    r_max : float, default infinity
+        At least 1.
+    d_max : float, default infinity
+        At least 0.
+    r_min : float, default 0
+        From 0 to 1; the paper has 1 / r_max.
+    """
+
+    r_max: float = math.inf
+    d_max: float = math.inf
+    r_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        r_max, d_max, r_min = (number(getattr(self, name), name) for name in ("r_max", "d_max", "r_min"))
+        if not r_max >= 1:
+            raise ValueError(f"r_max is {r_max}, expected at least 1")
+        if not d_max >= 0:
+            raise ValueError(f"d_max is {d_max}, expected at least 0")
+        if not 0 <= r_min <= 1:
+            raise ValueError(f"r_min is {r_min}, expected a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Updated:
+    """The running statistics that the call updates them to; as in equinox's mode "ema".
+
+    The batch is a part of them, also to the gradient. Each of several ghost batches has those that it alone would give.
+    """
+
+
+Source = Union[Blend, Renorm, Updated]
+
+
+def renorm_limits(step: int) -> tuple[float, float]:
+    """r_max and d_max at a training step, as in section 3 of the paper on batch renormalization (arXiv:1702.03275).
+
+    r_max is 1 until step 5,000 and then grows to 3 at 40,000; d_max is 0 until 5,000 and then grows to 5 at 25,000.
+
+    >>> bn.renorm_limits(25_000)
+    (2.142857142857143, 5.0)
+    """
+    step = int(number(step, "step"))
+    r_max = 1 + 2 * min(max((step - 5_000) / 35_000, 0.0), 1.0)
+    d_max = 5 * min(max((step - 5_000) / 20_000, 0.0), 1.0)
+    return r_max, d_max
+
+
+def struct_of(source: Source, saved: Doubles, x: Array, axis: Axis) -> _c_structs.Source:
+    """A source as the library takes it; `saved` is what the forward call writes and the backward call reads."""
+    kinds = _c_structs.SourceKind
+    pseudo_count, r_min, r_max, d_max = 0.0, 0.0, math.inf, math.inf
+    if isinstance(source, Blend):
+        axes = channel_axes(as_axis(axis), x.ndim)
+        if 0 in axes:
+            raise ValueError("source is a Blend, which counts samples along axis 0, but that is a channel axis")
+        kind = kinds.BLEND
+        pseudo_count = float(source.pseudo_count) * math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
+    elif isinstance(source, Renorm):
+        kind = kinds.RENORM
+        r_min, r_max, d_max = float(source.r_min), float(source.r_max), float(source.d_max)
+    elif isinstance(source, Updated):
+        kind = kinds.UPDATED
+    else:
+        raise TypeError(f"source is of type {type(source).__name__}, expected Blend, Renorm or Updated")
+    struct: _c_structs.Source = sized(_c_structs.Source(0, kind, 0, pseudo_count, r_min, r_max, d_max, address(saved)))
+    return struct
+
+
+def room(rows: int, channels: int) -> Doubles:
+    """What the library saves of a source: four numbers for each mean."""
+    return np.zeros((4, rows, channels))

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activation and residual, forward and backward: against the oracle, by finite differences, from a mask and from y."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from calls import (
+    ACTIVATIONS,
+    DTYPES,
+    LAYOUTS,
+    SHAPES,
+    Given,
+    activation_of,
+    check_gradients,
+    check_training,
+    check_y,
+    draw,
+    gradient,
+)
+
+import batchnorm as bn
+
+Array = np.ndarray[Any, Any]
+
+NAMES = [" ".join(map(str, each)) for each in ACTIVATIONS]
+BITWISE = [each for each in ACTIVATIONS if each[0] not in ("hard_swish", "silu")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("residual", [None, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=NAMES)
+def test_every_shape(rng: np.random.Generator, activation: Any, residual: Any, dtype: str) -> None:
+    for shape in SHAPES:
+        check_training(rng, draw(rng, shape, dtype, activation=activation, residual=residual), dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("residual", [None, True])
+@pytest.mark.parametrize("activation", [("relu",), ("silu",), ("identity",)])
+def test_every_layout(rng: np.random.Generator, activation: Any, residual: Any, layout: str) -> None:
+    for dtype in ("f8", "f4", "f2"):
+        for shape in ((6, 1, 7), (4, 17, 49), (8, 33, 1)):
+            check_training(rng, draw(rng, shape, dtype, activation=activation, residual=residual), dtype, layout)
+
+
+@pytest.mark.parametrize("residual", [None, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=NAMES)
+def test_the_oracle_by_finite_differences(rng: np.random.Generator, activation: Any, residual: Any) -> None:
+    """What the gradients are compared with elsewhere is the gradient of what y is compared with."""
+    call = draw(rng, (3, 2, 7), activation=activation, residual=residual)
+    dy = gradient(rng, Given(call, "f8"), margin=0.01)
+    dx, dgamma, dbeta, dz = oracle.backward(call, dy)
+    for name, exact in (("x", dx), ("gamma", dgamma), ("beta", dbeta), ("residual", dz)):
+        if name != "residual" or residual:
+            assert abs(oracle.by_differences(call, dy, name) - exact).max() < 1e-6
+
+
+def test_activations_by_their_formulas() -> None:
+    """Values that are exact, with statistics that leave x as it is."""
+    x = np.array([[-4.0, -3, -2, -0.5, 0, 0.5, 3, 7]]).T
+    expected = {
+        "identity": x,
+        "relu": [[0, 0, 0, 0, 0, 0.5, 3, 7]],
+        "relu6": [[0, 0, 0, 0, 0, 0.5, 3, 6]],
+        "hard_swish": [[0, 0, -1 / 3, -0.5 * 2.5 / 6, 0, 0.5 * 3.5 / 6, 3, 7]],
+        bn.LeakyReLU(0.25): [[-1, -0.75, -0.5, -0.125, 0, 0.5, 3, 7]],
+        bn.LeakyReLU(): np.where(x > 0, x, 0.01 * x).T,
+        bn.Clip(-0.25, 3): [[-0.25, -0.25, -0.25, -0.25, 0, 0.5, 3, 3]],
+    }
+    for activation, values in expected.items():
+        y = bn.forward_inference(x, None, None, np.zeros(1), np.ones(1), eps=0, activation=activation)
+        assert np.allclose(y, np.reshape(values, x.shape), rtol=1e-15, atol=0), activation
+    y = bn.forward_inference(x, None, None, np.zeros(1), np.ones(1), eps=0, activation="silu")
+    assert np.allclose(y, x / (1 + np.exp(-x)), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
+def test_far_out_values(dtype: str) -> None:
+    """exp() of them would overflow, and their outputs are what the limits are."""
+    top = float(np.finfo(DTYPES[dtype]).max)
+    x = np.array([[-top, -1000, 1000, top, np.inf]], DTYPES[dtype]).T
+    param = np.float64 if dtype == "f8" else np.float32
+    for activation in ("silu", "hard_swish", "relu"):
+        y = bn.forward_inference(x, None, None, np.zeros(1, param), np.ones(1, param), eps=0, activation=activation)
+        assert y.ravel().tolist() == [0, 0, 1000, top, np.inf]
+
+
+def test_nan_goes_through() -> None:
+    x = np.array([[np.nan, 1, 2]]).T
+    for activation in ("relu", "relu6", "hard_swish", "silu", bn.LeakyReLU()):
+        y = bn.forward_inference(x, None, None, np.zeros(1), np.ones(1), activation=activation)
+        # "u above 0, else 0": NaN is not above 0.
+        assert np.isnan(y[0, 0]) or activation == "relu"
+        assert np.isfinite(y[1:]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("residual", [None, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=NAMES)
+def test_inference_and_its_gradients(rng: np.random.Generator, activation: Any, residual: Any, dtype: str) -> None:
+    for layout in ("NCHW", "NHWC", "Fortran"):
+        call = draw(rng, (4, 17, 7), dtype, activation=activation, residual=residual, frozen=True)
+        given = Given(call, dtype, layout)
+        (x, gamma, beta, mean, var), told = given.arguments()
+        told = {name: value for name, value in told.items() if name not in ("momentum", "unbiased")}
+        check_y(given, bn.forward_inference(x, gamma, beta, mean, var, **told))
+        dy = gradient(rng, given)
+        saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, **given.epilogue())
+        assert saved.frozen
+        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("residual", [None, True])
+@pytest.mark.parametrize("activation", BITWISE, ids=[" ".join(map(str, each)) for each in BITWISE])
+def test_mask(rng: np.random.Generator, activation: Any, residual: Any, layout: str, dtype: str) -> None:
+    """Bits of what oracle.slope() says, by which the gradients are found without a residual or beta."""
+    for shape in ((3, 3, 7), (4, 17, 49)):
+        call = draw(rng, shape, dtype, activation=activation, residual=residual)
+        given, saved = check_training(rng, call, dtype, layout, save_mask=True)
+        assert saved._told.residual is None
+        u = oracle.forward(call).u
+        margin = max(1e-3, float(ml_dtypes.finfo(given.dtype).eps)) * (1 + abs(u))
+        passes, sure = oracle.slope(u, activation) == 1, oracle.distance_to_kinks(u, activation) > margin
+        in_memory = np.argsort([-abs(stride) for stride in given.tensor(u).strides], kind="stable")
+        expected, sure = (given.tensor(each).transpose(in_memory).ravel() == 1 for each in (passes, sure))
+        found = np.unpackbits(saved.bits, bitorder="little")
+        assert saved.bits.dtype == np.uint8
+        assert len(saved.bits) == (call.x.size + 7) // 8
+        assert not found[call.x.size :].any()
+        assert np.array_equal(found[: call.x.size][sure], expected[sure])
+
+
+def test_a_mask_serves_tensors_of_another_memory_order(rng: np.random.Generator) -> None:
+    x, dy, z = rng.normal(size=(3, 4, 5, 7, 3))
+    _, saved = bn.forward_training(np.asfortranarray(x), residual=z, activation="relu", save_mask=True)
+    expected = bn.backward(np.asfortranarray(dy), np.asfortranarray(x), saved)
+    for layout in (np.ascontiguousarray, lambda a: a[::-1].copy()[::-1], np.asfortranarray):
+        for given, exact in zip(bn.backward(layout(dy), layout(x), saved), expected):
+            assert np.array_equal(given, exact)
+    with pytest.raises(ValueError, match="out has strides .* memory order of the forward call's tensors"):
+        bn.backward(dy, x, saved, out=np.empty_like(x))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activation", [("identity",), ("leaky", 0.1), ("leaky", 2.0)])
+def test_from_output(rng: np.random.Generator, activation: Any, layout: str, dtype: str) -> None:
+    for frozen in (False, True):
+        call = draw(rng, (4, 17, 7), dtype, activation=activation, frozen=frozen)
+        # Far from 0, by which x_hat is divided, and of both signs; beta small, as digits are lost otherwise.
+        call.gamma = np.sign(call.gamma) * np.round(1 + abs(call.gamma))
+        call.beta = np.round(call.beta)
+        given = Given(call, dtype, layout)
+        (x, gamma, beta, mean, var), told = given.arguments()
+        told["activation"] = activation_of(activation)
+        y = np.asarray(x).copy(order="K") if layout != "backwards" else x.copy()
+        if frozen:
+            told = {name: value for name, value in told.items() if name not in ("momentum", "unbiased")}
+            bn.forward_inference(y, gamma, beta, mean, var, **told, out=y)
+            saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, activation=told["activation"])
+        else:
+            _, saved = bn.forward_training(y, gamma, beta, mean, var, **told, out=y)
+        dy = gradient(rng, given)
+        results = bn.backward(given.tensor(dy), y, saved, gamma, axis=given.axis, from_output=True)
+        # x_hat is off by the rounding of y over gamma.
+        times = 512 if dtype != "f2" else 512 * 2.0**13
+        check_gradients(given, dy, results, times)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "bf16"])
+@pytest.mark.parametrize("activation", [("relu",), ("silu",), ("identity",)])
+def test_outputs_in_place(rng: np.random.Generator, activation: Any, dtype: str) -> None:
+    for layout in ("NCHW", "NHWC", "Fortran", "every second sample"):
+        call = draw(rng, (4, 17, 7), dtype, activation=activation, residual=True)
+        given = Given(call, dtype, layout)
+        (x, gamma, beta, _, _), told = given.arguments()
+        expected, saved = bn.forward_training(x, gamma, beta, **told)
+        y = given.tensor(call.x)
+        out, _ = bn.forward_training(y, gamma, beta, **told, out=y)
+        assert out is y
+        assert np.array_equal(y, expected)
+        dy = gradient(rng, given)
+        gradients = bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis)
+        for name in ("out", "residual_out"):
+            target = given.tensor(dy)
+            others = {"out": None, "residual_out": None, name: target}
+            results = bn.backward(target, x, saved, gamma, axis=given.axis, **others)
+            assert results[0 if name == "out" else 3] is target
+            for one, other in zip(results, gradients):
+                assert np.array_equal(one, other)
+
+
+def test_bits_of_bfloat16(rng: np.random.Generator) -> None:
+    """dtype="bfloat16" says of uint16 what a dtype of its own says."""
+    x, dy, z = rng.normal(size=(3, 4, 5, 7)).astype(DTYPES["bf16"])
+    gamma, beta, mean, var = rng.uniform(1, 2, (4, 5)).astype(DTYPES["bf16"])
+    frozen = bn.frozen_statistics(mean, var, beta=beta, residual=z, activation="silu")
+    arrays = [each.view("u2") for each in (beta, z)]
+    of_frozen = bn.frozen_statistics(mean, var, beta=arrays[0], residual=arrays[1], activation="silu")
+    expected = bn.backward(dy, x, frozen, gamma)
+    for given, exact in zip(
+        bn.backward(*(a.view("u2") for a in (dy, x)), of_frozen, gamma.view("u2"), dtype="bfloat16"), expected
+    ):
+        assert np.array_equal(given, exact.view("u2"))
+    y, saved = bn.forward_training(x, residual=z, activation="relu")
+    bits, of_bits = bn.forward_training(
+        x.view("u2"), residual=z.view("u2"), activation="relu", dtype="bfloat16", save_mask=True
+    )
+    assert bits.dtype == np.uint16
+    assert np.array_equal(bits, y.view("u2"))
+    out, dz = np.empty_like(bits), np.empty_like(bits)
+    results = bn.backward(dy.view("u2"), x.view("u2"), of_bits, dtype="bfloat16", out=out, residual_out=dz)
+    assert results[0] is out
+    assert results[3] is dz
+    for given, expected in zip(results, bn.backward(dy, x, saved)):
+        assert np.array_equal(given, expected.view(given.dtype))
+    mean, invstd = saved.mean, saved.invstd
+    assert np.array_equal(
+        bn.normalize(x.view("u2"), mean, invstd, residual=z.view("u2"), activation="relu", dtype="bfloat16"), bits
+    )
+    with pytest.raises(TypeError, match="residual is float64, expected uint16"):
+        bn.forward_training(x.view("u2"), residual=np.zeros(x.shape), dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_normalize_in_steps(rng: np.random.Generator, layout: str, dtype: str) -> None:
+    call = draw(rng, (4, 17, 7), dtype, activation=("relu",), residual=True)
+    given = Given(call, dtype, layout)
+    (x, gamma, beta, _, _), told = given.arguments()
+    count, mean, m2 = bn.moments(x, given.axis)
+    told = {name: told[name] for name in ("axis", "activation", "residual")}
+    y = bn.normalize(x, mean, bn.inverse_std(count, m2, call.eps), gamma, beta, **told)
+    check_y(given, y)
+    out = np.empty_like(y)
+    assert bn.normalize(x, mean, bn.inverse_std(count, m2, call.eps), gamma, beta, **told, out=out) is out
+    assert np.array_equal(out, y)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda saved: pickle.loads(pickle.dumps(saved))])
+def test_saved_statistics_are_copied_with_all_that_they_know(rng: np.random.Generator, duplicate: Any) -> None:
+    x, dy, z = rng.normal(size=(3, 4, 3, 5))
+    for more in ({}, {"save_mask": True}, {"weights": np.ones((4, 5))}):
+        _, saved = bn.forward_training(x, residual=z, activation="relu", running=bn.Running(), **more)
+        again = duplicate(saved)
+        assert again.outcome == bn.Outcome.USED
+        for given, expected in zip(bn.backward(dy, x, again), bn.backward(dy, x, saved)):
+            assert np.array_equal(given, expected)
+        saved.mean[...] = 7
+        assert not (again.mean == 7).any()
+
+
+def test_empty_tensors() -> None:
+    for shape in ((0, 3, 5), (4, 3, 0)):
+        x = np.zeros(shape)
+        y, saved = bn.forward_training(x, residual=x, activation="relu", save_mask=True)
+        assert y.shape == shape
+        dx, dgamma, dbeta, dz = bn.backward(x, x, saved)
+        assert dx.shape == dz.shape == shape
+        assert dgamma.tolist() == dbeta.tolist() == [0, 0, 0]
+        assert saved.bits.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "message"),
+    [
+        (
+            {"activation": "gelu"},
+            ValueError,
+            "activation is 'gelu', expected 'identity', 'relu', 'relu6', 'hard_swish'",
+        ),
+        ({"activation": 1}, TypeError, "activation is 1, expected"),
+        ({"activation": bn.LeakyReLU}, TypeError, "activation is <class"),
+        ({"residual": np.zeros((4, 3, 5, 2), "f8")}, TypeError, "residual has dtype float64, expected float32"),
+        (
+            {"residual": np.zeros((4, 3, 5), "f4")},
+            ValueError,
+            r"residual has shape \(4, 3, 5\), expected \(4, 3, 5, 2\)",
+        ),
+        ({"residual": np.ma.zeros((4, 3, 5, 2), "f4")}, TypeError, "residual is a masked array"),
+        ({"residual": 1.0}, ValueError, "residual is a single number"),
+        ({"activation": "silu", "save_mask": True}, ValueError, "save_mask is True, but the gradient of 'silu'"),
+        ({"activation": "hard_swish", "save_mask": True}, ValueError, "save_mask is True"),
+    ],
+)
+def test_what_is_refused(rng: np.random.Generator, told: Any, error: type[Exception], message: str) -> None:
+    x = rng.normal(size=(4, 3, 5, 2)).astype("f4")
+    mean, var, out = np.zeros(3, "f4"), np.ones(3, "f4"), np.full_like(x, 7)
+    with pytest.raises(error, match=message):
+        bn.forward_training(x, None, None, mean, var, out=out, **told)
+    if "save_mask" not in told:
+        with pytest.raises(error, match=message):
+            bn.forward_inference(x, None, None, mean, var, out=out, **told)
+        with pytest.raises(error, match=message):
+            bn.normalize(x, np.zeros(3), np.ones(3), out=out, **told)
+    assert (out == 7).all()
+    assert (mean == 0).all()
+    assert (var == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bn.LeakyReLU(-0.1), ValueError, "slope is -0.1, expected a finite number of at least 0"),
+        (lambda: bn.LeakyReLU(np.inf), ValueError, "slope is inf"),
+        (lambda: bn.LeakyReLU(np.nan), ValueError, "slope is nan"),
+        (lambda: bn.LeakyReLU("0.1"), TypeError, "slope is of type str, expected a number"),
+        (lambda: bn.Clip(1, 1), ValueError, "low is 1.0 and high is 1.0, expected low below high"),
+        (lambda: bn.Clip(0, np.nan), ValueError, "low is 0.0 and high is nan"),
+        (lambda: bn.Clip([0], 1), TypeError, "low has shape"),
+    ],
+)
+def test_activations_are_checked_at_once(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_overlapping_tensors_are_refused(rng: np.random.Generator) -> None:
+    x, z, dy = rng.normal(size=(3, 4, 3, 8))
+    kept = z.copy()
+    for out in (z, z[:, :, ::-1]):
+        with pytest.raises(ValueError, match="overlap|out has strides"):
+            bn.forward_training(x, residual=z, activation="relu", out=out)
+    with pytest.raises(ValueError, match="out overlaps residual, which cannot go to the library together"):
+        bn.forward_training(x, residual=z[::-1], activation="relu", out=z)
+    assert np.array_equal(z, kept)
+    _, saved = bn.forward_training(x, residual=z, activation="relu")
+    same = np.empty_like(x)
+    for taken in ({"out": same, "residual_out": same}, {"residual_out": z}, {"residual_out": x}, {"out": z}):
+        with pytest.raises(ValueError, match="overlap"):
+            bn.backward(dy, x, saved, **taken)
+    assert np.array_equal(z, kept)
+
+
+def test_what_backward_refuses(rng: np.random.Generator) -> None:
+    x, dy, z = rng.normal(size=(3, 4, 3, 8))
+    _, plain = bn.forward_training(x)
+    with pytest.raises(ValueError, match="from_output needs beta: give the forward call an activation"):
+        bn.backward(dy, x, plain, from_output=True)
+    with pytest.raises(ValueError, match="residual_out is of type ndarray, but the forward call had no residual"):
+        bn.backward(dy, x, plain, residual_out=np.empty_like(x))
+    _, with_residual = bn.forward_training(x, residual=z, activation=bn.LeakyReLU(0.1))
+    with pytest.raises(ValueError, match="from_output is True, but the forward call added a residual"):
+        bn.backward(dy, x, with_residual, from_output=True)
+    for activation in ("relu", "silu", bn.LeakyReLU(0), bn.Clip(0, 1)):
+        _, saved = bn.forward_training(x, activation=activation)
+        with pytest.raises(ValueError, match="from_output is True, but the forward call's activation has no inverse"):
+            bn.backward(dy, x, saved, from_output=True)
+    y, saved = bn.forward_training(x, np.array([1.0, 0, 2]), activation="identity")
+    with pytest.raises(ValueError, match="gamma"):
+        bn.backward(dy, y, saved, np.array([1.0, 0, 2]), from_output=True)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 3, 8\), expected \(4, 3, 8\), that of the forward call"):
+        bn.backward(dy[:3], x[:3], saved)
+    with pytest.raises(ValueError, match=r"saved has statistics of shape \(3,\), expected \(8,\)"):
+        bn.backward(dy, x, saved, axis=2)
+    with pytest.raises(TypeError, match="saved is of type tuple"):
+        bn.backward(dy, x, (0, 1), residual_out=x)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What x is normalized with instead of its own statistics: blends, renormalization, updated running statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from calls import DTYPES, LAYOUTS, SHAPES, Given, check_training, draw, gradient
+
+import batchnorm as bn
+
+Array = np.ndarray[Any, Any]
+
+SOURCES = [
+    ("blend", 16.0),
+    ("blend", 0.0),
+    ("renorm", np.inf, np.inf, 0.0),
+    ("renorm", 1.25, 0.25, 0.75),
+    ("renorm", 1.0, 0.0, 1.0),
+    ("updated",),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_every_shape(rng: np.random.Generator, source: Any, dtype: str) -> None:
+    for shape in SHAPES:
+        for unbiased in (True, False):
+            check_training(rng, draw(rng, shape, dtype, source=source, unbiased=unbiased, momentum=0.25), dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_every_layout(rng: np.random.Generator, source: Any, layout: str) -> None:
+    for dtype in ("f8", "f4", "f2"):
+        for shape in ((6, 1, 7), (4, 17, 49), (8, 33, 1)):
+            check_training(rng, draw(rng, shape, dtype, source=source), dtype, layout)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_the_oracle_by_finite_differences(rng: np.random.Generator, source: Any) -> None:
+    for told in ({}, {"activation": ("silu",), "residual": True}, {"weights": True}, {"unbiased": False}):
+        call = draw(rng, (3, 2, 7), source=source, momentum=0.375, **told)
+        dy = gradient(rng, Given(call, "f8"))
+        dx, dgamma, dbeta, _ = oracle.backward(call, dy)
+        for name, exact in (("x", dx), ("gamma", dgamma), ("beta", dbeta)):
+            assert abs(oracle.by_differences(call, dy, name) - exact).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
+@pytest.mark.parametrize("masked", ["normalize", "zero", "keep"])
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_with_weights_activation_and_residual(rng: np.random.Generator, source: Any, masked: str, dtype: str) -> None:
+    for layout in ("NCHW", "NHWC"):
+        told = {"weights": True, "masked": masked, "activation": ("relu",), "residual": True}
+        check_training(rng, draw(rng, (4, 17, 7), dtype, source=source, **told), dtype, layout)
+
+
+@pytest.mark.parametrize("average", ["cumulative", "windowed", "debiased", "filled"])
+def test_updated_with_other_averages(rng: np.random.Generator, average: str) -> None:
+    """The first batch fills what there is; in equinox's mode "ema" it is normalized with itself alone."""
+    for batches in (0, 1, 5):
+        call = draw(rng, (4, 17, 7), average=average, source=("updated",), num_batches=np.array([batches]))
+        policy = bn.Running(average, num_batches=np.array([batches]))
+        check_training(rng, call, "f8", running=policy)
+
+
+def test_limits_that_leave_nothing_are_plain_normalization(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(2, 6, 5, 7))
+    mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
+    expected, plain = bn.forward_training(x)
+    for source in (bn.Renorm(1, 0, 1), bn.Blend(0)):
+        y, saved = bn.forward_training(x, None, None, mean.copy(), var.copy(), source=source)
+        assert np.allclose(y, expected, rtol=1e-13, atol=1e-13)
+        for given, other in zip(bn.backward(dy, x, saved), bn.backward(dy, x, plain)):
+            assert np.allclose(given, other, rtol=1e-12, atol=1e-13)
+
+
+def test_no_limits_are_the_running_statistics(rng: np.random.Generator) -> None:
+    """Without clipping y is what inference gives."""
+    x = rng.normal(size=(6, 5, 7))
+    mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
+    expected = bn.forward_inference(x, None, None, mean, var)
+    for source in (bn.Renorm(), bn.Blend(1e15)):
+        y, _ = bn.forward_training(x, None, None, mean.copy(), var.copy(), source=source)
+        assert np.allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_blend_counts_samples(rng: np.random.Generator) -> None:
+    """Running statistics of the first samples, blended with those of the others, are those of all."""
+    for shape, axis in (((12, 5), 1), ((12, 5, 7), 1), ((12, 3, 4, 5), -1)):
+        x = rng.normal(size=shape) + 3
+        others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
+        first = x[:8].mean(axis=others), x[:8].var(axis=others)
+        kept = [each.copy() for each in first]
+        y, _ = bn.forward_training(x[8:], None, None, *first, axis=axis, momentum=0, source=bn.Blend(8))
+        mean = x.mean(axis=others)
+        spread = x[:8].mean(axis=others) - x[8:].mean(axis=others)
+        # The variances are averaged, without what the means differ by.
+        var = x.var(axis=others) - spread**2 * 8 * 4 / 12**2
+        shape = [5 if a == axis % x.ndim else 1 for a in range(x.ndim)]
+        exact = (x[8:] - mean.reshape(shape)) / np.sqrt(var + 1e-5).reshape(shape)
+        assert np.allclose(y, exact, rtol=1e-12, atol=1e-12)
+        assert np.array_equal(kept, first)
+
+
+def test_the_schedule_of_the_paper() -> None:
+    assert bn.renorm_limits(0) == bn.renorm_limits(5_000) == (1, 0)
+    assert bn.renorm_limits(40_000) == bn.renorm_limits(10**9) == (3, 5)
+    assert bn.renorm_limits(15_000) == (1 + 2 * 10 / 35, 2.5)
+    assert bn.renorm_limits(25_000) == (1 + 2 * 20 / 35, 5)
+    with pytest.raises(TypeError, match="step is of type str"):
+        bn.renorm_limits("1")  # type: ignore[arg-type]
+
+
+def test_outputs_in_place(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(2, 6, 5, 7)).astype("f4")
+    running = np.zeros(5, "f4"), np.ones(5, "f4")
+    for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
+        expected, _ = bn.forward_training(x, None, None, *(each.copy() for each in running), source=source)
+        out = x.copy()
+        y, saved = bn.forward_training(out, None, None, *(each.copy() for each in running), source=source, out=out)
+        assert y is out
+        assert np.array_equal(y, expected)
+        target = dy.copy()
+        dx, _, _ = bn.backward(dy, x, saved)
+        assert np.array_equal(bn.backward(target, x, saved, out=target)[0], dx)
+
+
+def test_pure_running_statistics(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(2, 6, 5, 7))
+    mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
+    for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
+        y, saved = bn.forward_training(x, None, None, mean, var, source=source, running=bn.Running(pure=True))
+        given = mean.copy(), var.copy()
+        expected, of_expected = bn.forward_training(x, None, None, *given, source=source)
+        assert np.array_equal(y, expected)
+        assert np.array_equal((saved.running_mean, saved.running_var), given)
+        for one, other in zip(bn.backward(dy, x, saved), bn.backward(dy, x, of_expected)):
+            assert np.array_equal(one, other)
+
+
+def test_empty_and_single_batches(rng: np.random.Generator) -> None:
+    for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
+        mean, var = np.full(3, 2.0), np.full(3, 4.0)
+        x = np.zeros((0, 3, 5))
+        y, saved = bn.forward_training(x, None, None, mean, var, source=source)
+        assert y.shape == x.shape
+        assert bn.backward(x, x, saved)[1].tolist() == [0, 0, 0]
+        one = rng.normal(size=(1, 3))
+        with pytest.raises(ValueError, match="value"):
+            bn.forward_training(one, None, None, mean, var, source=source)
+        policy = bn.Running(single_value="running")
+        y, saved = bn.forward_training(one, None, None, mean, var, source=source, running=policy)
+        assert saved.outcome is bn.Outcome.RUNNING
+        assert np.allclose(y, (one - 2) / np.sqrt(4 + 1e-5), rtol=1e-14)
+        assert np.allclose(bn.backward(one, one, saved)[0], one / np.sqrt(4 + 1e-5), rtol=1e-14)
+        assert mean.tolist() == [2] * 3
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bn.Blend(-1), ValueError, "pseudo_count is -1.0, expected a finite number of at least 0"),
+        (lambda: bn.Blend(np.inf), ValueError, "pseudo_count is inf"),
+        (lambda: bn.Blend("1"), TypeError, "pseudo_count is of type str"),
+        (lambda: bn.Renorm(0.5), ValueError, "r_max is 0.5, expected at least 1"),
+        (lambda: bn.Renorm(np.nan), ValueError, "r_max is nan"),
+        (lambda: bn.Renorm(2, -1), ValueError, "d_max is -1.0, expected at least 0"),
+        (lambda: bn.Renorm(2, 1, 1.5), ValueError, "r_min is 1.5, expected a number from 0 to 1"),
+        (lambda: bn.Renorm(2, 1, [0]), TypeError, "r_min has shape"),
+    ],
+)
+def test_sources_are_checked_at_once(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_what_is_refused(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(4, 3))
+    mean, var, out = np.zeros(3), np.ones(3), np.full_like(x, 7)
+    for source, error, message in (
+        ("renorm", TypeError, "source is of type str, expected Blend, Renorm or Updated"),
+        (bn.Renorm, TypeError, "source is of type type"),
+    ):
+        with pytest.raises(error, match=message):
+            bn.forward_training(x, None, None, mean, var, source=source, out=out)  # type: ignore[arg-type]
+    for source in (bn.Blend(1), bn.Renorm(), bn.Updated()):
+        with pytest.raises(ValueError, match="running_mean is None, but the source .* needs it"):
+            bn.forward_training(x, source=source, out=out)
+    with pytest.raises(ValueError, match="source is a Blend, which counts samples along axis 0, but that is a channel"):
+        bn.forward_training(x, None, None, np.zeros(4), np.ones(4), axis=0, source=bn.Blend(1), out=out)
+    assert (out == 7).all()
+    assert (mean == 0).all()
+    assert (var == 1).all()
