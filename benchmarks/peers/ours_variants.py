@@ -32,13 +32,14 @@ class OursVariants:
         common: dict[str, Any] = {"axis": o.axis}
         if o.element == "bfloat16":
             common["dtype"] = "bfloat16"
-        told: dict[str, Any] = {
+        choices: dict[Variant, dict[str, Any]] = {
             "plain": {},
             "relu": {"activation": "relu"},
             "add + relu": {"activation": "relu", "residual": z},
             "silu": {"activation": "silu"},
             "masked": {"weights": o.mask, "masked": "zero"},
-        }[variant]
+        }
+        told = choices[variant]
         affine, statistics = (o.gamma, o.beta), (o.running_mean, o.running_var)
         forward = {"eps": EPS, "out": y, **common, **told}
         call: Callable[[], object]
@@ -48,6 +49,6 @@ class OursVariants:
             call = partial(bn.forward_inference, x, *affine, *statistics, **forward)
         else:
             _, saved = bn.forward_training(x, *affine, **forward)
-            outputs = {"out": dx, "residual_out": dz} if "residual" in told else {"out": dx}
+            outputs: dict[str, Any] = {"out": dx, "residual_out": dz} if "residual" in told else {"out": dx}
             call = partial(bn.backward, dy, x, saved, o.gamma, **outputs, **common)
         return Trial(repeated(call), lambda: o.dx if operation == "backward" else o.y)

@@ -107,7 +107,7 @@ def test_batch(rng: np.random.Generator, dtype: str, case: int) -> None:
         too_much = pair.decay**n / weight
         near(pair.ours.running_var + too_much, var, dtype, sizes.var + var / weight, batch.count)
         pair.batch = following(rng, batch)
-    pair.ours.running_var += too_much
+    pair.ours.running_var[...] += too_much
     pair.batch.running_mean, pair.batch.running_var = pair.ours.running_mean, pair.ours.running_var
     ours, theirs = pair.inference()
     near(ours, theirs, dtype, pair.batch.sizes(frozen=True).y / weight, batch.count)
