@@ -56,6 +56,8 @@ extension Backward {
     mutating func addWeights(to memory: inout Memory, _ call: Call) throws(Failure) {
         try geometry.addWeights(to: &memory)
         epilogue.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
+        // What is kept is dx; dz is 0 there.
+        if dx.base == nil && epilogue.masked == KERNEL_MASKED_KEEP { epilogue.masked = KERNEL_MASKED_ZERO }
         epilogue.frozen = frozen || dx.base == nil ? 1 : 0
         hasEpilogue = geometry.weights != nil && (!frozen || epilogue.masked != KERNEL_MASKED_NORMALIZE)
     }

@@ -18,7 +18,7 @@ struct Activation<T: Arithmetic> {
     func value(_ u: SIMD16<T>) -> SIMD16<T> {
         if kind == KERNEL_CLIP { return clip.value(u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, u, u * slope) }
-        return kind == KERNEL_IDENTITY ? u : u * factor(u, kind)
+        return kind == KERNEL_IDENTITY ? u : u * smooth(u, factor)
     }
 
     /// dy · activation'(u); at a kink, the gradient that does not pass.
@@ -26,7 +26,17 @@ struct Activation<T: Arithmetic> {
     func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
         if kind == KERNEL_CLIP { return clip.gradient(dy, u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, dy, dy * slope) }
-        return kind == KERNEL_IDENTITY ? dy : dy * derivative(u, kind)
+        return kind == KERNEL_IDENTITY ? dy : dy * smooth(u, derivative)
+    }
+
+    /// By way of memory: vectors go to a function in pieces, and lose their upper parts on the way back.
+    @inline(__always)
+    private func smooth(
+        _ u: SIMD16<T>, _ function: (UnsafeMutablePointer<SIMD16<T>>, kernel_activation) -> Void
+    ) -> SIMD16<T> {
+        var value = u
+        withUnsafeMutablePointer(to: &value) { function($0, kind) }
+        return value
     }
 
     /// The same where it is known which gradients pass.
@@ -45,23 +55,29 @@ struct Activation<T: Arithmetic> {
 /// The activations that are u times something smooth: that factor. Out of line, as an exponential is longer than all the rest
 /// of a loop.
 @inline(never)
-private func factor<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation) -> SIMD16<T> {
-    if kind == KERNEL_SILU { return sigmoid(u) }
+private func factor<T: Arithmetic>(_ place: UnsafeMutablePointer<SIMD16<T>>, _ kind: kernel_activation) {
+    let u = place.pointee
+    if kind == KERNEL_SILU {
+        place.pointee = sigmoid(u)
+        return
+    }
     let three = SIMD16<T>(repeating: 3)
     let raised = T.above(u, -three, u + three, .zero)
-    return T.above(u, three, SIMD16(repeating: 1), raised / (three + three))
+    place.pointee = T.above(u, three, SIMD16(repeating: 1), raised / (three + three))
 }
 
 /// Their derivative.
 @inline(never)
-private func derivative<T: Arithmetic>(_ u: SIMD16<T>, _ kind: kernel_activation) -> SIMD16<T> {
+private func derivative<T: Arithmetic>(_ place: UnsafeMutablePointer<SIMD16<T>>, _ kind: kernel_activation) {
+    let u = place.pointee
     if kind == KERNEL_SILU {
         let sigmoid = sigmoid(u)
-        return sigmoid * (u * (1 - sigmoid) + 1)
+        place.pointee = sigmoid * (u * (1 - sigmoid) + 1)
+        return
     }
     let three = SIMD16<T>(repeating: 3)
     let between = u * T(1.0 / 3) + T(0.5)
-    return T.above(u, -three, T.above(three, u, between, SIMD16(repeating: 1)), .zero)
+    place.pointee = T.above(u, -three, T.above(three, u, between, SIMD16(repeating: 1)), .zero)
 }
 
 /// 1 / (1 + e^−u), as e^u / (e^u + 1) below 0: nothing overflows.

@@ -67,7 +67,10 @@ static inline void reset(void) {
     for (size_t c = 0; c < channels; c++) memory.count[c] = 12;
     for (size_t i = 0; i < parts * channels; i++) memory.counts[i] = 4;
     for (size_t i = 0; i < elements; i++) memory.weights[i] = 1;
-    for (size_t i = 0; i < rows; i++) memory.num_batches[i] = memory.index[i] = (int)i % group_count, memory.lengths[i] = i % 4;
+    for (size_t i = 0; i < rows; i++) {
+        memory.num_batches[i] = memory.index[i] = (int)i % group_count;
+        memory.lengths[i] = i % 4;
+    }
     a = (struct arguments){
         .shape_value = BN_SHAPE(outer, channels, inner),
         .options_value = BN_OPTIONS_INIT,

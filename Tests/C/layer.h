@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A layer: its arguments, with every descriptor that a test wants, in arrays of exactly the size that the header gives. */
+ * A layer: its arguments, with every descriptor that a test wants, in arrays of exactly the size that the header
+ * gives. */
 #ifndef LAYER_H
 #define LAYER_H
 
@@ -127,8 +128,8 @@ static inline void fill(layer *l, enum array array, bn_dtype dtype, double cente
     for (size_t i = 0; i < count; i++) put(dtype, l->arrays[array], i, center + spread * random_value());
 }
 
-/* Every array, with random values. A third of the weights are 0, and about a third 1; so are the first and the last, so that
- * there is never just one. */
+/* Every array, with random values. A third of the weights are 0, and about a third 1; so are the first and the last,
+ * so that there is never just one. */
 static inline void make_arrays(layer *l) {
     for (int i = 0; i < array_count; i++) {
         l->bytes[i] = bytes_of(l, (enum array)i);
@@ -197,8 +198,8 @@ static inline bn_status train_layer(layer *l) {
     int from_output = l->epilogue.from_output;
     connect(l, 0);
     l->epilogue.from_output = 0;
-    bn_status status = bn_forward_training(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR],
-                                           a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
+    bn_status status = bn_forward_training(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN],
+                                           a[RUNNING_VAR], a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
     l->epilogue.from_output = from_output;
     return status;
 }
@@ -211,8 +212,8 @@ static inline bn_status infer_layer(layer *l) {
     l->epilogue.from_output = 0;
     l->options.running = NULL;
     l->options.source = NULL;
-    bn_status status = bn_forward_inference(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR],
-                                            a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
+    bn_status status = bn_forward_inference(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN],
+                                            a[RUNNING_VAR], a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
     l->epilogue.from_output = from_output;
     return status;
 }

@@ -2,8 +2,8 @@
  *
  * What a layer with descriptors should give, in plain loops over doubles.
  *
- * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. How much of a and
- * of the variance in b comes from the batch (of_mean and of_variance) is all that the gradient has to know. */
+ * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. How much
+ * of a and of the variance in b comes from the batch (of_mean and of_variance) is all that the gradient has to know. */
 #ifndef ORACLE_H
 #define ORACLE_H
 
@@ -27,8 +27,8 @@ typedef struct oracle {
 } oracle;
 
 /* How far apart two correct results may be, for values of this size. The inputs are a few units large and well
- * conditioned, so that some dozens of roundings are generous; the output of a 16-bit tensor is rounded once more, and is a
- * multiple of 2^-24 where it is small. */
+ * conditioned, so that some dozens of roundings are generous; the output of a 16-bit tensor is rounded once more,
+ * and is a multiple of 2^-24 where it is small. */
 static inline double tolerance(bn_dtype dtype, double magnitude) {
     double number = dtype == BN_FLOAT64 ? 0x1p-53 : 0x1p-24;
     double allowed = 64 * number * (4 + magnitude);
@@ -284,7 +284,8 @@ static inline void expect_gradients(oracle *o, int per_group) {
         double gamma = parameter(l, GAMMA, p), g = element(l, DY, i) * o->derivative[i];
         x_hat[i] = (element(l, X, i) - n->a) * n->b;
         if (l->epilogue.from_output) {
-            double y = element(l, Y, i), u = y <= 0 && l->epilogue.activation != BN_IDENTITY ? y / l->epilogue.slope : y;
+            double y = element(l, Y, i);
+            double u = y <= 0 && l->epilogue.activation != BN_IDENTITY ? y / l->epilogue.slope : y;
             x_hat[i] = (u - parameter(l, BETA, p)) / gamma;
         }
         o->dz[i] = takes_part(l, i) ? g : 0;
@@ -312,7 +313,8 @@ static inline void expect_gradients(oracle *o, int per_group) {
     free(x_hat);
 }
 
-static inline void check_close(const layer *l, double result, double expected, double magnitude, const char *what, size_t i) {
+static inline void check_close(const layer *l, double result, double expected, double magnitude, const char *what,
+                               size_t i) {
     int is_same = result == expected || (isnan(result) && isnan(expected));
     double allowed = tolerance(l->dtype, magnitude);
     CHECK(is_same || fabs(result - expected) <= allowed, "%s[%zu] is %.9g, expected %.9g +- %.2g (%s, %zu x %zu x %zu)",
@@ -343,7 +345,8 @@ static inline void check_bits(const oracle *o) {
     }
 }
 
-/* What a forward call in training leaves. What saved_mean and saved_invstd are beside a source is the library's affair. */
+/* What a forward call in training leaves. What saved_mean and saved_invstd are beside a source is the library's
+ * affair. */
 static inline void check_training(const oracle *o) {
     const layer *l = o->l;
     size_t channels = l->shape.channels, rows = rows_of(l, BN_PER_GROUP_STATISTICS);

@@ -146,7 +146,8 @@ static int failing_case;
 static void check_failed(bn_status status, layer *l, const layer *before) {
     CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, bn_last_error());
     const char *written = difference(l, before);
-    CHECK(status == BN_OK || written == NULL, "%s was written (case %d, failure %ld)", written, failing_case, first_failure);
+    CHECK(status == BN_OK || written == NULL, "%s was written (case %d, failure %ld)", written, failing_case,
+          first_failure);
 }
 
 static void layer_fails(void) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every status by every cause that the descriptors can have: weights, epilogues, running statistics, sources, groups. */
+ * Every status by every cause that the descriptors can have: weights, epilogues, running statistics, sources,
+ * groups. */
 #include "arguments.h"
 
 #include <math.h>
@@ -156,10 +157,12 @@ static void values_out_of_range(void) {
         }
         for (size_t c = 0; c < LENGTH(option_calls); c++) {
             call each = option_calls[c];
-            REFUSED(each, BN_ERROR_OPTION, "activation", (activate(), a.epilogue_value.activation = (bn_activation)value));
+            REFUSED(each, BN_ERROR_OPTION, "activation",
+                    (activate(), a.epilogue_value.activation = (bn_activation)value));
             REFUSED(each, BN_ERROR_OPTION, "from_output", (activate(), a.epilogue_value.from_output = value));
             REFUSED(each, BN_ERROR_OPTION, "average", (keep(), a.running_value.average = (bn_average)value));
-            REFUSED(each, BN_ERROR_OPTION, "single_value", (keep(), a.running_value.single_value = (bn_single_value)value));
+            REFUSED(each, BN_ERROR_OPTION, "single_value",
+                    (keep(), a.running_value.single_value = (bn_single_value)value));
             REFUSED(each, BN_ERROR_OPTION, "nonfinite", (keep(), a.running_value.nonfinite = (bn_nonfinite)value));
             REFUSED(each, BN_ERROR_OPTION, "reserved", (keep(), a.running_value.reserved = value));
             REFUSED(each, BN_ERROR_OPTION, "kind", (blend(), a.source_value.kind = (bn_source_kind)value));
@@ -214,7 +217,8 @@ static void weights(void) {
             }
         }
         REFUSED(shape_calls[c], BN_ERROR_NULL, "weights", (weigh(), a.weights_value.values = NULL));
-        REFUSED(shape_calls[c], BN_ERROR_ALIGNMENT, "weights", (weigh(), a.weights_value.values = (char *)memory.weights + 2));
+        REFUSED(shape_calls[c], BN_ERROR_ALIGNMENT, "weights",
+                (weigh(), a.weights_value.values = (char *)memory.weights + 2));
         ACCEPTED(shape_calls[c], (weigh(), memory.weights[0] = -0.0f));
         ACCEPTED(shape_calls[c], (weigh(), memory.weights[outer * inner] = NAN)); /* one further */
     }
@@ -247,17 +251,22 @@ static void lengths(void) {
 
 static void epilogues(void) {
     for (int activation = BN_HARD_SWISH; activation <= BN_SILU; activation++) {
-        REFUSED(training, BN_ERROR_OPTION, "mask", (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
-        REFUSED(inference, BN_ERROR_OPTION, "mask", (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
-        REFUSED(normalize, BN_ERROR_OPTION, "mask", (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
-        REFUSED(backward, BN_ERROR_OPTION, "mask", (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
+        REFUSED(training, BN_ERROR_OPTION, "mask",
+                (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
+        REFUSED(inference, BN_ERROR_OPTION, "mask",
+                (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
+        REFUSED(normalize, BN_ERROR_OPTION, "mask",
+                (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
+        REFUSED(backward, BN_ERROR_OPTION, "mask",
+                (keep_mask(), a.epilogue_value.activation = (bn_activation)activation));
     }
     static const call forwards[] = {training, inference, normalize};
     for (size_t i = 0; i < LENGTH(forwards); i++) {
         REFUSED(forwards[i], BN_ERROR_OPTION, "dz", (activate(), a.epilogue_value.dz = memory.dz));
         REFUSED(forwards[i], BN_ERROR_OPTION, "beta", (activate(), a.epilogue_value.beta = memory.beta));
         REFUSED(forwards[i], BN_ERROR_OPTION, "from_output", (undo(), a.epilogue_value.beta = NULL));
-        REFUSED(forwards[i], BN_ERROR_SHAPE, "z_stride", (add_residual(), a.epilogue_value.z_stride = channels * inner - 1));
+        REFUSED(forwards[i], BN_ERROR_SHAPE, "z_stride",
+                (add_residual(), a.epilogue_value.z_stride = channels * inner - 1));
         REFUSED(forwards[i], BN_ERROR_ALIGNMENT, "z", (add_residual(), a.epilogue_value.z = (char *)memory.z + 2));
         if (forwards[i] != normalize) REFUSED(forwards[i], BN_ERROR_NULL, "y", (keep_mask(), a.y = NULL));
     }
@@ -297,7 +306,8 @@ static void pointers(void) {
     REFUSED(training, BN_ERROR_PAIR, "new_running_mean", (keep_apart(), a.running_value.new_running_mean = NULL));
     REFUSED(training, BN_ERROR_PAIR, "new_running_var", (keep_apart(), a.running_value.new_running_var = NULL));
     REFUSED(training, BN_ERROR_PAIR, "new_num_batches", (keep_apart(), a.running_value.new_num_batches = NULL));
-    REFUSED(training, BN_ERROR_PAIR, "new_num_batches", (keep(), a.running_value.new_num_batches = memory.new_num_batches));
+    REFUSED(training, BN_ERROR_PAIR, "new_num_batches",
+            (keep(), a.running_value.new_num_batches = memory.new_num_batches));
     REFUSED(training, BN_ERROR_PAIR, "new_num_batches", (keep_apart(), a.running_value.num_batches = NULL));
     REFUSED(training, BN_ERROR_NULL, "running_mean", (keep_apart(), a.running_mean = a.running_var = NULL));
     REFUSED(training, BN_ERROR_NULL, "running_mean",
@@ -313,9 +323,12 @@ static void pointers(void) {
             (keep_apart(), a.running_value.new_running_var = (char *)memory.new_var + 2));
     REFUSED(training, BN_ERROR_ALIGNMENT, "new_num_batches",
             (keep_apart(), a.running_value.new_num_batches = (int64_t *)((char *)memory.new_num_batches + 4)));
-    REFUSED(training, BN_ERROR_ALIGNMENT, "outcome", (keep(), a.running_value.outcome = (int32_t *)((char *)memory.outcome + 2)));
-    REFUSED(training, BN_ERROR_ALIGNMENT, "saved", (blend(), a.source_value.saved = (double *)((char *)memory.saved + 4)));
-    REFUSED(backward, BN_ERROR_ALIGNMENT, "saved", (blend(), a.source_value.saved = (double *)((char *)memory.saved + 4)));
+    REFUSED(training, BN_ERROR_ALIGNMENT, "outcome",
+            (keep(), a.running_value.outcome = (int32_t *)((char *)memory.outcome + 2)));
+    REFUSED(training, BN_ERROR_ALIGNMENT, "saved",
+            (blend(), a.source_value.saved = (double *)((char *)memory.saved + 4)));
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "saved",
+            (blend(), a.source_value.saved = (double *)((char *)memory.saved + 4)));
     REFUSED(training, BN_ERROR_ALIGNMENT, "index",
             (divide_by_index(), a.groups_value.index = (int32_t *)((char *)memory.index + 2)));
 }
@@ -339,7 +352,8 @@ static void groups(void) {
         }
         for (int per_group = 3; per_group <= 7; per_group++) { /* with statistics alone of the running ones shared */
             if (per_group == 5 || per_group == 6) continue;
-            REFUSED(each, BN_ERROR_OPTION, "averaged", (divide(), a.groups_value.averaged = 1, a.groups_value.per_group = per_group));
+            REFUSED(each, BN_ERROR_OPTION, "averaged",
+                    (divide(), a.groups_value.averaged = 1, a.groups_value.per_group = per_group));
         }
         REFUSED(each, BN_ERROR_OPTION, "interleaved", (divide_by_index(), a.groups_value.interleaved = 1));
         REFUSED(each, BN_ERROR_OPTION, "groups", (divide(), a.groups_value.groups = 2));
@@ -350,7 +364,8 @@ static void groups(void) {
         call each = takes[c];
         REFUSED(each, BN_ERROR_OPTION, "samples", (divide(), a.groups_value.samples = 2, a.groups_value.groups = 2));
         REFUSED(each, BN_ERROR_OPTION, "samples", (divide(), a.groups_value.samples = 6));
-        REFUSED(each, BN_ERROR_OPTION, "samples", (divide(), a.groups_value.samples = SIZE_MAX, a.groups_value.groups = 1));
+        REFUSED(each, BN_ERROR_OPTION, "samples",
+                (divide(), a.groups_value.samples = SIZE_MAX, a.groups_value.groups = 1));
         for (size_t sample = 0; sample < outer; sample++) {
             REFUSED(each, BN_ERROR_OPTION, "index", (divide_by_index(), memory.index[sample] = group_count));
             REFUSED(each, BN_ERROR_OPTION, "index", (divide_by_index(), memory.index[sample] = -1));
@@ -389,14 +404,16 @@ static void overlaps_of_forward_calls(void) {
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = a.gamma));
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.beta + 1));
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (add_residual(), a.epilogue_value.mask = (uint8_t *)memory.z + 50));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), weigh(), a.epilogue_value.mask = (uint8_t *)memory.weights));
+        REFUSED(each, BN_ERROR_OVERLAP, "mask",
+                (keep_mask(), weigh(), a.epilogue_value.mask = (uint8_t *)memory.weights));
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.mean + 3));
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.invstd + 3));
     }
     for (size_t i = 0; i < 2; i++) {
         call each = forwards[i];
         REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = a.running_var));
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (divide_by_index(), clear_y(), a.groups_value.index = (int32_t *)a.y + 23));
+        REFUSED(each, BN_ERROR_OVERLAP, "y",
+                (divide_by_index(), clear_y(), a.groups_value.index = (int32_t *)a.y + 23));
         REFUSED(each, BN_ERROR_OVERLAP, "saved_mean", (divide_by_index(), a.mean = (double *)memory.index));
         REFUSED(each, BN_ERROR_OVERLAP, "saved_mean", (weigh(), a.weights_value.values = (float *)a.mean));
         REFUSED(each, BN_ERROR_OVERLAP, "saved_invstd", (add_residual(), a.epilogue_value.z = (float *)a.invstd));
@@ -412,20 +429,27 @@ static void overlaps_of_forward_calls(void) {
 static void overlaps_of_running(void) {
     REFUSED(training, BN_ERROR_OVERLAP, "num_batches", (keep(), a.running_value.num_batches = (int64_t *)memory.x + 5));
     REFUSED(training, BN_ERROR_OVERLAP, "running_mean", (keep(), a.running_mean = memory.num_batches));
-    REFUSED(training, BN_ERROR_OVERLAP, "y", (keep(), clear_y(), a.running_value.num_batches = (int64_t *)memory.y + 11));
+    REFUSED(training, BN_ERROR_OVERLAP, "y",
+            (keep(), clear_y(), a.running_value.num_batches = (int64_t *)memory.y + 11));
     REFUSED(training, BN_ERROR_OVERLAP, "outcome", (keep(), a.running_value.outcome = (int32_t *)memory.x + 23));
-    REFUSED(training, BN_ERROR_OVERLAP, "outcome", (keep(), a.running_value.outcome = (int32_t *)memory.num_batches + 1));
+    REFUSED(training, BN_ERROR_OVERLAP, "outcome",
+            (keep(), a.running_value.outcome = (int32_t *)memory.num_batches + 1));
     REFUSED(training, BN_ERROR_OVERLAP, "saved_mean", (keep(), a.running_value.outcome = (int32_t *)a.mean + 2));
-    REFUSED(training, BN_ERROR_OVERLAP, "outcome", (divide_by_index(), keep(), a.running_value.outcome = memory.index + 2));
-    REFUSED(training, BN_ERROR_OVERLAP, "new_running_mean", (keep_apart(), a.running_value.new_running_mean = memory.x + 7));
+    REFUSED(training, BN_ERROR_OVERLAP, "outcome",
+            (divide_by_index(), keep(), a.running_value.outcome = memory.index + 2));
+    REFUSED(training, BN_ERROR_OVERLAP, "new_running_mean",
+            (keep_apart(), a.running_value.new_running_mean = memory.x + 7));
     static const int offsets[] = {0, 1, -1};
     for (size_t i = 0; i < LENGTH(offsets); i++) {
         REFUSED(training, BN_ERROR_OVERLAP, "running_mean",
-                (keep_apart(), a.running_mean = memory.group_mean, a.running_value.new_running_mean = memory.group_mean + offsets[i]));
+                (keep_apart(), a.running_mean = memory.group_mean,
+                 a.running_value.new_running_mean = memory.group_mean + offsets[i]));
         REFUSED(training, BN_ERROR_OVERLAP, "running_var",
-                (keep_apart(), a.running_var = memory.group_var, a.running_value.new_running_var = memory.group_var + offsets[i]));
+                (keep_apart(), a.running_var = memory.group_var,
+                 a.running_value.new_running_var = memory.group_var + offsets[i]));
         REFUSED(training, BN_ERROR_OVERLAP, "running_var",
-                (keep_apart(), a.running_var = memory.group_var, a.running_value.new_running_mean = memory.group_var + offsets[i]));
+                (keep_apart(), a.running_var = memory.group_var,
+                 a.running_value.new_running_mean = memory.group_var + offsets[i]));
     }
     REFUSED(training, BN_ERROR_OVERLAP, "running_mean", (keep_apart(), a.running_mean = memory.new_num_batches));
     REFUSED(training, BN_ERROR_OVERLAP, "running_var", (keep_apart(), a.running_var = memory.outcome));
@@ -436,7 +460,8 @@ static void overlaps_of_running(void) {
     REFUSED(training, BN_ERROR_OVERLAP, "new_num_batches",
             (keep_apart(), a.running_value.new_num_batches = (int64_t *)memory.new_mean));
     REFUSED(training, BN_ERROR_OVERLAP, "y", (keep_apart(), a.running_value.new_running_var = memory.y + 23));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved_invstd", (keep_apart(), a.running_value.new_running_mean = a.invstd + 1));
+    REFUSED(training, BN_ERROR_OVERLAP, "saved_invstd",
+            (keep_apart(), a.running_value.new_running_mean = a.invstd + 1));
     REFUSED(training, BN_ERROR_OVERLAP, "saved", (blend(), a.source_value.saved = (double *)memory.x + 11));
     REFUSED(training, BN_ERROR_OVERLAP, "saved", (blend(), a.source_value.saved = (double *)memory.gamma));
     REFUSED(training, BN_ERROR_OVERLAP, "saved_mean", (blend(), a.source_value.saved = a.mean));

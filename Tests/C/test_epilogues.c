@@ -7,8 +7,13 @@ static const bn_activation activations[] = {BN_IDENTITY, BN_RELU, BN_LEAKY_RELU,
 enum { activation_count = sizeof activations / sizeof activations[0] };
 
 /* Planes, short planes, rows and NC; few of the numbers of elements are multiples of 8. */
-static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1}, {2, 3, 1031}, {3, 16, 32}, {2, 1, 1}};
+static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1}, {2, 3, 1031}, {3, 16, 32},
+                                   {2, 1, 1}};
 enum { shape_count = sizeof shapes / sizeof shapes[0] };
+
+/* Of which each channel is several blocks, one of them not whole: in two types only, as they take long. */
+static const size_t large_shapes[][3] = {{2, 2, 20001}, {1, 1, 40003}, {1100, 70, 1}, {5000, 3, 1}, {1500, 2, 9}};
+enum { large_count = sizeof large_shapes / sizeof large_shapes[0] };
 
 static layer epilogue_layer(int shape, bn_dtype dtype, bn_activation activation, int with) {
     layer l = layer_of(shapes[shape][0], shapes[shape][1], shapes[shape][2], dtype, with | WITH_EPILOGUE);
@@ -231,6 +236,23 @@ static void values_at_the_ends(void) {
     }
 }
 
+static void several_blocks(void) {
+    for (int s = 0; s < large_count; s++) {
+        for (int a = 0; a < activation_count; a++) {
+            for (int d = 0; d < all_dtype_count; d += all_dtype_count - 1) {
+                int is_bit = activations[a] != BN_HARD_SWISH && activations[a] != BN_SILU;
+                int with = WITH_EPILOGUE | (s % 2 ? WITH_Z : 0) | (is_bit && a % 2 ? WITH_MASK : 0);
+                layer l = layer_of(large_shapes[s][0], large_shapes[s][1], large_shapes[s][2], all_dtypes[d], with);
+                l.epilogue.activation = activations[a];
+                if (a == 2) spread(&l);
+                make_arrays(&l);
+                training_agrees(&l);
+                free_arrays(&l);
+            }
+        }
+    }
+}
+
 int main(void) {
     start();
     RUN(activations_of_training);
@@ -238,6 +260,7 @@ int main(void) {
     RUN(gradients_by_mask);
     RUN(gradients_by_mask_with_residual);
     RUN(activations_of_inference);
+    RUN(several_blocks);
     RUN(building_block);
     RUN(gradients_by_output);
     RUN(output_in_place);

@@ -6,7 +6,8 @@
 enum { contiguous, interleaved, indexed, layouts };
 
 /* Samples, outer indices of each, channels and inner extent: NCHW, small and with rows of channels; NC; NHWC. */
-static const size_t shapes[][4] = {{12, 1, 3, 49}, {12, 1, 5, 3}, {24, 1, 37, 1}, {12, 25, 7, 1}, {12, 300, 3, 1}, {6, 2, 4, 9}};
+static const size_t shapes[][4] = {{12, 1, 3, 49}, {12, 1, 5, 3}, {24, 1, 37, 1}, {12, 25, 7, 1}, {12, 300, 3, 1},
+                                   {6, 2, 4, 9}};
 enum { shape_count = sizeof shapes / sizeof shapes[0] };
 
 static const int32_t per_groups[] = {
@@ -62,7 +63,9 @@ static void each_case(int with, int has_absent, void (*prepare)(layer *l), void 
                     size_t groups = has_absent ? 5 : 3;
                     layer l = grouped(s, layout, per_groups[p], groups, all_dtypes[d], with);
                     size_t slice = l.shape.channels * l.shape.inner;
-                    if (d % 2) l.shape.x_stride = slice + 3, l.shape.y_stride = slice + 1, l.shape.dx_stride = slice + 5;
+                    if (d % 2) {
+                        l.shape.x_stride = slice + 3, l.shape.y_stride = slice + 1, l.shape.dx_stride = slice + 5;
+                    }
                     if (prepare != NULL) prepare(&l);
                     make_arrays(&l);
                     choose_index(&l, has_absent);
@@ -155,6 +158,17 @@ static void averaged(void) {
     each_case(WITH_WEIGHTS, 0, mask_zero, average_agrees);
 }
 
+/* float64 parameters, in rows, beside tensors of every type. */
+static void use_float64(layer *l) {
+    l->param = l->options.param_dtype = BN_FLOAT64;
+    use_silu(l);
+}
+
+static void parameters_of_another_type(void) {
+    each_case(WITH_EPILOGUE | WITH_Z, 0, use_float64, training_agrees);
+    each_case(WITH_EPILOGUE | WITH_RUNNING | WITH_NEW, 1, use_float64, training_agrees);
+}
+
 static void use_blend(layer *l) {
     l->source.kind = BN_SOURCE_BLEND;
     l->source.pseudo_count = 10;
@@ -191,7 +205,8 @@ static void frozen_agrees(layer *l) {
         CHECK(fabs(invstd - o.normalizers[i].b) <= 1e-12 * invstd, "saved_invstd %.17g", invstd);
     }
     free_oracle(&o);
-    /* bn_backward has a row of what is saved for each row of statistics: the rows of running statistics, if they are so many. */
+    /* bn_backward has a row of what is saved for each row of statistics: the rows of running statistics, if they are
+     * so many. */
     if (rows_of(l, BN_PER_GROUP_STATISTICS) != rows_of(l, BN_PER_GROUP_RUNNING)) return;
     o = expected_inference(l);
     expect_gradients(&o, BN_PER_GROUP_RUNNING);
@@ -207,7 +222,8 @@ static void inference(void) {
     each_case(WITH_WEIGHTS, 1, mask_zero, frozen_agrees);
 }
 
-/* What is saved of groups that had no samples is that of an empty batch; in the oracle's numbers, mean 0 and variance 0. */
+/* What is saved of groups that had no samples is that of an empty batch; in the oracle's numbers, mean 0 and
+ * variance 0. */
 static void every_group_absent_but_one(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = grouped(0, indexed, 7, 4, all_dtypes[d], WITH_RUNNING);
@@ -285,7 +301,9 @@ static void in_place(void) {
                 CHECK_OK(back_layer(&apart));
                 layer gradients = clone_of(&apart), shared = clone_of(&apart);
                 void *y = l.arrays[Y], *dx = gradients.arrays[DX], *dz = shared.arrays[DZ];
-                l.arrays[Y] = l.arrays[X], gradients.arrays[DX] = gradients.arrays[DY], shared.arrays[DZ] = shared.arrays[DY];
+                l.arrays[Y] = l.arrays[X];
+                gradients.arrays[DX] = gradients.arrays[DY];
+                shared.arrays[DZ] = shared.arrays[DY];
                 CHECK_OK(train_layer(&l));
                 CHECK_OK(back_layer(&gradients));
                 CHECK_OK(back_layer(&shared));
@@ -313,6 +331,7 @@ int main(void) {
     RUN(samples_without_weight);
     RUN(running);
     RUN(averaged);
+    RUN(parameters_of_another_type);
     RUN(sources);
     RUN(inference);
     RUN(every_group_absent_but_one);

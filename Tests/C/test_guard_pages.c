@@ -110,7 +110,8 @@ static void layer_everywhere(layer *original, int training) {
         layer g = *original;
         for (int i = 0; i < array_count; i++) {
             if (g.arrays[i] == NULL) continue;
-            g.arrays[i] = place(&layer_guards[i], (enum placement)where, original->arrays[i], g.bytes[i], unit_size(&g, i));
+            g.arrays[i] = place(&layer_guards[i], (enum placement)where, original->arrays[i], g.bytes[i],
+                                unit_size(&g, i));
         }
         layer_calls(&g, training);
         const char *other = difference(&plain, &g);
@@ -132,7 +133,8 @@ static void each_layer(int training) {
         for (int c = 0; c < case_count; c++) {
             for (int d = 0; d < all_dtype_count; d++) {
                 for (int layout = 0; layout < 3; layout++) {
-                    size_t channels = layout == 0 ? 2 : lengths[i], inner = layout == 0 ? lengths[i] : layout == 1 ? 2 : 1;
+                    size_t channels = layout == 0 ? 2 : lengths[i];
+                    size_t inner = layout == 0 ? lengths[i] : layout == 1 ? 2 : 1;
                     layer l = layer_of_case(c, 6, channels, inner, all_dtypes[d]);
                     if (i % 2) l.shape.y_stride = l.epilogue.z_stride = channels * inner + 1;
                     make_arrays(&l);
@@ -158,7 +160,8 @@ static void weights_of_lengths(void) {
                 size_t number = all_dtypes[d] == BN_FLOAT64 ? 8 : 4, given[samples] = {positions, 0, positions / 2};
                 double nothing[samples * longest] = {0};
                 void *lengths = place(&lengths_guard, (enum placement)where, given, sizeof given, sizeof(size_t));
-                void *weights = place(&weights_guard, (enum placement)where, nothing, samples * positions * number, number);
+                void *weights = place(&weights_guard, (enum placement)where, nothing, samples * positions * number,
+                                      number);
                 CHECK_OK(bn_length_weights(samples, positions, lengths, all_dtypes[d], weights));
                 CHECK(margins_are_intact(&lengths_guard), "lengths: written outside");
                 CHECK(margins_are_intact(&weights_guard), "weights: written outside");

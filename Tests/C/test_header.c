@@ -183,7 +183,8 @@ static void default_descriptors(void) {
     CHECK(running.struct_size == sizeof running, "%lu", (unsigned long)running.struct_size);
     CHECK(running.average == BN_AVERAGE_EXPONENTIAL && running.single_value == BN_SINGLE_VALUE_ERROR, "policies");
     CHECK(running.nonfinite == BN_NONFINITE_PROPAGATE && running.reserved == 0, "policies");
-    CHECK(running.num_batches == NULL && running.new_running_mean == NULL && running.new_running_var == NULL, "pointers");
+    CHECK(running.num_batches == NULL && running.new_running_mean == NULL && running.new_running_var == NULL,
+          "pointers");
     CHECK(running.new_num_batches == NULL && running.outcome == NULL, "pointers");
     bn_source source = BN_SOURCE_INIT;
     CHECK(source.struct_size == sizeof source, "%lu", (unsigned long)source.struct_size);

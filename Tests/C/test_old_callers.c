@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Programs that were compiled against version 1.0 give shapes of 56 bytes and options of 32. What lies behind those is not
- * theirs: here it is a page that may not be touched. */
+ * Programs that were compiled against version 1.0 give shapes of 56 bytes and options of 32. What lies behind
+ * those is not theirs: here it is a page that may not be touched. */
 #define _DEFAULT_SOURCE
 #include "guarded.h"
 
@@ -24,8 +24,8 @@ static bn_status training(const problem *p, const bn_shape *shape, const bn_opti
 }
 
 static bn_status inference(const problem *p, const bn_shape *shape, const bn_options *options) {
-    return bn_forward_inference(shape, p->dtype, p->x, p->gamma, p->beta, p->running_mean, p->running_var, p->y, p->mean,
-                                p->invstd, options);
+    return bn_forward_inference(shape, p->dtype, p->x, p->gamma, p->beta, p->running_mean, p->running_var, p->y,
+                                p->mean, p->invstd, options);
 }
 
 static bn_status gradients(const problem *p, const bn_shape *shape, const bn_options *options) {
@@ -59,7 +59,7 @@ static bn_status update_running(const problem *p, const bn_shape *shape, const b
     return bn_update_running(shape->channels, p->dtype, count, mean, m2, p->running_mean, p->running_var, options);
 }
 
-/* In an order in which each finds what it needs. Of the last two, the tests have the shape. */
+/* In an order in which each finds what it needs. */
 static const struct { call function; int has_shape, has_options; } calls[] = {
     {training, 1, 1}, {gradients, 1, 1}, {inference, 1, 1}, {moments, 1, 0}, {normalize, 1, 1}, {reduce, 1, 0},
     {apply, 1, 1}, {inverse_std, 0, 1}, {update_running, 0, 1},
@@ -117,7 +117,8 @@ static void sizes_in_between(void) {
                 CHECK(strstr(bn_last_error(), "shape") != NULL, "\"%s\"", bn_last_error());
             }
             if (calls[i].has_options && size != old_options && size != sizeof(bn_options)) {
-                CHECK(calls[i].function(&p, &p.shape, o) == BN_ERROR_STRUCT_SIZE, "options of %zu bytes, call %d", size, i);
+                CHECK(calls[i].function(&p, &p.shape, o) == BN_ERROR_STRUCT_SIZE, "options of %zu bytes, call %d",
+                      size, i);
                 CHECK(strstr(bn_last_error(), "options") != NULL, "\"%s\"", bn_last_error());
             }
         }

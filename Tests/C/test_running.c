@@ -53,7 +53,8 @@ static void cumulative_average(void) {
     options.biased_running_var = 1;
     for (int i = 1; i <= 8; i++) {
         x[0] = x[1] = i, x[2] = x[3] = 3 * i; /* mean 2 i, variance i * i */
-        CHECK_OK(bn_forward_training(&shape, BN_FLOAT64, x, NULL, NULL, &running_mean, &running_var, NULL, NULL, NULL, &options));
+        CHECK_OK(bn_forward_training(&shape, BN_FLOAT64, x, NULL, NULL, &running_mean, &running_var, NULL, NULL, NULL,
+                                     &options));
         double squares = (i + 1) * (2 * i + 1) / 6.0;
         CHECK(fabs(running_mean - (i + 1)) < 1e-14 * i, "%.17g after %d", running_mean, i);
         CHECK(fabs(running_var - squares) < 1e-14 * squares * i, "%.17g after %d", running_var, i);
@@ -211,7 +212,8 @@ static void nonfinite_is_propagated(void) {
             for (size_t c = 0; c < 3; c++) {
                 double mean = parameter(&l, means, c), var = parameter(&l, vars, c);
                 if (c == 1) CHECK(!isfinite(mean) && !isfinite(var), "%g and %g", mean, var);
-                else CHECK(mean == parameter(&clean, means, c) && var == parameter(&clean, vars, c), "%g, %g", mean, var);
+                else CHECK(mean == parameter(&clean, means, c) && var == parameter(&clean, vars, c), "%g, %g", mean,
+                           var);
             }
             const int64_t *counts = l.arrays[i == 1 ? NEW_NUM_BATCHES : NUM_BATCHES];
             CHECK(*counts == *(int64_t *)before.arrays[NUM_BATCHES] + 1, "not counted");
@@ -289,7 +291,8 @@ static void empty_batches(void) {
             check_kept(&l, &before);
             CHECK(*(int32_t *)l.arrays[OUTCOME] == BN_OUTCOME_EMPTY, "outcome %d", *(int32_t *)l.arrays[OUTCOME]);
             CHECK(saved(&l, SAVED_MEAN, 0) == 0, "saved_mean %g", saved(&l, SAVED_MEAN, 0));
-            CHECK(fabs(saved(&l, SAVED_INVSTD, 0) * sqrt(l.options.eps) - 1) < 1e-12, "%.17g", saved(&l, SAVED_INVSTD, 0));
+            CHECK(fabs(saved(&l, SAVED_INVSTD, 0) * sqrt(l.options.eps) - 1) < 1e-12, "%.17g",
+                  saved(&l, SAVED_INVSTD, 0));
             free_arrays(&l), free_arrays(&before);
         }
     }

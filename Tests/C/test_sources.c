@@ -66,8 +66,8 @@ static double loss(layer *l) {
     return (double)sum;
 }
 
-/* The constants of batch renormalization, which no loss of x alone would hold still: x is moved by so little that they are
- * not, but by their own derivative, where they are clipped. So it is compared where both are at their limits. */
+/* Whether difference quotients are what bn_backward gives: it takes r and d of batch renormalization for constants, but
+ * they move with x, unless their limits hold them still. */
 static int is_smooth(const layer *l) {
     return l->source.kind != BN_SOURCE_RENORM || (l->source.r_min == 1 && l->source.r_max == 1 && l->source.d_max == 0);
 }
@@ -83,8 +83,8 @@ static double difference_quotient(layer *l, enum array array, bn_dtype dtype, si
     return (high - low) / (2 * step);
 }
 
-/* A few elements of each gradient: each takes two calls. Their thousands of outputs are rounded to 2^-53 each, which the
- * step makes 1e-7 of. */
+/* A few elements of each gradient: each takes two calls. Their thousands of outputs are rounded to 2^-53 each, which
+ * the step makes 1e-7 of. */
 static void check_quotients(layer *l) {
     if (!is_smooth(l)) return;
     layer gradients = clone_of(l);
@@ -102,7 +102,8 @@ static void check_quotients(layer *l) {
     }
     for (size_t c = 0; c < channels; c += channels / 3 + 1) {
         double dgamma = parameter(&gradients, DGAMMA, c), dbeta = parameter(&gradients, DBETA, c);
-        double by_gamma = difference_quotient(l, GAMMA, l->param, c), by_beta = difference_quotient(l, BETA, l->param, c);
+        double by_gamma = difference_quotient(l, GAMMA, l->param, c);
+        double by_beta = difference_quotient(l, BETA, l->param, c);
         CHECK(fabs(dgamma - by_gamma) <= 1e-6 * (1 + fabs(by_gamma)), "dgamma %.12g, expected %.12g", dgamma, by_gamma);
         CHECK(fabs(dbeta - by_beta) <= 1e-6 * (1 + fabs(by_beta)), "dbeta %.12g, expected %.12g", dbeta, by_beta);
     }
@@ -117,7 +118,7 @@ static void finite_differences(void) {
     each_case(WITH_WEIGHTS, float64_alone, 1, check_quotients);
 }
 
-/* r and d are constants to the gradient: those of the unmoved x. As numbers of inference they stay what they are. */
+/* The loss of a moved x, with r and d of the unmoved one. */
 static void renorm_by_differences(void) {
     for (int v = 0; v < variants; v++) {
         layer l = layer_of(5, 2, 9, BN_FLOAT64, WITH_SOURCE);
@@ -143,7 +144,8 @@ static void renorm_by_differences(void) {
             }
             put(l.dtype, l.arrays[X], i, place);
             double quotient = (losses[1] - losses[0]) / 2e-5, dx = element(&l, DX, i);
-            CHECK(fabs(dx - quotient) <= 1e-7 * (1 + fabs(quotient)), "dx[%zu] is %.12g, expected %.12g", i, dx, quotient);
+            CHECK(fabs(dx - quotient) <= 1e-7 * (1 + fabs(quotient)), "dx[%zu] is %.12g, expected %.12g", i, dx,
+                  quotient);
         }
         free_arrays(&l), free_oracle(&o);
     }
@@ -173,7 +175,8 @@ static void by_hand(void) {
         source.r_min = cases[i].r_min, source.r_max = cases[i].r_max, source.d_max = cases[i].d_max;
         CHECK_OK(bn_forward_training(&shape, BN_FLOAT64, x, NULL, NULL, &running_mean, &running_var, y, &mean, &invstd,
                                      &options));
-        CHECK(fabs(y[0] - cases[i].low) < 1e-14 && fabs(y[3] - cases[i].high) < 1e-14, "case %zu: %.17g %.17g", i, y[0], y[3]);
+        CHECK(fabs(y[0] - cases[i].low) < 1e-14 && fabs(y[3] - cases[i].high) < 1e-14, "case %zu: %.17g %.17g", i,
+              y[0], y[3]);
         CHECK(y[1] == y[0] && y[2] == y[3], "case %zu", i);
         CHECK(running_mean == 2 && running_var == 10, "case %zu: running %g %g", i, running_mean, running_var);
     }

@@ -7,8 +7,13 @@ static const bn_masked modes[] = {BN_MASKED_NORMALIZE, BN_MASKED_ZERO, BN_MASKED
 enum { mode_count = 3 };
 
 /* Planes, short and long, rows, few channels and many; enough of each that a sweep has several blocks. */
-static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1}, {2, 3, 1031}, {3, 16, 32}, {2500, 3, 1}};
+static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1}, {2, 3, 1031}, {3, 16, 32},
+                                   {2500, 3, 1}};
 enum { shape_count = sizeof shapes / sizeof shapes[0] };
+
+/* Of which each channel is several blocks, one of them not whole: in two types only, as they take long. */
+static const size_t large_shapes[][3] = {{2, 2, 20001}, {1, 1, 40003}, {1100, 70, 1}, {5000, 3, 1}, {1500, 2, 9}};
+enum { large_count = sizeof large_shapes / sizeof large_shapes[0] };
 
 static void hide_nans(layer *l) {
     for (size_t i = 0; i < elements_of(l); i++) {
@@ -92,7 +97,8 @@ static void blocks_agree(layer *l) {
     check_tensor(l, Y, o.y);
     expect_gradients(&o, BN_PER_GROUP_STATISTICS);
     CHECK_OK(bn_backward_reduce(&l->shape, l->dtype, a[DY], a[X], mean, invstd, sum_dy, product));
-    CHECK_OK(bn_backward_apply(&l->shape, l->dtype, a[DY], a[X], a[GAMMA], mean, invstd, count, sum_dy, product, a[DX], NULL));
+    CHECK_OK(bn_backward_apply(&l->shape, l->dtype, a[DY], a[X], a[GAMMA], mean, invstd, count, sum_dy, product,
+                               a[DX], NULL));
     for (size_t c = 0; c < channels; c++) {
         check_close(l, sum_dy[c], o.dbeta[c], o.magnitude[c], "sum_dy", c);
         check_close(l, product[c], o.dgamma[c], o.magnitude[c], "sum_dy_x_hat", c);
@@ -164,7 +170,9 @@ static void nothing_but_zeros(void) {
             }
             double count[3], mean[3], m2[3];
             CHECK_OK(bn_moments(&l.shape, l.dtype, l.arrays[X], count, mean, m2));
-            for (int c = 0; c < 3; c++) CHECK(count[c] == 0 && mean[c] == 0 && m2[c] == 0, "%g %g %g", count[c], mean[c], m2[c]);
+            for (int c = 0; c < 3; c++) {
+                CHECK(count[c] == 0 && mean[c] == 0 && m2[c] == 0, "%g %g %g", count[c], mean[c], m2[c]);
+            }
             free_arrays(&l), free_arrays(&before);
         }
     }
@@ -211,6 +219,22 @@ static void lengths(void) {
     CHECK_OK(bn_length_weights(1, 0, &none, BN_FLOAT32, NULL));
 }
 
+static void several_blocks(void) {
+    for (int s = 0; s < large_count; s++) {
+        for (int m = 0; m < mode_count; m++) {
+            for (int d = 0; d < all_dtype_count; d += all_dtype_count - 1) {
+                int with = WITH_WEIGHTS | (m == 1 ? WITH_EPILOGUE | WITH_Z : 0);
+                layer l = layer_of(large_shapes[s][0], large_shapes[s][1], large_shapes[s][2], all_dtypes[d], with);
+                l.weights.masked = modes[m];
+                if (m == 1) l.epilogue.activation = BN_SILU;
+                make_arrays(&l);
+                training_agrees(&l);
+                free_arrays(&l);
+            }
+        }
+    }
+}
+
 int main(void) {
     start();
     RUN(training);
@@ -221,6 +245,7 @@ int main(void) {
     RUN(inference);
     RUN(building_blocks);
     RUN(building_blocks_of_hidden_nans);
+    RUN(several_blocks);
     RUN(ones);
     RUN(nothing_but_zeros);
     RUN(single_values);

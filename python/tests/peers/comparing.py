@@ -84,6 +84,11 @@ class Batch:
         print(f"{told}, eps {self.eps}, momentum {self.momentum}")
 
     @property
+    def count_beside_float64(self) -> int:
+        """Of roundings in sums that are computed in float64: they matter beside tensors of float64."""
+        return self.count if self.dtype == np.float64 else 1
+
+    @property
     def over(self) -> tuple[int, ...]:
         """The axes that statistics are taken over."""
         return tuple(a for a in range(len(self.shape)) if a != self.axis)

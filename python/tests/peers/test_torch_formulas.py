@@ -130,16 +130,16 @@ class Comparison:
         expected.backward(exact(self.planes(batch.dy)))
 
         size, of_dx, of_sum = self.sizes(old)
-        computed = wide(batch.dtype)
-        near(self.planes(y), array(expected), computed, size)
-        near(self.planes(gradients[0]), array(x.grad), computed, of_dx)
+        told: dict[str, Any] = {"computed": wide(batch.dtype), "count": batch.count_beside_float64}
+        near(self.planes(y), array(expected), size=size, **told)
+        near(self.planes(gradients[0]), array(x.grad), size=of_dx, **told)
         if self.residual is not None:
-            near(self.planes(gradients[3]), array(self.residual.grad), computed, of_dx)
+            near(self.planes(gradients[3]), array(self.residual.grad), size=of_dx, **told)
         for ours, name in zip(gradients[1:3], ("gamma", "beta")):
             assert ours.shape == old[name].shape
-            near(ours.reshape(-1, batch.channels), array(rows_of[name].grad), computed, of_sum)
+            near(ours.reshape(-1, batch.channels), array(rows_of[name].grad), size=of_sum, **told)
         for name, theirs in (("running_mean", formula.new_mean), ("running_var", formula.new_var)):
-            near(given[name].reshape(-1, batch.channels), array(theirs), computed, np.abs(array(theirs)) + 1)
+            near(given[name].reshape(-1, batch.channels), array(theirs), size=abs(array(theirs)) + 1, **told)
         if "running" in self.told:
             assert counts.tolist() == formula.counts
 
@@ -237,10 +237,11 @@ def test_micro_batches(rng: Generator, dtype: str) -> None:
         whole.add(part)
     for dy, part in zip(gradients, parts):
         whole.add_gradient(dy, part)
-    sizes, computed = batch.sizes(), wide(batch.dtype)
+    sizes = batch.sizes()
+    told: dict[str, Any] = {"computed": wide(batch.dtype), "count": batch.count_beside_float64}
     ours = np.concatenate([whole.normalize(part, batch.gamma, batch.beta) for part in parts])
-    near(ours, array(y), computed, sizes.y)
+    near(ours, array(y), size=sizes.y, **told)
     dx = np.concatenate([whole.apply_gradient(dy, part, batch.gamma) for dy, part in zip(gradients, parts)])
-    near(dx, array(x.grad), computed, sizes.dx)
-    near(whole.dgamma, array(gamma.grad), np.float64, sizes.dgamma)
-    near(whole.dbeta, array(beta.grad), np.float64, sizes.dbeta)
+    near(dx, array(x.grad), size=sizes.dx, **told)
+    near(whole.dgamma, array(gamma.grad), np.float64, sizes.dgamma, batch.count)
+    near(whole.dbeta, array(beta.grad), np.float64, sizes.dbeta, batch.count)
