@@ -236,6 +236,39 @@ static void values_at_the_ends(void) {
     }
 }
 
+/* Gaps in some of the tensors, and none in the others. */
+static void gaps_of_any_tensor(void) {
+    for (int s = 0; s < shape_count; s++) {
+        for (unsigned gaps = 0; gaps < 32; gaps++) {
+            for (int d = 0; d < all_dtype_count; d++) {
+                layer l = epilogue_layer(s, all_dtypes[d], BN_LEAKY_RELU, WITH_Z | (d % 2 ? WITH_WEIGHTS : 0));
+                size_t slice = l.shape.channels * l.shape.inner;
+                l.shape.x_stride = slice + (gaps & 1), l.shape.y_stride = slice + (gaps >> 1 & 1);
+                l.shape.dx_stride = slice + (gaps >> 2 & 1);
+                l.epilogue.z_stride = slice + (gaps >> 3 & 1), l.epilogue.dz_stride = slice + (gaps >> 4 & 1);
+                make_arrays(&l);
+                training_agrees(&l);
+                free_arrays(&l);
+            }
+        }
+    }
+}
+
+/* Bounds that are no numbers of the tensors' type, and round towards each other there: y is not beyond them then, but u is.
+ * The first is of bfloat16, the others of float16 and float32. */
+static void bounds_that_are_rounded(void) {
+    static const double highs[] = {1.3372, 1.3379 + 0x1p-13, 1 + 0x1p-25, 0.3};
+    for (size_t i = 0; i < sizeof highs / sizeof highs[0]; i++) {
+        for (int d = 0; d < all_dtype_count; d++) {
+            layer l = epilogue_layer(0, all_dtypes[d], BN_CLIP, WITH_MASK);
+            l.epilogue.low = -highs[i], l.epilogue.high = highs[i];
+            make_arrays(&l);
+            training_agrees(&l);
+            free_arrays(&l);
+        }
+    }
+}
+
 static void several_blocks(void) {
     for (int s = 0; s < large_count; s++) {
         for (int a = 0; a < activation_count; a++) {
@@ -260,6 +293,8 @@ int main(void) {
     RUN(gradients_by_mask);
     RUN(gradients_by_mask_with_residual);
     RUN(activations_of_inference);
+    RUN(gaps_of_any_tensor);
+    RUN(bounds_that_are_rounded);
     RUN(several_blocks);
     RUN(building_block);
     RUN(gradients_by_output);

@@ -216,6 +216,26 @@ static void single_values(void) {
     }
 }
 
+/* Where one value per channel is to give beta, it does so whatever it would be normalized with. */
+static void single_values_are_beta(void) {
+    for (int k = 0; k < kind_count; k++) {
+        layer l = layer_of(1, 5, 1, BN_FLOAT64, WITH_SOURCE | WITH_RUNNING);
+        choose(&l, kinds[k], 1);
+        l.running.single_value = BN_SINGLE_VALUE_BETA;
+        make_arrays(&l);
+        CHECK_OK(train_layer(&l));
+        CHECK(*(int32_t *)l.arrays[OUTCOME] == BN_OUTCOME_BETA, "outcome %d", *(int32_t *)l.arrays[OUTCOME]);
+        CHECK_OK(back_layer(&l));
+        for (size_t c = 0; c < 5; c++) {
+            CHECK(element(&l, Y, c) == parameter(&l, BETA, c), "y is %g, beta %g (kind %d)", element(&l, Y, c),
+                  parameter(&l, BETA, c), k);
+            CHECK(element(&l, DX, c) == 0, "dx is %g (kind %d)", element(&l, DX, c), k);
+            CHECK(parameter(&l, DGAMMA, c) == 0, "dgamma is %g (kind %d)", parameter(&l, DGAMMA, c), k);
+        }
+        free_arrays(&l);
+    }
+}
+
 int main(void) {
     start();
     RUN(sources);
@@ -227,5 +247,6 @@ int main(void) {
     RUN(by_hand);
     RUN(constants);
     RUN(single_values);
+    RUN(single_values_are_beta);
     return finish();
 }
