@@ -38,6 +38,18 @@ struct Elements {
     }
 }
 
+extension kernel_element {
+    /// The nearest element to a number.
+    func rounded(_ value: Double) -> Double {
+        var place = 0.0
+        return withUnsafeMutableBytes(of: &place) {
+            let element = Elements($0.baseAddress.unsafelyUnwrapped, self)
+            element[0] = value
+            return element[0]
+        }
+    }
+}
+
 /// How elements are read and written.
 protocol Access {
     static func load(_ elements: Elements, _ index: Int) -> Double

@@ -13,11 +13,8 @@ struct Epilogue {
     let mask: UnsafeMutablePointer<UInt8>?
 
     init(_ given: bn_epilogue) throws(Failure) {
-        guard given.struct_size == MemoryLayout<bn_epilogue>.size else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "epilogue->struct_size", .size(given.struct_size),
-                expected: "sizeof(bn_epilogue), which is 88")
-        }
+        try checkSize(
+            given.struct_size, bn_epilogue.self, "epilogue->struct_size", expected: "sizeof(bn_epilogue), which is 88")
         guard given.slope >= 0, given.slope < .infinity else {
             throw Failure(
                 BN_ERROR_OPTION, "epilogue->slope", .real(given.slope), expected: "a finite number, at least 0")
@@ -82,9 +79,11 @@ struct Epilogue {
     /// Whether the activation's argument has to be known of each element.
     var needsArgument: Bool { kernel.activation != KERNEL_IDENTITY && mask == nil && kernel.from_output == 0 }
 
-    /// Between which values of y its bit is 1.
-    var passing: kernel_epilogue {
+    /// Between which values of y, an element of this type, its bit is 1: bounds as y has them.
+    func passing(_ element: kernel_element) -> kernel_epilogue {
         var passing = kernel
+        passing.low = element.rounded(kernel.low)
+        passing.high = element.rounded(kernel.high)
         if kernel.activation != KERNEL_CLIP {
             passing.low = kernel.activation == KERNEL_LEAKY ? 0 : -.infinity
             passing.high = .infinity

@@ -111,7 +111,7 @@ struct Forward {
 
     func writeMask(_ call: Call) throws(Failure) {
         guard let epilogue, let mask = epilogue.mask, geometry.count > 0 else { return }
-        call.thread.pointee.setEpilogue(epilogue.passing, geometry.element)
+        call.thread.pointee.setEpilogue(epilogue.passing(geometry.element), geometry.element)
         MaskWriter(geometry, y, mask, call).run()
     }
 }

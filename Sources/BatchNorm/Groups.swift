@@ -40,11 +40,8 @@ struct Groups {
     }
 
     init(_ given: bn_groups) throws(Failure) {
-        guard given.struct_size == MemoryLayout<bn_groups>.size else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "groups->struct_size", .size(given.struct_size),
-                expected: "sizeof(bn_groups), which is 48")
-        }
+        try checkSize(
+            given.struct_size, bn_groups.self, "groups->struct_size", expected: "sizeof(bn_groups), which is 48")
         guard given.samples > 0 else {
             throw Failure(BN_ERROR_OPTION, "groups->samples", .size(given.samples), expected: "at least 1")
         }

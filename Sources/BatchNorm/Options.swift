@@ -88,10 +88,5 @@ extension Options {
     }
 }
 
-func flag(_ value: Int32, _ name: StaticString) throws(Failure) -> Bool {
-    if value != 0 && value != 1 { throw Failure(BN_ERROR_OPTION, name, .integer(Int(value)), expected: "0 or 1") }
-    return value == 1
-}
-
 /// Of this version, and of 1.0.
 private func knownSize(_ size: Int) -> Int? { size == MemoryLayout<bn_options>.size || size == 32 ? size : nil }

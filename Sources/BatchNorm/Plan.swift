@@ -50,7 +50,8 @@ struct Plan {
         func isDense(_ operand: Operand) -> Bool { operand.base == nil || operand.stride == slice }
         let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy) && isDense(sweep.z) && isDense(sweep.dz)
         // By the strides of the call, as x may be left out of it.
-        let isDenseCall = geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice)
+        let isDenseCall =
+            geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice) && isDense(sweep.z)
         // A row has one weight, and a plane a vector of them.
         let isWeighted = geometry.weights != nil
         blocks = Blocks(

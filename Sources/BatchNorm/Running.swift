@@ -15,26 +15,17 @@ struct Running {
     init() {}
 
     init(_ given: bn_running) throws(Failure) {
-        guard given.struct_size == MemoryLayout<bn_running>.size else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "running->struct_size", .size(given.struct_size),
-                expected: "sizeof(bn_running), which is 64")
-        }
-        guard given.average.rawValue <= BN_AVERAGE_FILLED.rawValue else {
-            throw Failure(
-                BN_ERROR_OPTION, "running->average", .integer(Int(given.average.rawValue)),
-                expected: "a bn_average, from BN_AVERAGE_EXPONENTIAL (0) to BN_AVERAGE_FILLED (4)")
-        }
-        guard given.single_value.rawValue <= BN_SINGLE_VALUE_BETA.rawValue else {
-            throw Failure(
-                BN_ERROR_OPTION, "running->single_value", .integer(Int(given.single_value.rawValue)),
-                expected: "a bn_single_value, from BN_SINGLE_VALUE_ERROR (0) to BN_SINGLE_VALUE_BETA (2)")
-        }
-        guard given.nonfinite.rawValue <= BN_NONFINITE_ERROR.rawValue else {
-            throw Failure(
-                BN_ERROR_OPTION, "running->nonfinite", .integer(Int(given.nonfinite.rawValue)),
-                expected: "a bn_nonfinite, from BN_NONFINITE_PROPAGATE (0) to BN_NONFINITE_ERROR (2)")
-        }
+        try checkSize(
+            given.struct_size, bn_running.self, "running->struct_size", expected: "sizeof(bn_running), which is 64")
+        try checkMember(
+            given.average.rawValue, last: BN_AVERAGE_FILLED.rawValue, "running->average",
+            expected: "a bn_average, from BN_AVERAGE_EXPONENTIAL (0) to BN_AVERAGE_FILLED (4)")
+        try checkMember(
+            given.single_value.rawValue, last: BN_SINGLE_VALUE_BETA.rawValue, "running->single_value",
+            expected: "a bn_single_value, from BN_SINGLE_VALUE_ERROR (0) to BN_SINGLE_VALUE_BETA (2)")
+        try checkMember(
+            given.nonfinite.rawValue, last: BN_NONFINITE_ERROR.rawValue, "running->nonfinite",
+            expected: "a bn_nonfinite, from BN_NONFINITE_PROPAGATE (0) to BN_NONFINITE_ERROR (2)")
         try checkReserved(given.reserved, "running->reserved")
         average = given.average
         singleValue = given.single_value

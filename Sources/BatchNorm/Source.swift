@@ -14,16 +14,11 @@ struct Source {
     init() {}
 
     init(_ given: bn_source) throws(Failure) {
-        guard given.struct_size == MemoryLayout<bn_source>.size else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "source->struct_size", .size(given.struct_size),
-                expected: "sizeof(bn_source), which is 56")
-        }
-        guard given.kind.rawValue <= BN_SOURCE_UPDATED.rawValue else {
-            throw Failure(
-                BN_ERROR_OPTION, "source->kind", .integer(Int(given.kind.rawValue)),
-                expected: "a bn_source_kind, from BN_SOURCE_BATCH (0) to BN_SOURCE_UPDATED (3)")
-        }
+        try checkSize(
+            given.struct_size, bn_source.self, "source->struct_size", expected: "sizeof(bn_source), which is 56")
+        try checkMember(
+            given.kind.rawValue, last: BN_SOURCE_UPDATED.rawValue, "source->kind",
+            expected: "a bn_source_kind, from BN_SOURCE_BATCH (0) to BN_SOURCE_UPDATED (3)")
         try checkReserved(given.reserved, "source->reserved")
         guard given.pseudo_count >= 0, given.pseudo_count < .infinity else {
             throw Failure(

@@ -14,11 +14,8 @@ struct Weights {
     private(set) var isSingle = false
 
     init(_ weights: bn_weights, stride: Int) throws(Failure) {
-        guard weights.struct_size == MemoryLayout<bn_weights>.size else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "weights->struct_size", .size(weights.struct_size),
-                expected: "sizeof(bn_weights), which is 24")
-        }
+        try checkSize(
+            weights.struct_size, bn_weights.self, "weights->struct_size", expected: "sizeof(bn_weights), which is 24")
         base = weights.values
         self.stride = stride
         switch weights.masked {
@@ -126,9 +123,4 @@ struct Weights {
             base: base.map { UnsafeMutableRawPointer(mutating: $0) + (outer * stride + inner) * number.size },
             stride: stride, ahead: 0, last: 0)
     }
-}
-
-/// What would be padding otherwise.
-func checkReserved(_ value: Int32, _ name: StaticString) throws(Failure) {
-    if value != 0 { throw Failure(BN_ERROR_OPTION, name, .integer(Int(value)), expected: "0") }
 }

@@ -2,7 +2,7 @@
  *
  * Every instruction set gives the bits of the baseline. */
 #define _DEFAULT_SOURCE
-#include "problem.h"
+#include "cases.h"
 #include "child.h"
 
 #include <sys/mman.h>
@@ -37,10 +37,33 @@ static void add_outputs(problem *p) {
     *hash = digest(p->y, tensor, *hash);
 }
 
+/* Every kind of layer, in planes and rows, with tails of every length. */
+static void add_layers(void) {
+    static const size_t extents_of_layers[][3] = {{6, 3, 49}, {9, 37, 1}, {6, 2, 5003}, {1200, 5, 1},
+                                                   {300, 64, 1}, {6, 5, 7}};
+    uint64_t *hash = &digests[strcmp(wanted, "baseline") != 0];
+    for (size_t e = 0; e < sizeof extents_of_layers / sizeof extents_of_layers[0]; e++) {
+        for (int c = 0; c < case_count; c++) {
+            for (int d = 0; d < all_dtype_count; d++) {
+                const size_t *extent = extents_of_layers[e];
+                layer l = layer_of_case(c, extent[0], extent[1], extent[2], all_dtypes[d]);
+                make_arrays(&l);
+                CHECK_OK(train_layer(&l));
+                CHECK_OK(back_layer(&l));
+                for (int i = 0; i < array_count; i++) *hash = digest(l.arrays[i], l.bytes[i], *hash);
+                CHECK_OK(infer_layer(&l));
+                *hash = digest(l.arrays[Y], l.bytes[Y], *hash);
+                free_arrays(&l);
+            }
+        }
+    }
+}
+
 static void compute(void) {
     const char *isa = bn_isa_name();
     CHECK(isa != NULL && strcmp(isa, wanted) == 0, "%s: %s", isa ? isa : "NULL", bn_last_error());
     each_problem(add_outputs);
+    add_layers();
 }
 
 static void same_bits(const char *isa) {
