@@ -36,7 +36,8 @@ static void choose_epilogue(layer *l) {
     l->epilogue.low = random_value() - 1, l->epilogue.high = random_value() + 1;
     int is_undone = l->epilogue.activation == BN_IDENTITY || l->epilogue.activation == BN_LEAKY_RELU;
     int is_shared = (l->with & WITH_GROUPS) != 0 && l->groups.per_group == BN_PER_GROUP_PARAMETERS;
-    l->epilogue.from_output = is_undone && !is_shared && (l->with & (WITH_Z | WITH_SOURCE | WITH_MASK)) == 0 && below(2);
+    int has_others = (l->with & (WITH_Z | WITH_SOURCE | WITH_MASK)) != 0;
+    l->epilogue.from_output = is_undone && !is_shared && !has_others && below(2);
 }
 
 static void choose_source(layer *l) {

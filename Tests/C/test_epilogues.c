@@ -254,8 +254,8 @@ static void gaps_of_any_tensor(void) {
     }
 }
 
-/* Bounds that are no numbers of the tensors' type, and round towards each other there: y is not beyond them then, but u is.
- * The first is of bfloat16, the others of float16 and float32. */
+/* Bounds that are no numbers of the tensors' type, and round towards each other there: y is between them then, but u is
+ * beyond. */
 static void bounds_that_are_rounded(void) {
     static const double highs[] = {1.3372, 1.3379 + 0x1p-13, 1 + 0x1p-25, 0.3};
     for (size_t i = 0; i < sizeof highs / sizeof highs[0]; i++) {
