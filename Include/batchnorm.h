@@ -135,7 +135,7 @@ typedef enum bn_masked {
  * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those of
  * a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0 is an
  * empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is unbiased,
- * sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE. A weight that is negative or not finite is BN_ERROR_OPTION. */
+ * sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight that is negative or not finite is BN_ERROR_OPTION. */
 typedef struct bn_weights {
     size_t struct_size; /* sizeof(bn_weights) */
     const void *values; /* outer x inner, dense: float64 beside BN_FLOAT64 tensors, float32 beside all others */
@@ -211,7 +211,9 @@ typedef enum bn_nonfinite {
 typedef enum bn_outcome {
     BN_OUTCOME_USED = 0,      /* normalized with its own statistics, and counted */
     BN_OUTCOME_EMPTY = 1,     /* no values */
-    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen */
+    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen. Where
+                                 groups differ in that, no flag is right for all: give both calls a bn_source, of kind
+                                 BN_SOURCE_BATCH if nothing else, whose saved tells it channel by channel */
     BN_OUTCOME_BETA = 3,      /* one value per channel, normalized to beta */
     BN_OUTCOME_NONFINITE = 4  /* normalized with its own statistics, but not counted */
 } bn_outcome;
@@ -257,7 +259,7 @@ typedef struct bn_source {
     bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
     int32_t reserved;     /* 0 (default 0) */
     double pseudo_count;  /* finite, at least 0 (default 0) */
-    double r_min;         /* 0 to 1 (default 0) */
+    double r_min;         /* 0 to 1; the paper has 1 / r_max (default 0) */
     double r_max;         /* at least 1; may be infinite (default infinity) */
     double d_max;         /* at least 0; may be infinite (default infinity) */
     double *saved;        /* written by the forward call, read by bn_backward: 4 doubles for each of saved_mean's. Needed
@@ -286,7 +288,7 @@ typedef struct bn_groups {
     size_t groups;        /* at least 1 (default 0) */
     const int32_t *index; /* the group of each sample, from 0 to groups - 1; NULL: groups of equal size (default NULL) */
     int32_t interleaved;  /* without index: 0: neighbours make a group (groups divides samples); 1: sample i is in group
-                             i % groups, as with Keras's virtual_batch_size (default 0) */
+                             i % groups, as with virtual_batch_size of tf.keras 2 (default 0) */
     int32_t per_group;    /* a sum of bn_per_group, not 0 (default BN_PER_GROUP_STATISTICS) */
     int32_t averaged;     /* without RUNNING: 1: the running statistics move once, towards the average of the groups' means
                              and variances, as with virtual_batch_size; 0: once for each group (default 0) */

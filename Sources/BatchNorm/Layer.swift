@@ -45,7 +45,7 @@ extension Call {
         try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)
         if geometry.weights != nil { try forward.geometry.weigh() }
         if options.isOneBatch {
-            if forward.geometry.isSingle { throw singleValue }
+            if forward.geometry.isSingle { throw geometry.weights == nil ? singleValue : singlePosition }
             let update = try runningMean.map { (runningMean) throws(Failure) in
                 if let weights = forward.geometry.weights { try checkUnbiased(weights.total, options) }
                 return RunningUpdate(
@@ -117,6 +117,12 @@ extension Call {
         Failure(
             BN_ERROR_SINGLE_VALUE, "values per channel (outer * inner)", .integer(1),
             expected: "more than 1 in training: one value has no variance")
+    }
+
+    private var singlePosition: Failure {
+        Failure(
+            BN_ERROR_SINGLE_VALUE, "the number of positions with a weight above 0", .integer(1),
+            expected: "0 or more than 1 in training: one value has no variance")
     }
 
     /// Weights are frequencies where a variance is unbiased.

@@ -70,7 +70,10 @@ struct Training {
             if kept[outcome: row] != BN_OUTCOME_BETA {
                 if running != nil && geometry.weights != nil { try call.checkUnbiased(kept.totals[row], options) }
             } else if policy.singleValue == BN_SINGLE_VALUE_ERROR {
-                throw call.singleValue
+                if kept.rows == 1 { throw call.singleValue }
+                throw Failure(
+                    BN_ERROR_SINGLE_VALUE, "the number of values per channel of group", .element(row, 1),
+                    expected: "0 or more than 1, as running->single_value is BN_SINGLE_VALUE_ERROR")
             } else if policy.singleValue == BN_SINGLE_VALUE_RUNNING {
                 kept[outcome: row] = BN_OUTCOME_RUNNING
             }
@@ -99,9 +102,9 @@ struct Training {
         for row in 0..<kept.rows {
             guard let channel = kept.moments(row).firstNonfinite else { continue }
             throw Failure(
-                BN_ERROR_NONFINITE, "the variance of x, channel by channel,",
-                .element(row * geometry.channels + channel, kept.moments(row)[channel].m2),
-                expected: "finite statistics, as BN_NONFINITE_ERROR says")
+                BN_ERROR_NONFINITE, "the sum of squares of (x - mean)",
+                .element(row * geometry.channels + channel, kept.moments(row)[channel].m2.magnitude),
+                expected: "a finite number, as running->nonfinite says")
         }
     }
 

@@ -24,11 +24,11 @@ class Counted(NamedTuple):
     masked: str = "normalize"
 
     def __bool__(self) -> bool:
+        masked_of(self.masked)
         return self.weights is not None or self.lengths is not None
 
     def of(self, x: Array, axes: tuple[int, ...]) -> Array | None:
         """A weight for each position, in x's shape but of length 1 along the channel axes."""
-        masked_of(self.masked)
         if self.lengths is not None:
             if self.weights is not None:
                 raise ValueError("weights and lengths say the same thing: give one of them")

@@ -11,7 +11,7 @@
     "hard_swish"        u * clip(u + 3, 0, 6) / 6        (arXiv:1905.02244)
     "silu"              u / (1 + exp(-u))                (arXiv:1702.03118)
 
-Both are computed with the numbers that y is rounded from, in the same pass over x.
+Activation and residual are computed with the numbers that y is rounded from, in the same pass over x.
 """
 
 from __future__ import annotations

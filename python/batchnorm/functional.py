@@ -120,8 +120,8 @@ def forward_training(
     y : ndarray
         `out`, or a new dense array in x's memory order.
     saved : SavedStatistics
-        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta` and `weights`, and not
-        copies: whoever changes them before backward() changes the gradient.
+        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta`, the index of groups and
+        weights that needed no conversion, not copies: whoever changes them before backward() changes the gradient.
 
     Raises
     ------
@@ -153,6 +153,7 @@ def forward_training(
         or source is not None
         or groups is not None
         or save_mask
+        or masked != "normalize"
     ):
         parameters = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
         return _described.forward_training(
@@ -221,7 +222,7 @@ def forward_inference(
     ----------
     x, gamma, beta, axis, eps, out, dtype, activation, residual
         As in forward_training().
-    running_mean, running_var : array_like of x's dtype, one element per channel
+    running_mean, running_var : array_like of the parameters' dtype, one element per channel
     weights, lengths, masked
         As in forward_training(); here they only matter to `masked`.
     groups : Segments, Split or Conditional, optional
@@ -259,6 +260,7 @@ def forward_inference(
         or weights is not None
         or lengths is not None
         or groups is not None
+        or masked != "normalize"
     ):
         parameters = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
         counted = Counted(weights, lengths, masked)

@@ -48,10 +48,10 @@ class Ghost:
     size : int
         Samples per group; divides the batch.
     interleaved : bool, default False
-        Sample i is in group i % groups, as with Keras's virtual_batch_size, instead of beside its neighbours.
+        Sample i is in group i % groups, as with virtual_batch_size of tf.keras 2, instead of beside its neighbours.
     averaged : bool, default False
-        Running statistics move once, towards the average of the groups' means and variances, as with Keras's
-        virtual_batch_size, instead of once for each group, in order.
+        Running statistics move once, towards the average of the groups' means and variances, as with
+        virtual_batch_size of tf.keras 2, instead of once for each group, in order.
     """
 
     size: int

@@ -136,7 +136,7 @@ class BatchNorm(Parameters):
         self.momentum = None if weight is None else number(weight, "momentum")
         self.training = True
         self.activation, self.running, self.source, self.groups = activation, running, source, groups
-        self.frozen = bool(frozen)
+        self.frozen = frozen
         super().__init__(self._channel_shape, self.param_dtype, affine, track_running_stats, rows_of(groups))
         self.grad_gamma = self.grad_beta = self.grad_residual = None
         self._x, self._saved = None, None
@@ -167,7 +167,7 @@ class BatchNorm(Parameters):
         "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
         keeps x, not a copy of it: whoever changes x before backward() changes the gradient.
         """
-        if residual is not None or weights is not None or lengths is not None or self._is_described:
+        if residual is not None or weights is not None or lengths is not None or self._is_described or masked != "normalize":
             return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
         fit, x, y, x_address, y_address = _direct.forward(x, self.axis, out)
         if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:
@@ -266,6 +266,11 @@ class BatchNorm(Parameters):
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is of the layer, not of its last call."""
         return {**super().__getstate__(), "_x": None, "_saved": None}
+
+    @property
+    def outcome(self) -> Any:
+        """What became of the last batch in training, as SavedStatistics has it; None before, and where all is usual."""
+        return None if self._saved is None else self._saved.outcome
 
     def train(self: Self, mode: bool = True) -> Self:
         """Statistics of the batch from now on (or, with False, running statistics). Returns the layer."""

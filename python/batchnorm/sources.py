@@ -27,8 +27,8 @@ class Blend:
 
         (P * running + M * batch) / (P + M)        for mean and biased variance, M values per channel in the batch
 
-    P is `pseudo_count` times the values per channel of a sample. At test time momentum is 0, so that the running
-    statistics stay as they are.
+    P is `pseudo_count` times the positions of a sample, also where lengths leave some of them out. It is a way to train:
+    adapt with momentum 0, so that the running statistics stay as they are; a layer does so after train(), not after eval().
 
     Parameters
     ----------
@@ -62,22 +62,28 @@ class Renorm:
         At least 1.
     d_max : float, default infinity
         At least 0.
-    r_min : float, default 0
-        From 0 to 1; the paper has 1 / r_max.
+    r_min : float, default 1 / r_max
+        From 0 to 1. The default is the paper's: with r_max 1 and d_max 0 the batch is normalized as usual. Keras has 0.
     """
 
     r_max: float = math.inf
     d_max: float = math.inf
-    r_min: float = 0.0
+    r_min: float | None = None
 
     def __post_init__(self) -> None:
-        r_max, d_max, r_min = (number(getattr(self, name), name) for name in ("r_max", "d_max", "r_min"))
+        r_max, d_max = (number(getattr(self, name), name) for name in ("r_max", "d_max"))
         if not r_max >= 1:
             raise ValueError(f"r_max is {r_max}, expected at least 1")
+        r_min = number(self.least_r, "r_min")
         if not d_max >= 0:
             raise ValueError(f"d_max is {d_max}, expected at least 0")
         if not 0 <= r_min <= 1:
             raise ValueError(f"r_min is {r_min}, expected a number from 0 to 1")
+
+    @property
+    def least_r(self) -> float:
+        """r_min, or what stands for it."""
+        return 1 / self.r_max if self.r_min is None else self.r_min
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Updated:
 Source = Union[Blend, Renorm, Updated]
 
 
-def renorm_limits(step: int) -> tuple[float, float]:
+def renorm_limits(step: float) -> tuple[float, float]:
     """r_max and d_max at a training step, as in section 3 of the paper on batch renormalization (arXiv:1702.03275).
 
     r_max is 1 until step 5,000 and then grows to 3 at 40,000; d_max is 0 until 5,000 and then grows to 5 at 25,000.
@@ -99,7 +105,9 @@ def renorm_limits(step: int) -> tuple[float, float]:
     >>> bn.renorm_limits(25_000)
     (2.142857142857143, 5.0)
     """
-    step = int(number(step, "step"))
+    step = number(step, "step")
+    if math.isnan(step):
+        raise ValueError("step is nan, expected a number")
     r_max = 1 + 2 * min(max((step - 5_000) / 35_000, 0.0), 1.0)
     d_max = 5 * min(max((step - 5_000) / 20_000, 0.0), 1.0)
     return r_max, d_max
@@ -117,7 +125,7 @@ def struct_of(source: Source, saved: Doubles, x: Array, axis: Axis) -> _c_struct
         pseudo_count = float(source.pseudo_count) * math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
     elif isinstance(source, Renorm):
         kind = kinds.RENORM
-        r_min, r_max, d_max = float(source.r_min), float(source.r_max), float(source.d_max)
+        r_min, r_max, d_max = float(source.least_r), float(source.r_max), float(source.d_max)
     elif isinstance(source, Updated):
         kind = kinds.UPDATED
     else:

@@ -333,3 +333,30 @@ def test_repr() -> None:
         "activation=LeakyReLU(slope=0.1), source=Blend(pseudo_count=16), "
         "groups=Ghost(size=4, interleaved=False, averaged=False))"
     )
+
+
+def test_frozen_needs_something_to_be_frozen_to() -> None:
+    with pytest.raises(ValueError, match="frozen is True, but the layer has no running statistics"):
+        bn.BatchNorm1d(3, frozen=True, track_running_stats=False)
+    with pytest.raises(TypeError, match="frozen is 'yes', expected True or False"):
+        bn.BatchNorm1d(3, frozen="yes")  # type: ignore[arg-type]
+    layer = bn.BatchNorm1d(3)
+    layer.frozen = 1
+    with pytest.raises(TypeError, match="frozen is 1"):
+        layer(np.ones((4, 3), np.float32))
+
+
+def test_outcome() -> None:
+    layer = bn.BatchNorm1d(2, running=bn.Running(nonfinite="skip"))
+    assert layer.outcome is None
+    layer(np.float32([[1, 2], [3, 4]]))
+    assert layer.outcome == bn.Outcome.USED
+    layer(np.float32([[1, 2], [np.nan, 4]]))
+    assert layer.outcome == bn.Outcome.NONFINITE
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_masked_is_looked_at_without_a_mask(mode: str) -> None:
+    layer = getattr(bn.BatchNorm1d(3), mode)()
+    with pytest.raises(ValueError, match="masked is 'bogus', expected"):
+        layer(np.ones((4, 3), np.float32), masked="bogus")

@@ -196,3 +196,19 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
     assert (out == 7).all()
     assert (mean == 0).all()
     assert (var == 1).all()
+
+
+def test_the_schedule_begins_with_ordinary_batch_norm(rng: np.random.Generator) -> None:
+    """However far the running statistics are: r is held at 1 from both sides, and d at 0."""
+    x = rng.normal(3, 0.01, size=(64, 3))
+    plain, _ = bn.forward_training(x)
+    for step in (0, 5_000):
+        source = bn.Renorm(*bn.renorm_limits(step))
+        assert source.least_r == 1
+        y, _ = bn.forward_training(x, None, None, np.zeros(3), np.ones(3), source=source)
+        np.testing.assert_array_equal(y, plain)
+    assert bn.Renorm(4).least_r == 0.25
+    assert bn.Renorm(4, r_min=0).least_r == 0
+    with pytest.raises(ValueError, match="step is nan"):
+        bn.renorm_limits(float("nan"))
+    assert bn.renorm_limits(float("inf")) == (3, 5)
