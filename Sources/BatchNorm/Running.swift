@@ -70,7 +70,8 @@ struct Running {
         guard let numBatches else { return }
         for row in 0..<rows where numBatches[row] < 0 || numBatches[row] == .max {
             throw Failure(
-                BN_ERROR_OPTION, "running->num_batches", .element(row, Double(numBatches[row])), expected: "at least 0, and below INT64_MAX")
+                BN_ERROR_OPTION, "running->num_batches", .element(row, Double(numBatches[row])),
+                expected: "at least 0, and below INT64_MAX")
         }
     }
 

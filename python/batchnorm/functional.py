@@ -120,8 +120,8 @@ def forward_training(
     y : ndarray
         `out`, or a new dense array in x's memory order.
     saved : SavedStatistics
-        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta`, the index of groups and
-        weights that needed no conversion, not copies: whoever changes them before backward() changes the gradient.
+        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta`, the index of groups
+        and weights that needed no conversion, not copies: whoever changes them before backward() changes the gradient.
 
     Raises
     ------

@@ -167,7 +167,8 @@ class BatchNorm(Parameters):
         "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
         keeps x, not a copy of it: whoever changes x before backward() changes the gradient.
         """
-        if residual is not None or weights is not None or lengths is not None or self._is_described or masked != "normalize":
+        told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
+        if told or self._is_described:
             return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
         fit, x, y, x_address, y_address = _direct.forward(x, self.axis, out)
         if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:

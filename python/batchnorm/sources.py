@@ -27,8 +27,9 @@ class Blend:
 
         (P * running + M * batch) / (P + M)        for mean and biased variance, M values per channel in the batch
 
-    P is `pseudo_count` times the positions of a sample, also where lengths leave some of them out. It is a way to train:
-    adapt with momentum 0, so that the running statistics stay as they are; a layer does so after train(), not after eval().
+    P is `pseudo_count` times the positions of a sample, also where lengths leave some of them out. It is a way to
+    train: adapt with momentum 0, so that the running statistics stay as they are; a layer does so after train(), not
+    after eval().
 
     Parameters
     ----------
