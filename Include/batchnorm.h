@@ -345,8 +345,8 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
 /* Like bn_forward_training, but normalizes with the running statistics, which are needed and stay as they are. Nothing
  * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
- * the square root of a negative number is NaN. With groups whose running statistics have rows, so have saved_mean and
- * saved_invstd. Uses options: eps, param_dtype, epilogue, groups. */
+ * the square root of a negative number is NaN. With groups that have statistics of their own, saved_mean and saved_invstd
+ * have a row per group, all alike where the running statistics have none. Uses options: eps, param_dtype, epilogue, groups. */
 bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
                                const void *beta, const void *running_mean, const void *running_var, void *y,
                                double *saved_mean, double *saved_invstd, const bn_options *options);

@@ -38,14 +38,16 @@ struct Centres {
 
     /// The first, the middle and the last that have a weight.
     private static func weighed(_ tile: kernel_tile, _ number: kernel_element, _ length: Int) -> (Int, Int, Int) {
-        let all = tile.runs * length
-        func next(from start: Int, by step: Int) -> Int? {
-            let end = step > 0 ? all : -1
-            let found = Weights.nextPositive(tile.weights, number, length, from: start, to: end, by: step)
-            return found.map { $0 / length * tile.x.stride + $0 % length }
+        func place(from start: Int, backwards: Bool) -> Int? {
+            let found = Weights.positive(
+                tile.weights, number, rows: tile.runs, length, from: start, backwards: backwards)
+            return found.map { $0.row * tile.x.stride + $0.column }
         }
-        let first = next(from: 0, by: 1) ?? 0
-        return (first, next(from: all / 2, by: 1) ?? first, next(from: all - 1, by: -1) ?? first)
+        let all = tile.runs * length
+        let first = place(from: 0, backwards: false) ?? 0
+        return (
+            first, place(from: all / 2, backwards: false) ?? first, place(from: all - 1, backwards: true) ?? first
+        )
     }
 
     /// Whether the loops for sums about 0 will do: all are 0, and not of float64.

@@ -16,8 +16,8 @@ struct ChannelArrays {
     /// Bytes of a slot, and of what it has of an activation's argument.
     private let slotBytes: Int
     private let argumentBytes: Int
-    /// Weights before each block; and of all of them.
-    let weightsBefore: UnsafeMutablePointer<Double>
+    /// Weights of each block, and of all before it.
+    let weights: UnsafeMutablePointer<(own: Double, before: Double)>
     private let spread: Int
     /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
     private let workspace: UnsafeMutableRawPointer
@@ -35,14 +35,16 @@ struct ChannelArrays {
         let laid = plan.laid(geometry.channels)
         workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + 2 * geometry.lineElements + 16
         let coefficientBytes = Coefficients.count * channels * numberSize
-        argumentBytes = hasArgument ? Coefficients.count * partialColumns * numberSize : 0
-        slotBytes = 3 * 8 * partialColumns + argumentBytes
+        argumentBytes = hasArgument ? Coefficients.count &* partialColumns &* numberSize : 0
+        let columnBytes = 3 * 8 + (hasArgument ? Coefficients.count * numberSize : 0)
+        let slot = partialColumns.multipliedReportingOverflow(by: columnBytes)
+        slotBytes = slot.partialValue
         let partialBytes = slots.multipliedReportingOverflow(by: slotBytes)
-        let blocks = geometry.weights == nil ? 0 : wholeVectors(plan.blocks.count + 1)
+        let blocks = geometry.weights == nil ? 0 : wholeVectors(2 * plan.blocks.count)
         let others = channels * (3 * 8 + 1) + coefficientBytes + blocks * 8
         let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * numberSize
         let total = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
-        let tooMany = partialBytes.overflow || total.overflow
+        let tooMany = slot.overflow || partialBytes.overflow || total.overflow
         let memory = try thread.pointee.working.reserve(tooMany ? Int.max : total.partialValue)
         // What a loop reads beyond the last column changes no result, but may not be a signalling NaN.
         if geometry.channels * spread % 16 != 0 { memset(memory, 0, total.partialValue) }
@@ -50,9 +52,9 @@ struct ChannelArrays {
         second = first + channels
         rest = second + channels
         coefficients = Coefficients(rest + channels, elements: channels, size: numberSize)
-        weightsBefore = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes)
+        partials = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes + 8 * blocks)
             .assumingMemoryBound(to: Double.self)
-        partials = weightsBefore + blocks
+        weights = UnsafeMutableRawPointer(partials - blocks).assumingMemoryBound(to: (own: Double, before: Double).self)
         workspace = UnsafeMutableRawPointer(partials) + partialBytes.partialValue
         extremes = (workspace + workspaceBytes).assumingMemoryBound(to: UInt8.self)
     }

@@ -64,6 +64,18 @@ struct Epilogue {
         }
     }
 
+    /// Beside tensors of a shape and a type.
+    func check(_ geometry: Geometry) throws(Failure) {
+        _ = try geometry.stride(zStride, "epilogue->z_stride")
+        _ = try geometry.stride(dzStride, "epilogue->dz_stride")
+        let slope = Float(kernel.slope)
+        if geometry.number == KERNEL_FLOAT32 && kernel.slope != 0 && !slope.isNormal {
+            throw Failure(
+                BN_ERROR_OPTION, "epilogue->slope", .real(kernel.slope),
+                expected: "0, or a number that float32 holds, in which these tensors are computed")
+        }
+    }
+
     /// For a forward call.
     func forward() throws(Failure) -> Epilogue {
         if kernel.from_output != 0 { throw misplaced("epilogue->from_output", .integer(1)) }

@@ -25,6 +25,9 @@ struct Forward {
         savedInverseStd = savedInvstd
     }
 
+    /// Whether statistics are wanted.
+    var saves: Bool { savedMean != nil || savedInverseStd != nil }
+
     /// All inputs but x and the running statistics.
     @inline(__always)
     mutating func addInputs(_ options: Options, _ groups: Groups, to memory: inout Memory) throws(Failure) {
@@ -42,6 +45,7 @@ struct Forward {
         if options.groups != nil { try groups.check(geometry, &memory) }
         guard let given = options.epilogue else { return }
         let epilogue = try given.forward()
+        try epilogue.check(geometry)
         self.epilogue = epilogue
         if epilogue.z == nil { return }
         z = Operand(
@@ -127,6 +131,10 @@ extension Geometry {
         guard let weights else { return }
         if weights.base == nil && count != 0 {
             throw Failure(BN_ERROR_NULL, "weights->values", .null, expected: "a pointer")
+        }
+        if count.multipliedReportingOverflow(by: number.size).overflow {
+            throw Failure(
+                BN_ERROR_SHAPE, "shape->outer", .size(outer), expected: "outer * inner weights within PTRDIFF_MAX bytes")
         }
         try memory.input(Region("weights->values", weights.base, count: count, size: number.size))
     }

@@ -38,26 +38,19 @@ struct GroupedBackward {
         totals = ofParameters + 2 * channels * groups.parameterRows
     }
 
+    /// Nothing is written before the memory of all maps is there.
     func run(needsSums: Bool) throws(Failure) {
-        let outer = backward.geometry.outer
-        var slices = groups.slices(outer)
-        while let slice = slices.next() {
-            var sweep = map(slice)
-            try sweep.reserve(call)
-        }
+        let slices = groups.slices(backward.geometry.outer)
         if needsSums {
-            var slices = groups.slices(outer)
-            while let slice = slices.next() { try reduce(slice) }
-            for parameter in 0..<channels * groups.parameterRows {
-                let row = parameter / channels
-                dbeta?[parameter] = ofParameters[2 * row * channels + parameter % channels]
-                dgamma?[parameter] = ofParameters[(2 * row + 1) * channels + parameter % channels]
-            }
+            var next = slices
+            while let slice = next.next() { try reduce(slice) }
         }
-        slices = groups.slices(outer)
-        while let slice = slices.next() {
-            var sweep = map(slice)
-            try sweep.run(call)
+        try call.run(slices, map)
+        if !needsSums { return }
+        for parameter in 0..<channels * groups.parameterRows {
+            let row = parameter / channels
+            dbeta?[parameter] = ofParameters[2 * row * channels + parameter % channels]
+            dgamma?[parameter] = ofParameters[(2 * row + 1) * channels + parameter % channels]
         }
     }
 

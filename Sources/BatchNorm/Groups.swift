@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
+import CKernels
 
 /// Some outer indices that are handled as one tensor: `count` of them, `step` apart; and the group that they are of.
 struct Slice {
@@ -18,9 +19,10 @@ struct Groups {
     let averaged: Bool
     private let perGroup: Int32
 
-    var ownStatistics: Bool { perGroup & 1 != 0 }
-    var ownRunning: Bool { perGroup & 2 != 0 }
-    var ownParameters: Bool { perGroup & 4 != 0 }
+    var ownStatistics: Bool { has(BN_PER_GROUP_STATISTICS) }
+    var ownRunning: Bool { has(BN_PER_GROUP_RUNNING) }
+    var ownParameters: Bool { has(BN_PER_GROUP_PARAMETERS) }
+    private func has(_ bit: bn_per_group) -> Bool { UInt32(perGroup) & bit.rawValue != 0 }
     var statisticsRows: Int { ownStatistics ? count : 1 }
     var runningRows: Int { ownRunning ? count : 1 }
     var parameterRows: Int { ownParameters ? count : 1 }
@@ -91,25 +93,27 @@ struct Groups {
         }
     }
 
-    /// The slices in order; neighbours of one group are one slice. `all`: and an empty one for each group that has no
-    /// samples, so that its rows are written.
-    func slices(_ outer: Int, all: Bool = false) -> Slices { Slices(self, outer, all: all) }
+    /// The slices in order; neighbours of one group are one slice.
+    func slices(_ outer: Int) -> Slices { Slices(self, outer, seen: nil) }
+
+    /// And an empty one for each group that has no samples, if statistics have rows, so that its rows are written.
+    func slicesOfAll(_ outer: Int, _ call: Call) throws(Failure) -> Slices {
+        if index == nil || !(ownStatistics || ownRunning) { return slices(outer) }
+        let seen = try call.thread.pointee.seen.reserve(count).assumingMemoryBound(to: UInt8.self)
+        memset(seen, 0, count)
+        return Slices(self, outer, seen: seen)
+    }
 
     fileprivate func group(_ sample: Int) -> Int { index.map { Int($0[sample]) } ?? sample % count }
 
     /// Whether groups lie `length` outer indices to the sample, one after the other or at even distances.
-    fileprivate func areEven(_ length: Int) -> Bool { index == nil && (!interleaved || length == 1) }
+    fileprivate func areEven(_ length: Int) -> Bool { index == nil && (!interleaved || length <= 1) }
 
     fileprivate func even(_ group: Int, _ outer: Int) -> Slice {
         let members = outer / count
         return interleaved
             ? Slice(start: group, count: members, step: count, group: group)
             : Slice(start: group * members, count: members, step: 1, group: group)
-    }
-
-    fileprivate func has(_ group: Int) -> Bool {
-        for sample in 0..<samples where self.group(sample) == group { return true }
-        return false
     }
 
     /// The samples from one on that are of its group; as a slice, where a sample has so many outer indices.
@@ -130,14 +134,15 @@ struct Groups {
 struct Slices {
     private let groups: Groups
     private let outer: Int
-    private let all: Bool
+    /// A byte for each group, whether it has had a slice; where groups without one are wanted as well.
+    private let seen: UnsafeMutablePointer<UInt8>?
     private var sample = 0
     private var group = 0
 
-    fileprivate init(_ groups: Groups, _ outer: Int, all: Bool) {
+    fileprivate init(_ groups: Groups, _ outer: Int, seen: UnsafeMutablePointer<UInt8>?) {
         self.groups = groups
         self.outer = outer
-        self.all = all
+        self.seen = seen
     }
 
     @inline(never)
@@ -150,13 +155,31 @@ struct Slices {
         if sample < groups.samples {
             let run = groups.run(from: sample, length)
             sample = run.next
+            seen?[run.slice.group] = 1
             return run.slice
         }
-        while all && group < groups.count {
+        guard let seen else { return nil }
+        while group < groups.count {
             group += 1
-            if !groups.has(group - 1) { return Slice(start: 0, count: 0, step: 1, group: group - 1) }
+            if seen[group - 1] == 0 { return Slice(start: 0, count: 0, step: 1, group: group - 1) }
         }
         return nil
+    }
+}
+
+extension Call {
+    /// A sweep for each slice. All take their memory first: what fails for want of it fails before anything is written.
+    func run(_ slices: Slices, _ make: (Slice) -> Sweep) throws(Failure) {
+        var next = slices
+        while let slice = next.next() {
+            var sweep = make(slice)
+            try sweep.reserve(self)
+        }
+        next = slices
+        while let slice = next.next() {
+            var sweep = make(slice)
+            try sweep.run(self)
+        }
     }
 }
 

@@ -89,25 +89,24 @@ extension Call {
         try forward.addInputs(options, groups, to: &memory)
         try memory.input(geometry.parameters("running_mean", runningMean, rows: groups.runningRows))
         try memory.input(geometry.parameters("running_var", runningVar, rows: groups.runningRows))
-        try forward.addOutputs(groups.runningRows, x: input, to: &memory)
+        try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)
         if geometry.weights != nil { try forward.geometry.weigh() }
         // Groups that share everything that inference knows of are none.
-        if !groups.ownRunning && !groups.ownParameters {
+        if !groups.ownRunning && !groups.ownParameters && (!groups.ownStatistics || !forward.saves) {
             var sweep = Sweep(forward.geometry, kernels)
             forward.fill(&sweep, self)
             sweep.settlement = .forward(
                 forward.settlement(.running(eps: options.eps, mean: mean, variance: variance)))
             try sweep.run(self)
         } else {
-            var slices = groups.slices(geometry.outer, all: true)
-            while let slice = slices.next() {
-                let part = forward.slice(slice, groups, savedRow: groups.runningRow(slice.group))
+            try run(groups.slicesOfAll(geometry.outer, self)) { slice in
+                let part = forward.slice(slice, groups, savedRow: groups.statisticsRow(slice.group))
                 let row = groups.runningRow(slice.group) * geometry.channels
                 var sweep = Sweep(part.geometry, kernels)
                 part.fill(&sweep, self)
                 sweep.settlement = .forward(
                     part.settlement(.running(eps: options.eps, mean: mean.from(row), variance: variance.from(row))))
-                try sweep.run(self)
+                return sweep
             }
         }
         try forward.writeMask(self)

@@ -72,6 +72,7 @@ extension Backward {
         if let source = options.source { try memory.input(source.region(groups.statisticsRows, geometry.channels)) }
         if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }
         if let given = options.epilogue {
+            try given.check(geometry)
             var kernel = given.kernel
             kernel.masked = epilogue.masked
             kernel.frozen = epilogue.frozen

@@ -51,7 +51,8 @@ struct Plan {
         let inputsAreDense = isDense(sweep.x) && isDense(sweep.dy) && isDense(sweep.z) && isDense(sweep.dz)
         // By the strides of the call, as x may be left out of it.
         let isDenseCall =
-            geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice) && isDense(sweep.z)
+            geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice)
+            && (isDense(sweep.z) || !sweep.reducesPassing)
         // A row has one weight, and a plane a vector of them.
         let isWeighted = geometry.weights != nil
         blocks = Blocks(

@@ -31,14 +31,12 @@ extension Sweep {
                 sumDeviations(deviations, block, range, partial)
             }
         case .gradientSums(let mean, let inverseStd):
-            if isClip && geometry.number == KERNEL_FLOAT32
-                && centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound)
-            {
-                sumDeviations(kernels.pointee.clipped_products ?? kernels.pointee.activated_sums, block, range, partial)
-            } else if reducesPassing {
-                partial.centre.update(from: mean + range.lowerBound, count: range.count)
-                sumDeviations(kernels.pointee.activated_sums, block, range, partial)
-            } else if centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound) {
+            // The centres are each channel's own affair; the loops differ in what they cost, not in a bit.
+            let isAbout0 = centres.choose(mean + range.lowerBound, inverseStd + range.lowerBound)
+            if reducesPassing {
+                let clipped = isAbout0 && isClip ? kernels.pointee.clipped_products : nil
+                sumDeviations(clipped ?? kernels.pointee.activated_sums, block, range, partial)
+            } else if isAbout0 {
                 sum(kernels.pointee.product_sums, block, range, partial)
             } else {
                 sumDeviations(kernels.pointee.gradient_sums, block, range, partial)

@@ -68,7 +68,7 @@ struct Running {
         try memory.output(Region("running->new_num_batches", newNumBatches, count: rows, size: 8))
         try memory.output(Region("running->outcome", outcome, count: groups, size: 4))
         guard let numBatches else { return }
-        for row in 0..<rows where numBatches[row] < 0 || numBatches[row] == .max {
+        for row in 0..<rows where numBatches[row] < 0 || numBatches[row] > .max - Int64(groups) {
             throw Failure(
                 BN_ERROR_OPTION, "running->num_batches", .element(row, Double(numBatches[row])),
                 expected: "at least 0, and below INT64_MAX")
@@ -95,21 +95,20 @@ struct Running {
         case BN_AVERAGE_CUMULATIVE: return 1 / n
         case BN_AVERAGE_WINDOWED: return max(1 / n, momentum)
         case BN_AVERAGE_DEBIASED:
-            // Of momentum 0, the limit; and exactly 1 for the first batch.
-            if momentum == 0 { return 1 / n }
-            return momentum / (1 - power(1 - momentum, batches + 1))
+            let seen = past(momentum, batches + 1)
+            return seen == 0 ? 1 / n : momentum / seen
         case BN_AVERAGE_FILLED: return batches == 0 ? 1 : momentum
         default: return momentum
         }
     }
 }
 
-/// By squaring.
-private func power(_ base: Double, _ exponent: Int64) -> Double {
-    var (result, square, rest) = (1.0, base, exponent)
+/// 1 − (1 − momentum)ⁿ, by doubling: of two such numbers a and b the next is a + b − a · b, where nothing cancels.
+private func past(_ momentum: Double, _ n: Int64) -> Double {
+    var (result, power, rest) = (0.0, momentum, n)
     while rest > 0 {
-        if rest & 1 == 1 { result *= square }
-        square *= square
+        if rest & 1 == 1 { result += power - result * power }
+        power += power - power * power
         rest >>= 1
     }
     return result

@@ -25,13 +25,13 @@ struct Sourcing {
     func normalizer(_ channel: Int) -> Normalizer {
         let batch = moments[channel]
         let variance = batch.count == 0 ? 0 : batch.m2 / batch.count
-        guard let running, outcome != BN_OUTCOME_BETA else { return ofBatch(batch) }
+        guard let running, outcome != BN_OUTCOME_BETA, batch.count > 0 else { return ofBatch(batch) }
         let mean = running.mean[channel]
         let runningVariance = running.variance[channel]
         if outcome == BN_OUTCOME_RUNNING { return constant(mean, runningVariance) }
         switch source.kind {
         case BN_SOURCE_BLEND:
-            let weight = batch.count == 0 ? 0 : batch.count / (source.pseudoCount + batch.count)
+            let weight = batch.count / (source.pseudoCount + batch.count)
             return blend(batch, variance, (mean, runningVariance), weight, weight)
         case BN_SOURCE_UPDATED:
             if outcome != BN_OUTCOME_USED { return constant(mean, runningVariance) }
@@ -41,8 +41,8 @@ struct Sourcing {
             var normalizer = ofBatch(batch)
             let inverseStd = BatchNorm.inverseStd(variance: runningVariance, eps)
             let ratio = vector_square_root(variance + eps) * inverseStd
-            normalizer.inverseStd *= max(source.rMin, min(ratio, source.rMax))
-            normalizer.shift = max(-source.dMax, min((batch.mean - mean) * inverseStd, source.dMax))
+            normalizer.inverseStd *= clip(ratio, source.rMin, source.rMax)
+            normalizer.shift = clip((batch.mean - mean) * inverseStd, -source.dMax, source.dMax)
             return normalizer
         default: return ofBatch(batch)
         }
@@ -76,4 +76,9 @@ struct Sourcing {
         normalizer.varianceWeight = weightOfVariance * normalizer.inverseStd * normalizer.inverseStd
         return normalizer
     }
+}
+
+/// NaN stays NaN.
+private func clip(_ value: Double, _ low: Double, _ high: Double) -> Double {
+    value < low ? low : value > high ? high : value
 }

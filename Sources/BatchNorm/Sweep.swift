@@ -10,15 +10,16 @@ struct Operand {
 /// One pass of the engine over tensors: reduce each channel to two numbers, settle what follows from them, and map
 /// every value with the coefficients so found. Each of the three may be absent.
 ///
-/// Channels are handled in groups: planes that are summed at once, or the columns of rows that share a cache. Where there are groups enough for the threads, a group goes through all three steps at once, while its
-/// values are still in cache; otherwise the blocks of all groups are shared out, step by step. The bits are the same.
+/// Channels are handled in groups: planes that are summed at once, or the columns of rows that share a cache. Where there
+/// are groups enough for the threads, a group goes through all three steps at once, while its values are still in cache;
+/// otherwise the blocks of all groups are shared out, step by step. The bits are the same.
 struct Sweep: ~Copyable {
     let geometry: Geometry
     let kernels: UnsafePointer<kernel_table>
     var x = Operand()
     var dy = Operand()
     var out = Operand()
-    /// Of an epilogue.
+    /// What an epilogue reads and writes besides, and what its loops are told.
     var z = Operand()
     var dz = Operand()
     var bits = kernel_bits()
@@ -76,22 +77,19 @@ struct Sweep: ~Copyable {
 
     private func weighBlocks() {
         guard let weights = geometry.weights else { return }
-        var sum = 0.0
+        var before = 0.0
         for block in 0..<plan.blocks.count {
-            arrays.weightsBefore[block] = sum
-            sum += weights.sum(plan.blocks[block], geometry.number)
+            let own = weights.sum(plan.blocks[block], geometry.number)
+            arrays.weights[block] = (own, before)
+            before += own
         }
-        arrays.weightsBefore[plan.blocks.count] = sum
     }
 
     /// What the values of one channel count for, in a block and in all blocks before it.
     func values(_ block: Int) -> (own: Double, before: Double) {
-        if geometry.weights == nil {
-            let (own, before) = plan.blocks.values(block)
-            return (Double(own), Double(before))
-        }
-        let before = arrays.weightsBefore[block]
-        return (arrays.weightsBefore[block + 1] - before, before)
+        if geometry.weights != nil { return arrays.weights[block] }
+        let (own, before) = plan.blocks.values(block)
+        return (Double(own), Double(before))
     }
 
     private var groups: Int { (geometry.channels - 1) / plan.groupSize + 1 }

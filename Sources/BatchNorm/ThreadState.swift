@@ -16,6 +16,8 @@ struct ThreadState {
     var working = Scratch()
     var kept = Scratch()
     var undone = Scratch()
+    /// Which groups have samples.
+    var seen = Scratch()
 
     /// The calling thread's own; nil if there is no memory for it.
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
@@ -43,6 +45,7 @@ struct ThreadState {
         memory?.assumingMemoryBound(to: ThreadState.self).pointee.working.release()
         memory?.assumingMemoryBound(to: ThreadState.self).pointee.kept.release()
         memory?.assumingMemoryBound(to: ThreadState.self).pointee.undone.release()
+        memory?.assumingMemoryBound(to: ThreadState.self).pointee.seen.release()
         free(memory)
     }
 

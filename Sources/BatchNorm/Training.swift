@@ -38,19 +38,15 @@ struct Training {
             try collect()
             try checkFinite()
         }
-        // Working memory first: what fails for want of it fails before anything is written.
-        for reserves in [true, false] {
-            var slices = groups.slices(geometry.outer, all: true)
-            while let slice = slices.next() {
-                let row = groups.statisticsRow(slice.group)
-                let part = forward.slice(slice, groups, savedRow: row)
-                var sweep = Sweep(part.geometry, call.kernels)
-                part.fill(&sweep, call)
-                if isOnePass { sweep.reduction = .moments }
-                sweep.settlement = kept.settlement(
-                    part.settlement(.batch(eps: options.eps, nil)), sourcing(row, takes: isOnePass))
-                if reserves { try sweep.reserve(call) } else { try sweep.run(call) }
-            }
+        try call.run(groups.slicesOfAll(geometry.outer, call)) { slice in
+            let row = groups.statisticsRow(slice.group)
+            let part = forward.slice(slice, groups, savedRow: row)
+            var sweep = Sweep(part.geometry, call.kernels)
+            part.fill(&sweep, call)
+            if isOnePass { sweep.reduction = .moments }
+            sweep.settlement = kept.settlement(
+                part.settlement(.batch(eps: options.eps, nil)), sourcing(row, takes: isOnePass))
+            return sweep
         }
         finish()
     }
@@ -109,7 +105,7 @@ struct Training {
     }
 
     private func sourcing(_ row: Int, takes: Bool, saves: Bool = true) -> Sourcing {
-        let offset = (groups.ownRunning ? row : 0) * geometry.channels
+        let offset = groups.runningRow(row) * geometry.channels
         return Sourcing(
             moments: kept.moments(row), takes: takes, eps: options.eps, source: source, outcome: kept[outcome: row],
             running: running.map { ($0.mean.from(offset), $0.variance.from(offset)) },
@@ -119,7 +115,7 @@ struct Training {
     }
 
     private func factor(_ row: Int, _ batches: UnsafeMutablePointer<Int64>?) -> Double {
-        policy.factor(options.momentum, batches?[groups.ownRunning ? row : 0] ?? 0)
+        policy.factor(options.momentum, batches?[groups.runningRow(row)] ?? 0)
     }
 
     /// Outcomes, running statistics, and the number of batches that they have seen.
@@ -133,7 +129,7 @@ struct Training {
         if groups.averaged { kept.average(biased: options.biasedRunningVariance) }
         for row in 0..<kept.rows where kept[outcome: row] == BN_OUTCOME_USED {
             if let running {
-                let offset = (groups.ownRunning ? row : 0) * geometry.channels
+                let offset = groups.runningRow(row) * geometry.channels
                 let update = RunningUpdate(
                     mean: (policy.newMean.map { Elements($0, geometry.parameter) } ?? running.mean).from(offset),
                     variance: (policy.newVar.map { Elements($0, geometry.parameter) } ?? running.variance).from(offset),
@@ -142,7 +138,7 @@ struct Training {
                     update.apply(AnyElement.self, kept.moments(row)[channel], channel)
                 }
             }
-            batches?[groups.ownRunning ? row : 0] += 1
+            batches?[groups.runningRow(row)] += 1
             if groups.averaged { break }
         }
     }

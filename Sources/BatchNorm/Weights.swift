@@ -105,14 +105,26 @@ struct Weights {
         return total
     }
 
-    /// The next position of a tile's, row by row, that has a weight.
-    static func nextPositive(
-        _ weights: kernel_operand, _ number: kernel_element, _ length: Int, from start: Int, to end: Int, by step: Int
-    ) -> Int? {
-        let values = Elements(weights.base, number)
-        for index in Swift.stride(from: start, to: end, by: step)
-        where values[index / length * weights.stride + index % length] > 0 {
-            return index
+    /// The first position of a tile's rows that has a weight, from one on; forwards, or backwards from it.
+    static func positive(
+        _ weights: kernel_operand, _ number: kernel_element, rows: Int, _ length: Int, from start: Int, backwards: Bool
+    ) -> (row: Int, column: Int)? {
+        number == KERNEL_FLOAT64
+            ? positive(Double.self, weights, rows, length, start, backwards)
+            : positive(Float.self, weights, rows, length, start, backwards)
+    }
+
+    private static func positive<T: Real>(
+        _: T.Type, _ weights: kernel_operand, _ rows: Int, _ length: Int, _ start: Int, _ backwards: Bool
+    ) -> (row: Int, column: Int)? {
+        let values = weights.base.assumingMemoryBound(to: T.self)
+        var (row, column) = (start / length, start % length)
+        while row >= 0 && row < rows {
+            let line = values + row * weights.stride
+            while column >= 0 && column < length && !(line[column] > 0) { column += backwards ? -1 : 1 }
+            if column >= 0 && column < length { return (row, column) }
+            row += backwards ? -1 : 1
+            column = backwards ? length - 1 : 0
         }
         return nil
     }

@@ -42,7 +42,7 @@ struct Activation<T: Arithmetic> {
     /// The same where it is known which gradients pass.
     @inline(__always)
     func gradient(_ dy: SIMD16<T>, passing bits: UInt32) -> SIMD16<T> {
-        T.pick(bits, dy, kind == KERNEL_LEAKY ? dy * slope : .zero)
+        kind == KERNEL_IDENTITY ? dy : T.pick(bits, dy, kind == KERNEL_LEAKY ? dy * slope : .zero)
     }
 
     /// u, of the output: for a slope above 0, and no activation at all.
