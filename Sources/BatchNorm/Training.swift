@@ -98,7 +98,7 @@ struct Training {
         for row in 0..<kept.rows {
             guard let channel = kept.moments(row).firstNonfinite else { continue }
             throw Failure(
-                BN_ERROR_NONFINITE, "the sum of squares of (x - mean)",
+                BN_ERROR_NONFINITE, "the variance of x in channel",
                 .element(row * geometry.channels + channel, kept.moments(row)[channel].m2.magnitude),
                 expected: "a finite number, as running->nonfinite says")
         }

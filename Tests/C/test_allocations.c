@@ -190,7 +190,37 @@ static void inference_fails(void) {
     free_arrays(&l), free_arrays(&expected), free_arrays(&before);
 }
 
+/* A short slice first, then one that needs more memory. */
+static void growing_groups_fail(void) {
+    enum { samples = 4000, channels = 300, groups = 2 };
+    float *x = calloc(samples * channels, sizeof *x), *y = malloc(samples * channels * sizeof *y);
+    float mean[groups * channels], variance[groups * channels];
+    double saved[groups * channels];
+    int32_t index[samples] = {0};
+    for (int s = 1; s < samples; s++) index[s] = 1;
+    for (int i = 0; i < groups * channels; i++) mean[i] = 1, variance[i] = 1, saved[i] = 7;
+    for (int i = 0; i < samples * channels; i++) y[i] = 7;
+    bn_shape shape = BN_SHAPE(samples, channels, 1);
+    bn_groups given = BN_GROUPS_INIT;
+    given.samples = samples, given.groups = groups, given.index = index;
+    given.per_group = BN_PER_GROUP_STATISTICS + BN_PER_GROUP_RUNNING;
+    bn_options options = BN_OPTIONS_INIT;
+    options.groups = &given;
+    fail_allocations(first_failure, failures);
+    bn_status status =
+        bn_forward_inference(&shape, BN_FLOAT32, x, NULL, NULL, mean, variance, y, saved, NULL, &options);
+    fail_allocations(LONG_MAX, 0);
+    CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "%d", status);
+    int written = 0;
+    for (int i = 0; i < samples * channels; i++) written += y[i] != 7;
+    for (int i = 0; i < groups * channels; i++) written += saved[i] != 7;
+    int expected = status == BN_OK ? samples * channels + groups * channels : 0;
+    CHECK(written == expected, "%d written after status %d (failure %ld)", written, status, first_failure);
+    free(x), free(y);
+}
+
 static void any_allocation_of_a_layer_may_fail(void) {
+    each_failure("2", growing_groups_fail);
     for (failing_case = 0; failing_case < case_count; failing_case++) {
         each_failure("2", layer_fails);
         each_failure("2", inference_fails);

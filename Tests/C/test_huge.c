@@ -70,9 +70,23 @@ static void maps_of_distant_slices(void) {
     munmap(x, ((slices - 1) * elements + slice) * sizeof *x);
 }
 
+/* So many channels that the working memory for them is no number: an error, and not a small piece of memory. */
+static void channels_beyond_memory(void) {
+    float x = 1;
+    for (int bits = 40; bits < 56; bits++) {
+        for (size_t inner = 1; inner <= 32; inner *= 32) {
+            bn_shape shape = BN_SHAPE(1, (size_t)1 << bits, inner);
+            bn_status status = bn_forward_training(&shape, BN_FLOAT32, &x, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+            bn_status expected = inner == 1 ? BN_ERROR_SINGLE_VALUE : BN_ERROR_MEMORY;
+            CHECK(status == expected || status == BN_ERROR_SHAPE, "2^%d x %zu: %d", bits, inner, status);
+        }
+    }
+}
+
 int main(void) {
     start();
     RUN(sums_of_huge_tensors);
     RUN(maps_of_distant_slices);
+    RUN(channels_beyond_memory);
     return finish();
 }

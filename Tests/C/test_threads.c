@@ -163,6 +163,38 @@ static void *fork_repeatedly(void *argument) {
     return wrong == 0 ? NULL : argument;
 }
 
+/* dgamma of a ReLU, unrounded, beside float32 tensors: one channel far from 0, whose sums are about its mean, does not decide
+ * how its neighbours are summed, whoever shares their group; and neither do the outputs that are wanted. */
+static void neighbours_do_not_matter(void) {
+    enum { rows = 1500, channels = 700, count = rows * channels };
+    float *x = malloc(count * sizeof *x), *dy = malloc(count * sizeof *dy), *dx = malloc(count * sizeof *dx);
+    double mean[channels], invstd[channels], beta[channels], found[3][channels];
+    random_state = seed;
+    for (size_t i = 0; i < count; i++) {
+        x[i] = (float)random_value() + (i % channels == 3 ? 3000 : 0);
+        dy[i] = (float)random_value();
+    }
+    for (size_t c = 0; c < channels; c++) beta[c] = 0.25;
+    bn_shape shape = BN_SHAPE(rows, channels, 1);
+    bn_epilogue relu = BN_EPILOGUE_INIT;
+    relu.activation = BN_RELU;
+    bn_options options = BN_OPTIONS_INIT;
+    options.param_dtype = BN_FLOAT64;
+    options.epilogue = &relu;
+    CHECK_OK(bn_forward_training(&shape, BN_FLOAT32, x, NULL, beta, NULL, NULL, NULL, mean, invstd, &options));
+    relu.beta = beta;
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(bn_set_num_threads(i == 1 ? 2 : 1));
+        void *wanted = i == 2 ? NULL : dx;
+        CHECK_OK(bn_backward(&shape, BN_FLOAT32, dy, x, NULL, mean, invstd, wanted, found[i], NULL, &options));
+        CHECK(memcmp(found[0], found[i], sizeof found[0]) == 0, "way %d", i);
+    }
+    CHECK_OK(bn_set_num_threads(0));
+    free(x);
+    free(dy);
+    free(dx);
+}
+
 /* fork() in one thread, while calls run in another. */
 static void fork_amid_calls(void) {
     problem expected = problem_of(0, BN_FLOAT32);
@@ -181,6 +213,7 @@ int main(void) {
     start();
     RUN(number_does_not_matter);
     RUN(number_does_not_matter_to_layers);
+    RUN(neighbours_do_not_matter);
     RUN(callers_at_once);
     RUN(fork_after_threads);
     RUN(fork_amid_calls);
