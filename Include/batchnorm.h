@@ -94,7 +94,8 @@ typedef enum bn_status {
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
-    BN_ERROR_MEMORY = 41       /* working memory could not be had: some numbers per channel and 1024 of its values */
+    BN_ERROR_MEMORY = 41       /* working memory could not be had: some numbers per channel and row of groups, and 1024
+                                  values */
 } bn_status;
 
 /* The extents of a call's tensors, the distances between their outer slices, and the weights of their positions.
@@ -132,10 +133,11 @@ typedef enum bn_masked {
  *     mean = sum(w * x) / W        var = sum(w * (x - mean)^2) / W        count = W
  *     dx   = gamma * invstd * (dy - w * sum(dy) / W - w * x_hat * sum(dy * x_hat) / W)
  *
- * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those of
- * a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0 is an
- * empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is unbiased,
- * sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight that is negative or not finite is BN_ERROR_OPTION. */
+ * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those
+ * of a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0
+ * is an empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is
+ * unbiased, sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight that is
+ * negative or not finite is BN_ERROR_OPTION. */
 typedef struct bn_weights {
     size_t struct_size; /* sizeof(bn_weights) */
     const void *values; /* outer x inner, dense: float64 beside BN_FLOAT64 tensors, float32 beside all others */
@@ -150,20 +152,21 @@ typedef enum bn_activation {
     BN_IDENTITY = 0,
     BN_RELU = 1,       /* u above 0, else 0 */
     BN_LEAKY_RELU = 2, /* u above 0, else slope * u */
-    BN_CLIP = 3,       /* the nearest of low to high; ReLU6 from 0 to 6. The gradient passes between them, not at them */
+    BN_CLIP = 3,       /* the nearest of low to high; ReLU6 from 0 to 6. At the two the gradient does not pass */
     BN_HARD_SWISH = 4, /* u * clip(u + 3, 0, 6) / 6 (arXiv:1905.02244) */
     BN_SILU = 5        /* u / (1 + exp(-u)) (arXiv:1702.03118) */
 } bn_activation;
 
-/* An activation, and a residual tensor z that is added before it. Both are computed with the numbers that y is rounded from.
+/* An activation, and a residual tensor z that is added before it, computed with the numbers that y is rounded from.
  *
  * Backward, activation'(u) is found in one of three ways:
  *   - from x (and z, beta), of which u is computed again: the default;
- *   - from the mask that the forward call wrote, one bit per element: z and beta may be NULL then. Not for BN_HARD_SWISH and
- *     BN_SILU, whose gradient is more than a bit;
- *   - from y alone, with from_output (arXiv:1712.02616): x is then the forward call's y, and may have been its x as well.
- *     x_hat = (activation^-1(y) - beta) / gamma, which loses digits where beta is large beside gamma. For BN_IDENTITY, and
- *     BN_LEAKY_RELU with a slope above 0; without z. gamma may be negative; a gamma of 0 is BN_ERROR_OPTION. */
+ *   - from the mask that the forward call wrote, one bit per element: z and beta may be NULL then. Not for
+ *     BN_HARD_SWISH and BN_SILU, whose gradient is more than a bit;
+ *   - from y alone, with from_output (arXiv:1712.02616): x is then the forward call's y, and may have been its x as
+ *     well. x_hat = (activation^-1(y) - beta) / gamma, which loses digits where beta is large beside gamma. For
+ *     BN_IDENTITY, and BN_LEAKY_RELU with a slope above 0; without z. gamma may be negative; a gamma of 0 is
+ *     BN_ERROR_OPTION. */
 typedef struct bn_epilogue {
     size_t struct_size;       /* sizeof(bn_epilogue) */
     bn_activation activation; /* (default BN_IDENTITY) */
@@ -172,14 +175,15 @@ typedef struct bn_epilogue {
     double low, high;         /* of BN_CLIP: low below high (default 0 and 6) */
     const void *z;            /* the residual, of the tensors' type and shape; NULL for none (default NULL) */
     size_t z_stride;          /* its outer stride (default 0) */
-    void *dz;                 /* bn_backward only: output, the gradient by z, which is dy * activation'(u); may be dy, and
-                                 may be all that is wanted (default NULL) */
+    void *dz;                 /* bn_backward only: output, the gradient by z, which is dy * activation'(u); may be dy,
+                                 and may be all that is wanted (default NULL) */
     size_t dz_stride;         /* its outer stride (default 0) */
     const void *beta;         /* bn_backward only: as in the forward call, where it is NULL for 0 (default NULL) */
-    uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether the
-                                 gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not slope), as
-                                 y tells: where it is above low (or 0) and below high. A 16-bit y may be rounded to a bound
-                                 that u is not at. ceil(outer * channels * inner / 8) bytes (default NULL) */
+    uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether
+                                 the gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not
+                                 slope), as y tells: where it is above low (or 0) and below high. A 16-bit y may be
+                                 rounded to a bound that u is not at. ceil(outer * channels * inner / 8) bytes
+                                 (default NULL) */
 } bn_epilogue;
 
 #define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL, NULL}
@@ -189,7 +193,7 @@ typedef enum bn_average {
     BN_AVERAGE_EXPONENTIAL = 0, /* momentum */
     BN_AVERAGE_CUMULATIVE = 1,  /* 1 / n: all batches alike; as PyTorch's momentum=None */
     BN_AVERAGE_WINDOWED = 2,    /* 1 / n, but at least momentum; as in dlib, whose window is 1 / momentum */
-    BN_AVERAGE_DEBIASED = 3,    /* momentum / (1 - (1 - momentum)^n): as if nothing had been before the first batch; haiku */
+    BN_AVERAGE_DEBIASED = 3,    /* momentum / (1 - (1 - momentum)^n): nothing was before the first batch; as in haiku */
     BN_AVERAGE_FILLED = 4       /* 1 for the first, then momentum; as in equinox */
 } bn_average;
 
@@ -211,9 +215,9 @@ typedef enum bn_nonfinite {
 typedef enum bn_outcome {
     BN_OUTCOME_USED = 0,      /* normalized with its own statistics, and counted */
     BN_OUTCOME_EMPTY = 1,     /* no values */
-    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen. Where
-                                 groups differ in that, no flag is right for all: give both calls a bn_source, of kind
-                                 BN_SOURCE_BATCH if nothing else, whose saved tells it channel by channel */
+    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen.
+                                 Where groups differ in that, no flag is right for all: give both calls a bn_source, of
+                                 kind BN_SOURCE_BATCH if nothing else, whose saved tells it channel by channel */
     BN_OUTCOME_BETA = 3,      /* one value per channel, normalized to beta */
     BN_OUTCOME_NONFINITE = 4  /* normalized with its own statistics, but not counted */
 } bn_outcome;
@@ -226,34 +230,37 @@ typedef struct bn_running {
     bn_single_value single_value;  /* (default BN_SINGLE_VALUE_ERROR) */
     bn_nonfinite nonfinite;        /* (default BN_NONFINITE_PROPAGATE) */
     int32_t reserved;              /* 0 (default 0) */
-    int64_t *num_batches;          /* batches seen so far, at least 0, which the call counts up; one for each row of running
-                                      statistics. Needed for all averages but the exponential one (default NULL) */
-    void *new_running_mean;        /* take the new running statistics, all three of them or those that there are, so that */
-    void *new_running_var;         /* running_mean, running_var and num_batches are only read: both or neither of the two, */
-    int64_t *new_num_batches;      /* and the third if there is num_batches (default NULL: updated in place) */
+    int64_t *num_batches;          /* batches seen so far, at least 0, which the call counts up; one for each row of
+                                      running statistics. All averages but the exponential need it (default NULL) */
+    void *new_running_mean;        /* the pure form: these take the new statistics, and running_mean, running_var and */
+    void *new_running_var;         /* num_batches are only read. Both or neither of the two, and the third where */
+    int64_t *new_num_batches;      /* there is num_batches as well (default NULL: updated in place) */
     int32_t *outcome;              /* takes a bn_outcome for each group of statistics (default NULL) */
 } bn_running;
 
 #define BN_RUNNING_INIT \
-    {sizeof(bn_running), BN_AVERAGE_EXPONENTIAL, BN_SINGLE_VALUE_ERROR, BN_NONFINITE_PROPAGATE, 0, NULL, NULL, NULL, NULL, NULL}
+    {sizeof(bn_running), BN_AVERAGE_EXPONENTIAL, BN_SINGLE_VALUE_ERROR, BN_NONFINITE_PROPAGATE, 0, \
+     NULL, NULL, NULL, NULL, NULL}
 
 /* What x is normalized with in training. The values are pinned. */
 typedef enum bn_source_kind {
     BN_SOURCE_BATCH = 0,  /* mean and variance of the batch */
-    BN_SOURCE_BLEND = 1,  /* (pseudo_count * running + M * batch) / (pseudo_count + M), for mean and (biased) variance, M the
-                             values per channel: test-time adaptation (arXiv:2006.16971), which has momentum 0. 32 images
-                             of 56 x 56 are 32 * 56 * 56 values */
-    BN_SOURCE_RENORM = 2, /* batch renormalization (arXiv:1702.03275): y = gamma * (x_hat * r + d) + beta, with
-                             r = std / running_std clipped to r_min and r_max, and d = (mean - running_mean) / running_std
-                             clipped to -d_max and d_max, both constants to the gradient; std = sqrt(var + eps) */
-    BN_SOURCE_UPDATED = 3 /* the running statistics that this call updates them to, of which the batch is a part, also to the
-                             gradient; as in equinox's mode "ema". Each of several groups that share running statistics takes
-                             them as they were before the call */
+    BN_SOURCE_BLEND = 1,  /* (pseudo_count * running + M * batch) / (pseudo_count + M), for mean and (biased) variance,
+                             M the values per channel: test-time adaptation (arXiv:2006.16971), which has momentum 0. 32
+                             images of 56 x 56 are 32 * 56 * 56 values */
+    BN_SOURCE_RENORM = 2, /* batch renormalization (arXiv:1702.03275): y = gamma * (x_hat * r + d) + beta, where
+                             r = std / running_std                     clipped to r_min and r_max,
+                             d = (mean - running_mean) / running_std   clipped to -d_max and d_max,
+                             std = sqrt(var + eps), and r and d are constants to the gradient */
+    BN_SOURCE_UPDATED = 3 /* the running statistics that this call updates them to, of which the batch is a part, also
+                             to the gradient; as in equinox's mode "ema". Each of several groups that share running
+                             statistics takes them as they were before the call */
 } bn_source_kind;
 
-/* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics, as they
- * are before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a shift of the
- * channel, which is saved with what the gradient has to know: it says per channel what options->frozen says for all. */
+/* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics,
+ * as they are before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a
+ * shift of the channel, which is saved with what the gradient has to know: it says per channel what options->frozen
+ * says for all. */
 typedef struct bn_source {
     size_t struct_size;   /* sizeof(bn_source) */
     bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
@@ -262,8 +269,8 @@ typedef struct bn_source {
     double r_min;         /* 0 to 1; the paper has 1 / r_max (default 0) */
     double r_max;         /* at least 1; may be infinite (default infinity) */
     double d_max;         /* at least 0; may be infinite (default infinity) */
-    double *saved;        /* written by the forward call, read by bn_backward: 4 doubles for each of saved_mean's. Needed
-                             (default NULL) */
+    double *saved;        /* written by the forward call, read by bn_backward: 4 doubles for each of saved_mean's.
+                             Needed (default NULL) */
 } bn_source;
 
 #define BN_SOURCE_INIT {sizeof(bn_source), BN_SOURCE_BATCH, 0, 0, 0, HUGE_VAL, HUGE_VAL, NULL}
@@ -286,19 +293,21 @@ typedef struct bn_groups {
     size_t struct_size;   /* sizeof(bn_groups) */
     size_t samples;       /* at least 1, and divides outer (default 0) */
     size_t groups;        /* at least 1 (default 0) */
-    const int32_t *index; /* the group of each sample, from 0 to groups - 1; NULL: groups of equal size (default NULL) */
+    const int32_t *index; /* the group of each sample, from 0 to groups - 1, fastest where neighbours are of one group;
+                             NULL: groups of equal size (default NULL) */
     int32_t interleaved;  /* without index: 0: neighbours make a group (groups divides samples); 1: sample i is in group
                              i % groups, as with virtual_batch_size of tf.keras 2 (default 0) */
     int32_t per_group;    /* a sum of bn_per_group, not 0 (default BN_PER_GROUP_STATISTICS) */
-    int32_t averaged;     /* without RUNNING: 1: the running statistics move once, towards the average of the groups' means
-                             and variances, as with virtual_batch_size; 0: once for each group (default 0) */
+    int32_t averaged;     /* without RUNNING: 1: the running statistics move once, towards the average of the groups'
+                             means and variances, as with virtual_batch_size; 0: once for each group (default 0) */
     int32_t reserved;     /* 0 (default 0) */
 } bn_groups;
 
 #define BN_GROUPS_INIT {sizeof(bn_groups), 0, 0, NULL, 0, BN_PER_GROUP_STATISTICS, 0, 0}
 
-/* What a call may be told. Every field is checked, also by a function that does not use it, and a descriptor that a function
- * does not take is BN_ERROR_OPTION. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one:
+/* What a call may be told. Every field is checked, also by a function that does not use it, and a descriptor that a
+ * function does not take is BN_ERROR_OPTION. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change
+ * one:
  *
  *     bn_options options = BN_OPTIONS_INIT;
  *     options.eps = 1e-3;
@@ -308,13 +317,14 @@ typedef struct bn_options {
     double eps;                 /* added to the variance: finite, at least 0 (default 1e-5) */
     double momentum;            /* weight of the new batch in the running statistics, 0 to 1, as in PyTorch and cuDNN:
                                    running = (1 - momentum) * running + momentum * batch. Keras, flax and ONNX give the
-                                   weight of the old value: pass 1 - theirs. bn_running has other averages (default 0.1) */
+                                   weight of the old value: pass 1 - theirs. bn_running has other averages
+                                   (default 0.1) */
     int32_t biased_running_var; /* 0: running_var takes sum((x - mean)^2) / (M - 1), as in the paper and PyTorch;
                                    1: / M, as in Keras, flax and ONNX (default 0) */
     int32_t frozen;             /* bn_backward only. 0: mean and invstd depend on x (from bn_forward_training);
                                    1: they are constants (from bn_forward_inference) (default 0) */
-    bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands for
-                                   that of the tensors, and for float32 if theirs has 16 bits (default 0) */
+    bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands
+                                   for that of the tensors, and for float32 if theirs has 16 bits (default 0) */
     int32_t reserved;           /* what would be padding otherwise: 0, or BN_ERROR_OPTION (default 0) */
     const bn_epilogue *epilogue; /* activation and residual (default NULL: none) */
     const bn_running *running;   /* how running statistics are kept (default NULL: bn_running's defaults) */
@@ -345,8 +355,9 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
 /* Like bn_forward_training, but normalizes with the running statistics, which are needed and stay as they are. Nothing
  * depends on the other values of the batch, and one value per channel is fine. saved_mean and saved_invstd, if wanted,
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
- * the square root of a negative number is NaN. With groups that have statistics of their own, saved_mean and saved_invstd
- * have a row per group, all alike where the running statistics have none. Uses options: eps, param_dtype, epilogue, groups. */
+ * the square root of a negative number is NaN. With groups that have statistics of their own, saved_mean and
+ * saved_invstd have a row per group, all alike where the running statistics have none. Uses options: eps, param_dtype,
+ * epilogue, groups. */
 bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
                                const void *beta, const void *running_mean, const void *running_var, void *y,
                                double *saved_mean, double *saved_invstd, const bn_options *options);
@@ -374,8 +385,9 @@ bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, con
  *
  * The layer in steps, for a caller with an exchange of its own to put between them (several processes, several
  * micro-batches). Forward: bn_moments on each part, bn_merge_moments over the parts, bn_inverse_std, bn_normalize, and
- * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. Weights count in all
- * of them; of an activation, bn_backward with no more than dz to write gives the gradient that the steps begin with. */
+ * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. Weights count in
+ * all of them; of an activation, bn_backward with no more than dz to write gives the gradient that the steps begin
+ * with. */
 
 /* Number of values, mean and sum of squared deviations from the mean, per channel. Empty: 0, 0 and 0.
  * count, mean, m2: outputs, none NULL. */

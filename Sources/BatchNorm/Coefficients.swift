@@ -23,7 +23,11 @@ struct Line {
 /// with. The mean is subtracted before anything is scaled, and what its rounding lost is made up for by the shift:
 /// nothing cancels but what the real numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
 struct Coefficients {
-    /// A normalization takes the first three, a gradient five.
+    /// The arrays in order: a normalization takes the first three, a gradient five, one with an epilogue all.
+    private enum Place: Int {
+        case mean, scale, shift, dyMean, slope, gain, argumentScale, argumentShift
+    }
+
     static var count: Int { 8 }
 
     private let base: UnsafeMutableRawPointer
@@ -40,16 +44,18 @@ struct Coefficients {
 
     /// As the loops take them, from a channel on.
     func at(_ channel: Int) -> kernel_channels {
-        let start = UnsafeRawPointer(base + channel * size)
+        func array(_ place: Place) -> UnsafeRawPointer {
+            UnsafeRawPointer(base + (place.rawValue * pitch + channel * size))
+        }
         var channels = kernel_channels()
-        channels.mean = start
-        channels.scale = start + pitch
-        channels.shift = start + 2 * pitch
-        channels.dy_mean = start + 3 * pitch
-        channels.slope = start + 4 * pitch
-        channels.gain = start + 5 * pitch
-        channels.u_scale = start + 6 * pitch
-        channels.u_shift = start + 7 * pitch
+        channels.mean = array(.mean)
+        channels.scale = array(.scale)
+        channels.shift = array(.shift)
+        channels.dy_mean = array(.dyMean)
+        channels.slope = array(.slope)
+        channels.gain = array(.gain)
+        channels.u_scale = array(.argumentScale)
+        channels.u_shift = array(.argumentShift)
         return channels
     }
 
@@ -63,17 +69,17 @@ struct Coefficients {
         let lost = Coefficients.finite((line.mean - Double(mean)) + line.rest)
         let lostOfDy = Coefficients.finite(line.dyMean - Double(dyMean))
         let shift = isGradient ? lost * line.slope - lostOfDy : lost == 0 ? line.shift : line.shift - lost * line.scale
-        store(mean, 0, channel)
-        store(scale, 1, channel)
-        store(T(shift), 2, channel)
-        store(dyMean, 3, channel)
-        store(slope, 4, channel)
+        store(mean, .mean, channel)
+        store(scale, .scale, channel)
+        store(T(shift), .shift, channel)
+        store(dyMean, .dyMean, channel)
+        store(slope, .slope, channel)
         return Coefficients.isExpressed(line.scale, scale) && Coefficients.isExpressed(line.slope, slope)
             && Coefficients.isWithinReach(mean) && Coefficients.isWithinReach(dyMean)
     }
 
     /// What stands for dy, times what dy is.
-    func setGain<T: Real>(_ gain: Double, _ channel: Int, _: T.Type) { store(T(gain), 5, channel) }
+    func setGain<T: Real>(_ gain: Double, _ channel: Int, _: T.Type) { store(T(gain), .gain, channel) }
 
     /// The mean and the argument of an activation; whether the element type can express them.
     func setArgument<T: Real>(_ line: Line, _ channel: Int, _: T.Type) -> Bool {
@@ -81,9 +87,9 @@ struct Coefficients {
         let argument = line.argument ?? (scale: 0, shift: 0)
         let lost = Coefficients.finite((line.mean - Double(mean)) + line.rest)
         let scale = T(argument.scale)
-        store(mean, 0, channel)
-        store(scale, 6, channel)
-        store(T(lost == 0 ? argument.shift : argument.shift - lost * argument.scale), 7, channel)
+        store(mean, .mean, channel)
+        store(scale, .argumentScale, channel)
+        store(T(lost == 0 ? argument.shift : argument.shift - lost * argument.scale), .argumentShift, channel)
         return Coefficients.isExpressed(argument.scale, scale) && Coefficients.isWithinReach(mean)
     }
 
@@ -92,14 +98,17 @@ struct Coefficients {
         _ channels: Range<Int>, spread: Int, abreast: Int, in other: Coefficients, at first: Int, _: T.Type
     ) {
         let width = channels.count * spread
-        for index in [0, 6, 7] {
-            let source = (base + index * pitch).assumingMemoryBound(to: T.self)
-            let target = (other.base + index * other.pitch).assumingMemoryBound(to: T.self) + first
+        func lay(_ place: Place) {
+            let source = (base + place.rawValue * pitch).assumingMemoryBound(to: T.self)
+            let target = (other.base + place.rawValue * other.pitch).assumingMemoryBound(to: T.self) + first
             for channel in 0..<channels.count {
                 (target + channel * spread).update(repeating: source[channels.lowerBound + channel], count: spread)
             }
             UnsafeMutableRawPointer(target).repeatFirst(width * size, upTo: abreast * width * size)
         }
+        lay(.mean)
+        lay(.argumentScale)
+        lay(.argumentShift)
     }
 
     /// For rows of `spread` columns per channel, so many of them `abreast`: the first arrays, in another's memory
@@ -122,8 +131,8 @@ struct Coefficients {
         }
     }
 
-    private func store<T: Real>(_ value: T, _ index: Int, _ channel: Int) {
-        (base + index * pitch).assumingMemoryBound(to: T.self)[channel] = value
+    private func store<T: Real>(_ value: T, _ place: Place, _ channel: Int) {
+        (base + place.rawValue * pitch).assumingMemoryBound(to: T.self)[channel] = value
     }
 
     /// An infinite mean is itself and nothing.

@@ -134,7 +134,8 @@ extension Geometry {
         }
         if count.multipliedReportingOverflow(by: number.size).overflow {
             throw Failure(
-                BN_ERROR_SHAPE, "shape->outer", .size(outer), expected: "outer * inner weights within PTRDIFF_MAX bytes")
+                BN_ERROR_SHAPE, "shape->outer", .size(outer), expected: "outer * inner weights within PTRDIFF_MAX bytes"
+            )
         }
         try memory.input(Region("weights->values", weights.base, count: count, size: number.size))
     }

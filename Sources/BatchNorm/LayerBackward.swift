@@ -119,7 +119,7 @@ extension Backward {
         let memory = try call.thread.pointee.undone.reserve(2 * count * 8).assumingMemoryBound(to: Double.self)
         for row in 0..<rows {
             for channel in 0..<channels {
-                let parameter = (groups.ownParameters ? row * channels : 0) + channel
+                let parameter = groups.parameterRow(row) * channels + channel
                 let scale = gamma?[parameter] ?? 1
                 if scale == 0 {
                     throw Failure(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The same with more to be told: moments that are kept, and other sources of statistics.
+/// A forward settlement whose moments are kept, and whose statistics may have other sources than the batch.
 struct SourcedSettlement {
     let forward: ForwardSettlement
     let sourcing: Sourcing

@@ -23,7 +23,7 @@ struct WeightedSums<T: Element, L: Layout>: Terms {
     /// Lanes beyond a short strip have no weight.
     @inline(__always)
     func add(_ k: Int, to sums: Sums) -> Sums {
-        let w = Double.widen(T.Number.widen(weights.at(k)))
+        let w = T.Number.widen(weights.at(k))
         let d = Double.above(w, .zero, T.Number.widen(x.load(k)) - centre, .zero)
         return sums + Sums(first: w * d, second: w * (d * d))
     }
