@@ -70,12 +70,12 @@ VECTOR_INLINE vector_f32x16 vector_widen_bf16(vector_u16x16 v) {
 }
 
 /* Half a unit less one, and one more where the kept part is odd, carries into it when it is to be rounded up; on into the
- * exponent, and from the largest number to infinity. A NaN stays one, quiet. */
+ * exponent, and from the largest number to infinity. To a NaN nothing is added, so that it stays one: what arithmetic gives
+ * is quiet, which shows in the kept part. */
 VECTOR_INLINE vector_u16x16 vector_narrow_bf16(vector_f32x16 v) {
     vector_u32x16 bits = vector_bits_of(v);
-    vector_u32x16 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    vector_u32x16 nan = bits >> 16 | 0x40;
-    return __builtin_convertvector(v == v ? rounded : nan, vector_u16x16);
+    vector_u32x16 half = ((bits >> 16) & 1) + 0x7fff;
+    return __builtin_convertvector((bits + (v == v ? half : (vector_u32x16)0)) >> 16, vector_u16x16);
 }
 
 #if defined(__AVX512F__)

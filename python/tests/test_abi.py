@@ -152,11 +152,11 @@ def test_default_options_are_those_of_the_header() -> None:
 
 def init(name: str) -> list[Any]:
     """The values of a structure's initializer, but for its size; None for NULL."""
-    found = re.search(rf"#define {name.upper()}_INIT(?:\s|\\)*\{{sizeof\({name}\), (.*)\}}", SOURCE)
+    found = re.search(rf"#define {name.upper()}_INIT(?:\s|\\)*\{{sizeof\({name}\), ([^}}]*)\}}", SOURCE)
     assert found
     names = {"NULL": None, "HUGE_VAL": float("inf")}
     names.update({f"BN_{prefix}{each.name}": float(each) for kind, prefix in ENUMS.values() for each in kind})
-    values = [value.strip().replace("(bn_dtype)", "") for value in found.group(1).split(",")]
+    values = [value.strip(" \n\\").replace("(bn_dtype)", "") for value in found.group(1).split(",")]
     return [names[value] if value in names else float(value) for value in values]
 
 
