@@ -103,3 +103,18 @@ struct Epilogue {
         return passing
     }
 }
+
+extension Call {
+    /// What the loops of this call are told of its epilogue.
+    var epilogue: UnsafePointer<kernel_epilogue> {
+        UnsafeRawPointer(thread).assumingMemoryBound(to: kernel_epilogue.self)
+    }
+}
+
+extension Sweep {
+    /// What its loops are told, once for all of them.
+    mutating func setEpilogue(_ kernel: kernel_epilogue, _ call: Call) {
+        call.thread.pointee.setEpilogue(kernel, geometry.element)
+        epilogue = call.epilogue
+    }
+}
