@@ -3,11 +3,11 @@ import CKernels
 
 /// dz = g, what of dy passes the activation, and dx as of Gradient.swift: with g · gain for dy, and what goes through the
 /// statistics by the position's weight. Without weights and gain the bits are the same.
-struct ActivatedGradient<T: Element, L: Layout>: Formula {
+struct ActivatedGradient<T: Element, L: Layout, K: EpilogueKind>: Formula {
     typealias Scalar = T
     static var isShort: Bool { false }
 
-    private let values: Passing<T, L>
+    private let values: Passing<T, L, K>
     private let dz: Column<T>?
     private let dyMean: PerChannel<T.Number, L>
     private let slope: PerChannel<T.Number, L>
@@ -27,7 +27,7 @@ struct ActivatedGradient<T: Element, L: Layout>: Formula {
         scale = PerChannel(channels.scale, strip)
         gain = PerChannel(channels.gain, strip)
         epilogue = tile.epilogue.pointee
-        weighs = tile.weights.base != nil
+        weighs = !K.isClip && tile.weights.base != nil
     }
 
     @inline(__always)
@@ -37,18 +37,18 @@ struct ActivatedGradient<T: Element, L: Layout>: Formula {
     func value(_ k: Int) -> SIMD16<T.Number> {
         let values = values.at(k)
         dz?.store(values.g, k, streams: false)
-        var dx = values.g * scale.at(k)
-        if epilogue.frozen == 0 {
-            let g = values.g * gain.at(k)
-            if weighs {
-                // Whatever x is where nothing counts, NaN included.
-                let w = values.weight
-                let through = T.Number.above(w, .zero, values.centred * (w * slope.at(k)), .zero)
-                dx = (((g - w * dyMean.at(k)) - through) + w * shift.at(k)) * scale.at(k)
-            } else {
-                dx = (((g - dyMean.at(k)) - values.centred * slope.at(k)) + shift.at(k)) * scale.at(k)
-            }
-        }
+        if !K.isClip && epilogue.frozen != 0 { return masked(values.g * scale.at(k), values) }
+        let g = K.isClip ? values.g : values.g * gain.at(k)
+        if !weighs { return (((g - dyMean.at(k)) - values.centred * slope.at(k)) + shift.at(k)) * scale.at(k) }
+        // Whatever x is where nothing counts, NaN included.
+        let w = values.weight
+        let through = T.Number.above(w, .zero, values.centred * (w * slope.at(k)), .zero)
+        return masked((((g - w * dyMean.at(k)) - through) + w * shift.at(k)) * scale.at(k), values)
+    }
+
+    /// dx, or what it is at a position of weight 0.
+    @inline(__always)
+    private func masked(_ dx: SIMD16<T.Number>, _ values: Passing<T, L, K>.Values) -> SIMD16<T.Number> {
         guard weighs, epilogue.masked != KERNEL_MASKED_NORMALIZE else { return dx }
         return T.Number.above(values.weight, .zero, dx, epilogue.masked == KERNEL_MASKED_KEEP ? values.dy : .zero)
     }

@@ -6,7 +6,7 @@ struct ActivatedSums<T: Element, L: Layout>: Terms {
     typealias Order = L
     static var isShort: Bool { false }
 
-    private let values: Passing<T, L>
+    private let values: Passing<T, L, Everything>
     private let mean: SIMD16<Double>
 
     @inline(__always)

@@ -1,8 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
+/// What the loops of an epilogue are compiled for. Clips, among them ReLU, are so common and so short that they have loops
+/// without all the rest: no weights, no bits, no gain, x at hand, and statistics that the gradient goes through.
+protocol EpilogueKind {
+    static var isClip: Bool { get }
+}
+
+enum Clips: EpilogueKind {
+    static var isClip: Bool { true }
+}
+
+enum Everything: EpilogueKind {
+    static var isClip: Bool { false }
+}
+
 /// y = activation(u), and what of dy passes it. NaN stays NaN.
-struct Activation<T: Arithmetic> {
+struct Activation<T: Arithmetic, K: EpilogueKind> {
     private let kind: kernel_activation
     private let slope: SIMD16<T>
     private let clip: Clip<T>
@@ -16,7 +30,7 @@ struct Activation<T: Arithmetic> {
 
     @inline(__always)
     func value(_ u: SIMD16<T>) -> SIMD16<T> {
-        if kind == KERNEL_CLIP { return clip.value(u) }
+        if K.isClip || kind == KERNEL_CLIP { return clip.value(u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, u, u * slope) }
         return kind == KERNEL_IDENTITY ? u : u * smooth(u, factor)
     }
@@ -24,7 +38,7 @@ struct Activation<T: Arithmetic> {
     /// dy · activation'(u); at a kink, the gradient that does not pass.
     @inline(__always)
     func gradient(_ dy: SIMD16<T>, _ u: SIMD16<T>) -> SIMD16<T> {
-        if kind == KERNEL_CLIP { return clip.gradient(dy, u) }
+        if K.isClip || kind == KERNEL_CLIP { return clip.gradient(dy, u) }
         if kind == KERNEL_LEAKY { return T.above(u, .zero, dy, dy * slope) }
         return kind == KERNEL_IDENTITY ? dy : dy * smooth(u, derivative)
     }

@@ -3,16 +3,16 @@ import CKernels
 
 /// g, what of dy passes the activation, and x less the mean of its channel: what a gradient begins with, in its sums and in
 /// its map alike. The activation's argument is computed again from x, or undone of y; or bits tell what passes.
-struct Passing<T: Element, L: Layout> {
+struct Passing<T: Element, L: Layout, K: EpilogueKind> {
     private let x: Column<T>
     private let dy: Column<T>
-    private let z: Column<T>?
+    private let z: Column<T>
     private let bits: Bits?
     private let weights: Positions<T.Number, L>?
     private let mean: PerChannel<T.Number, L>
     private let scale: PerChannel<T.Number, L>
     private let shift: PerChannel<T.Number, L>
-    private let activation: Activation<T.Number>
+    private let activation: Activation<T.Number, K>
     private let epilogue: kernel_epilogue
     private let step: Int
 
@@ -34,9 +34,9 @@ struct Passing<T: Element, L: Layout> {
         }
         x = column(tile.x)
         dy = column(tile.dy)
-        z = tile.z.base == nil ? nil : column(tile.z)
-        bits = tile.bits.base == nil ? nil : Bits(tile, strip, step: down ? tile.bits.stride : laneCount)
-        weights = tile.weights.base == nil ? nil : Positions(tile, strip, rows: down ? 1 : 0)
+        z = Column(residual: tile, strip, down: down)
+        bits = K.isClip || tile.bits.base == nil ? nil : Bits(tile, strip, step: down ? tile.bits.stride : laneCount)
+        weights = K.isClip || tile.weights.base == nil ? nil : Positions(tile, strip, rows: down ? 1 : 0)
         mean = PerChannel(channels.mean, strip)
         scale = PerChannel(channels.u_scale, strip)
         shift = PerChannel(channels.u_shift, strip)
@@ -49,7 +49,14 @@ struct Passing<T: Element, L: Layout> {
     func prefetch(_ k: Int) {
         x.prefetch(k)
         dy.prefetch(k)
-        z?.prefetch(k)
+        z.prefetch(k)
+    }
+
+    @inline(__always)
+    func prefetchSoon(_ k: Int) {
+        x.prefetchSoon(k)
+        dy.prefetchSoon(k)
+        z.prefetchSoon(k)
     }
 
     @inline(__always)
@@ -58,7 +65,8 @@ struct Passing<T: Element, L: Layout> {
         let gradient = dy.load(k)
         // The lanes beyond a short strip are where nothing overflows.
         var x = x.load(k, fill: mean)
-        if epilogue.from_output != 0 { x = activation.inverse(x) }
+        let isOutput = !K.isClip && epilogue.from_output != 0
+        if isOutput { x = activation.inverse(x) }
         let weight = weights?.at(k) ?? SIMD16(repeating: 1)
         let isMasked = weights != nil && epilogue.masked != KERNEL_MASKED_NORMALIZE
         if isMasked { x = T.Number.above(weight, .zero, x, mean) }
@@ -66,11 +74,10 @@ struct Passing<T: Element, L: Layout> {
         var g: SIMD16<T.Number>
         if let bits {
             g = activation.gradient(gradient, passing: bits.at(k))
-        } else if epilogue.from_output != 0 {
+        } else if isOutput {
             g = activation.gradient(gradient, x)
         } else {
-            var u = centred * scale.at(k * step) + shift.at(k * step)
-            if let z { u = u + z.load(k) }
+            let u = (centred * scale.at(k * step) + shift.at(k * step)) + z.load(k)
             g = activation.gradient(gradient, u)
         }
         if isMasked { g = T.Number.above(weight, .zero, g, .zero) }

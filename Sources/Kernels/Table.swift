@@ -153,31 +153,31 @@ private enum ActivatedSumsLoop: LongLoop {
 
 private enum ActivatedLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(Activated<T, L>.self, tile, channels)
+        map(Activated<T, L, Everything>.self, tile, channels)
     }
 }
 
 private enum ActivatedGradientLoop: LongLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(ActivatedGradient<T, L>.self, tile, channels)
+        map(ActivatedGradient<T, L, Everything>.self, tile, channels)
     }
 }
 
 private enum ClippedProductsLoop: FloatLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
     where T.Number == Float {
-        reduce(ClippedProducts<T, L>.self, tile, channels)
+        reduce(ActivatedProducts<T, L>.self, tile, channels)
     }
 }
 
 private enum ClippedLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(Clipped<T, L>.self, tile, channels)
+        map(Activated<T, L, Clips>.self, tile, channels)
     }
 }
 
 private enum ClippedGradientLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(ClippedGradient<T, L>.self, tile, channels)
+        map(ActivatedGradient<T, L, Clips>.self, tile, channels)
     }
 }
