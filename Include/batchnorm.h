@@ -57,7 +57,7 @@ extern "C" {
 #endif
 
 #define BN_VERSION_MAJOR 1
-#define BN_VERSION_MINOR 1
+#define BN_VERSION_MINOR 2
 #define BN_VERSION_PATCH 0
 #define BN_VERSION (BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH)
 
@@ -442,6 +442,85 @@ bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count
  *     weights   output, samples x positions, for tensors of this dtype: of N x T x C (outer N * T, inner 1) and of
  *               N x C x T (outer N, inner T) alike */
 bn_status bn_length_weights(size_t samples, size_t positions, const size_t *lengths, bn_dtype dtype, void *weights);
+
+/* ---- Derivatives ---------------------------------------------------------------------------------------------
+ *
+ * With P(v) = invstd * (v - sum(v) / M - x_hat * sum(v * x_hat) / M), or invstd * v with options->frozen, where the
+ * statistics are constants: the directions that x_hat goes in when x goes in those of v. gamma, saved_mean,
+ * saved_invstd and frozen are as in bn_backward, of which dx = gamma * P(dy). x may be NULL if frozen is 1 and there is no
+ * gamma_tangent, or grad_dgamma. No memory is used but some numbers per channel. Weights and descriptors are not taken:
+ * BN_ERROR_OPTION. */
+
+/* The derivative of y along a direction of x, gamma and beta (forward mode, a Jacobian-vector product):
+ *
+ *     y_tangent = gamma * P(x_tangent) + gamma_tangent * x_hat + beta_tangent
+ *
+ *     x_tangent                    of x's shape, its outer stride dx_stride; NULL stands for 0
+ *     gamma_tangent, beta_tangent  NULL stands for 0
+ *     y_tangent                    output, of y's shape and stride; may be x_tangent
+ *
+ * Uses options: frozen, param_dtype. */
+bn_status bn_jvp(const bn_shape *shape, bn_dtype dtype, const void *x, const void *x_tangent, const void *gamma,
+                 const void *gamma_tangent, const void *beta_tangent, const double *saved_mean,
+                 const double *saved_invstd, void *y_tangent, const bn_options *options);
+
+/* The gradients of bn_backward (double backward): of a loss by its inputs, given those by its outputs. With
+ * U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - sum(dy) / M)) - U * G / M:
+ *
+ *     grad_dy    = gamma * P(grad_dx) + grad_dgamma * x_hat + grad_dbeta
+ *     grad_gamma = invstd * A
+ *     grad_x     = grad_dgamma * P(dy) - gamma * invstd / M * (U * P(dy) + G * P(grad_dx) + invstd * A * x_hat)
+ *
+ * and with frozen: grad_gamma = sum(grad_dx * dy) * invstd, grad_x = grad_dgamma * P(dy).
+ *
+ *     grad_dx                  of dx's shape and stride; NULL stands for 0
+ *     grad_dgamma, grad_dbeta  NULL stands for 0
+ *     dy, x                    as bn_backward was given them
+ *     grad_dy                  output, of dy's shape and stride; may be grad_dx, or NULL
+ *     grad_x                   output, of x's shape, its outer stride dx_stride; may be dy, or NULL
+ *     grad_gamma               output; may be NULL
+ *
+ * Uses options: frozen, param_dtype. */
+bn_status bn_double_backward(const bn_shape *shape, bn_dtype dtype, const void *grad_dx, const void *grad_dgamma,
+                             const void *grad_dbeta, const void *dy, const void *x, const void *gamma,
+                             const double *saved_mean, const double *saved_invstd, void *grad_dy, void *grad_x,
+                             void *grad_gamma, const bn_options *options);
+
+/* ---- Folding --------------------------------------------------------------------------------------------------
+ *
+ * In inference a batch norm is y = scale * x + shift, which a linear or convolutional layer beside it can do as well.
+ * Everything is computed in double and rounded once. */
+
+/* scale = gamma / sqrt(running_var + eps) and shift = beta - running_mean * scale, where dtype is that of the
+ * parameters. gamma and beta may be NULL for 1 and 0; scale and shift, outputs, are needed. A channel whose
+ * running_var + eps is 0 has scale 0, as in bn_forward_inference; one where it is negative or NaN is BN_ERROR_OPTION.
+ * Uses options: eps. */
+bn_status bn_scale_shift(size_t channels, bn_dtype dtype, const void *gamma, const void *beta,
+                         const void *running_mean, const void *running_var, double *scale, double *shift,
+                         const bn_options *options);
+
+/* The batch norm that follows a layer: folded_weight = scale_c * weight and folded_bias = scale_c * bias + shift_c.
+ *
+ *     shape          of the weights: channels is the layer's outputs. (1, out, in / groups * kernel) for a linear layer
+ *                    and a convolution; (in, out, kernel) for a transposed one, of each of its groups
+ *     weight, bias   bias has `channels` elements; NULL stands for 0
+ *     scale, shift   of bn_scale_shift
+ *     folded_weight  output, of the stride y_stride; may be weight
+ *     folded_bias    output; may be bias */
+bn_status bn_fold_into_previous(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,
+                                const double *scale, const double *shift, void *folded_weight, void *folded_bias);
+
+/* The batch norm that a layer follows: folded_weight = scale_c * weight and folded_bias = bias + sum(shift_c * weight)
+ * over the channels and the kernel. Like bn_fold_into_previous, but
+ *
+ *     shape          (out, in, kernel) of a linear layer or a convolution, of each of its groups: channels is its inputs.
+ *                    A transposed convolution has no such shape
+ *     bias           `outer` elements; NULL stands for 0
+ *
+ * A convolution that pads its input with zeros pads with what the batch norm would have made of something else: it cannot
+ * be folded into, unless every shift is 0. */
+bn_status bn_fold_into_next(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,
+                            const double *scale, const double *shift, void *folded_weight, void *folded_bias);
 
 /* ---- The library ---------------------------------------------------------------------------------------------- */
 

@@ -22,27 +22,28 @@ struct ChannelArrays {
     /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
     private let workspace: UnsafeMutableRawPointer
     private let workspaceColumns: Int
-    private let numberSize: Int
+    private let coefficientSize: Int
 
     /// `slots`: blocks that are not folded at once.
     init(
-        _ geometry: Geometry, _ plan: Plan, slots: Int, hasArgument: Bool, _ thread: UnsafeMutablePointer<ThreadState>
+        _ geometry: Geometry, _ plan: Plan, slots: Int, hasArgument: Bool, coefficientSize: Int,
+        _ thread: UnsafeMutablePointer<ThreadState>
     ) throws(Failure) {
         let channels = wholeVectors(geometry.channels)
-        numberSize = geometry.number.size
+        self.coefficientSize = coefficientSize
         spread = plan.blocks.spread
         partialColumns = wholeVectors(geometry.channels * spread * plan.blocks.abreast)
         let laid = plan.laid(geometry.channels)
         workspaceColumns = laid == 0 ? 0 : wholeVectors(laid) + 2 * geometry.lineElements + 16
-        let coefficientBytes = Coefficients.count * channels * numberSize
-        argumentBytes = hasArgument ? Coefficients.count &* partialColumns &* numberSize : 0
-        let columnBytes = 3 * 8 + (hasArgument ? Coefficients.count * numberSize : 0)
+        let coefficientBytes = Coefficients.count * channels * coefficientSize
+        argumentBytes = hasArgument ? Coefficients.count &* partialColumns &* coefficientSize : 0
+        let columnBytes = 3 * 8 + (hasArgument ? Coefficients.count * coefficientSize : 0)
         let slot = partialColumns.multipliedReportingOverflow(by: columnBytes)
         slotBytes = slot.partialValue
         let partialBytes = slots.multipliedReportingOverflow(by: slotBytes)
         let blocks = geometry.weights == nil ? 0 : wholeVectors(2 * plan.blocks.count)
         let others = channels * (3 * 8 + 1) + coefficientBytes + blocks * 8
-        let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * numberSize
+        let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * coefficientSize
         let total = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
         let tooMany = slot.overflow || partialBytes.overflow || total.overflow
         let memory = try thread.pointee.working.reserve(tooMany ? Int.max : total.partialValue)
@@ -51,7 +52,7 @@ struct ChannelArrays {
         first = memory.assumingMemoryBound(to: Double.self)
         second = first + channels
         rest = second + channels
-        coefficients = Coefficients(rest + channels, elements: channels, size: numberSize)
+        coefficients = Coefficients(rest + channels, elements: channels, size: coefficientSize)
         partials = UnsafeMutableRawPointer(rest + channels).advanced(by: coefficientBytes + 8 * blocks)
             .assumingMemoryBound(to: Double.self)
         weights = UnsafeMutableRawPointer(partials - blocks).assumingMemoryBound(to: (own: Double, before: Double).self)
@@ -64,7 +65,7 @@ struct ChannelArrays {
         let start = UnsafeMutableRawPointer(partials) + slot * slotBytes
         let base = start.assumingMemoryBound(to: Double.self) + channel * spread
         let argument = Coefficients(
-            start + (slotBytes - argumentBytes), elements: partialColumns, size: numberSize)
+            start + (slotBytes - argumentBytes), elements: partialColumns, size: coefficientSize)
         return Partial(
             centre: base, first: base + partialColumns, second: base + 2 * partialColumns, argument: argument,
             column: channel * spread)
@@ -82,8 +83,8 @@ struct ChannelArrays {
     /// Where a worker lays coefficients.
     func workspace(_ worker: Int) -> Coefficients {
         Coefficients(
-            workspace + worker * Coefficients.count * workspaceColumns * numberSize, elements: workspaceColumns,
-            size: numberSize)
+            workspace + worker * Coefficients.count * workspaceColumns * coefficientSize, elements: workspaceColumns,
+            size: coefficientSize)
     }
 
     /// The first of some channels that is extreme; the end of them if none is.

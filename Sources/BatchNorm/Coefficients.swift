@@ -19,13 +19,30 @@ struct Line {
     var argument: (scale: Double, shift: Double)?
 }
 
+/// What a combination of three tensors is, in one channel:
+///
+///     (dy − dyMean) · scale + (z − zMean) · gain + x_hat · slope + shift        x_hat = (x − mean) · inverseStd
+struct Combined {
+    var dyMean = 0.0
+    var scale: Double
+    var zMean = 0.0
+    var gain = 0.0
+    var mean: Double
+    var inverseStd: Double
+    var slope = 0.0
+    var shift = 0.0
+}
+
 /// The coefficients of a map as the loops take them: an array per coefficient, of the type that elements are computed
 /// with. The mean is subtracted before anything is scaled, and what its rounding lost is made up for by the shift:
 /// nothing cancels but what the real numbers cancel. The usual x · a + b loses as many digits as |mean| / std has.
 struct Coefficients {
-    /// The arrays in order: a normalization takes the first three, a gradient five, one with an epilogue all.
+    /// The arrays in order: a normalization takes the first three, a gradient five, one with an epilogue all; and so does a
+    /// combination, which has others for the last two, and all in double.
     private enum Place: Int {
         case mean, scale, shift, dyMean, slope, gain, argumentScale, argumentShift
+        static var inverseStd: Place { argumentScale }
+        static var zMean: Place { argumentShift }
     }
 
     static var count: Int { 8 }
@@ -56,6 +73,8 @@ struct Coefficients {
         channels.gain = array(.gain)
         channels.u_scale = array(.argumentScale)
         channels.u_shift = array(.argumentShift)
+        channels.invstd = array(.inverseStd)
+        channels.z_mean = array(.zMean)
         return channels
     }
 
@@ -76,6 +95,17 @@ struct Coefficients {
         store(slope, .slope, channel)
         return Coefficients.isExpressed(line.scale, scale) && Coefficients.isExpressed(line.slope, slope)
             && Coefficients.isWithinReach(mean) && Coefficients.isWithinReach(dyMean)
+    }
+
+    func set(_ combined: Combined, _ channel: Int) {
+        store(combined.dyMean, .dyMean, channel)
+        store(combined.scale, .scale, channel)
+        store(combined.zMean, .zMean, channel)
+        store(combined.gain, .gain, channel)
+        store(combined.mean, .mean, channel)
+        store(combined.inverseStd, .inverseStd, channel)
+        store(combined.slope, .slope, channel)
+        store(combined.shift, .shift, channel)
     }
 
     /// What stands for dy, times what dy is.

@@ -147,6 +147,77 @@ public func exportLengthWeights(
     }
 }
 
+@_cdecl("bn_jvp")
+public func exportJvp(
+    shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, xTangent: UnsafeRawPointer?,
+    gamma: UnsafeRawPointer?, gammaTangent: UnsafeRawPointer?, betaTangent: UnsafeRawPointer?,
+    savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, yTangent: UnsafeMutableRawPointer?,
+    options: UnsafePointer<bn_options>?
+) -> bn_status {
+    Call.compute("bn_jvp") { call throws(Failure) in
+        try call.jvp(
+            Geometry(shape, dtype), x: x, xTangent: xTangent, gamma: gamma, gammaTangent: gammaTangent,
+            betaTangent: betaTangent, savedMean: savedMean, savedInvstd: savedInvstd, yTangent: yTangent,
+            options: Options(options))
+    }
+}
+
+@_cdecl("bn_double_backward")
+public func exportDoubleBackward(
+    shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, gradDx: UnsafeRawPointer?, gradDgamma: UnsafeRawPointer?,
+    gradDbeta: UnsafeRawPointer?, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
+    savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, gradDy: UnsafeMutableRawPointer?,
+    gradX: UnsafeMutableRawPointer?, gradGamma: UnsafeMutableRawPointer?, options: UnsafePointer<bn_options>?
+) -> bn_status {
+    Call.compute("bn_double_backward") { call throws(Failure) in
+        try call.doubleBackward(
+            Geometry(shape, dtype),
+            Call.SecondOrder(dx: gradDx, dgamma: gradDgamma, dbeta: gradDbeta, dy: gradDy, x: gradX, gamma: gradGamma),
+            dy: dy, x: x, gamma: gamma, savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
+    }
+}
+
+@_cdecl("bn_scale_shift")
+public func exportScaleShift(
+    channels: Int, dtype: bn_dtype, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?, runningMean: UnsafeRawPointer?,
+    runningVar: UnsafeRawPointer?, scale: UnsafeMutablePointer<Double>?, shift: UnsafeMutablePointer<Double>?,
+    options: UnsafePointer<bn_options>?
+) -> bn_status {
+    Call.compute("bn_scale_shift") { call throws(Failure) in
+        try scaleShift(
+            call, channels: channels, kernel_element(dtype, "dtype"), gamma: gamma, beta: beta,
+            runningMean: runningMean, runningVar: runningVar, scale: scale, shift: shift, options: Options(options))
+    }
+}
+
+@_cdecl("bn_fold_into_previous")
+public func exportFoldIntoPrevious(
+    shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
+    scale: UnsafePointer<Double>?, shift: UnsafePointer<Double>?, foldedWeight: UnsafeMutableRawPointer?,
+    foldedBias: UnsafeMutableRawPointer?
+) -> bn_status {
+    Call.compute("bn_fold_into_previous") { call throws(Failure) in
+        try Folding(
+            call, Geometry(shape, dtype), biases: .channels, weight: weight, bias: bias, scale: scale, shift: shift,
+            foldedWeight: foldedWeight, foldedBias: foldedBias
+        ).intoPrevious()
+    }
+}
+
+@_cdecl("bn_fold_into_next")
+public func exportFoldIntoNext(
+    shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
+    scale: UnsafePointer<Double>?, shift: UnsafePointer<Double>?, foldedWeight: UnsafeMutableRawPointer?,
+    foldedBias: UnsafeMutableRawPointer?
+) -> bn_status {
+    Call.compute("bn_fold_into_next") { call throws(Failure) in
+        try Folding(
+            call, Geometry(shape, dtype), biases: .outer, weight: weight, bias: bias, scale: scale, shift: shift,
+            foldedWeight: foldedWeight, foldedBias: foldedBias
+        ).intoNext()
+    }
+}
+
 @_cdecl("bn_version")
 public func exportVersion() -> Int32 { Int32(BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH) }
 
@@ -205,6 +276,11 @@ private func exportsMatchTheHeader() {
     same(CBatchNorm.bn_backward_apply, exportBackwardApply)
     same(CBatchNorm.bn_update_running, exportUpdateRunning)
     same(CBatchNorm.bn_length_weights, exportLengthWeights)
+    same(CBatchNorm.bn_jvp, exportJvp)
+    same(CBatchNorm.bn_double_backward, exportDoubleBackward)
+    same(CBatchNorm.bn_scale_shift, exportScaleShift)
+    same(CBatchNorm.bn_fold_into_previous, exportFoldIntoPrevious)
+    same(CBatchNorm.bn_fold_into_next, exportFoldIntoNext)
     same(CBatchNorm.bn_version, exportVersion)
     same(CBatchNorm.bn_status_string, exportStatusString)
     same(CBatchNorm.bn_last_error, exportLastError)

@@ -66,8 +66,9 @@ struct Plan {
 
         mapsRows = geometry.inner == 1 || (Plan.isShort(geometry) && !isWeighted)
         spread = mapsRows ? geometry.inner : 1
-        coefficients = sweep.epilogue != nil && inputs == 2 ? Coefficients.count : inputs == 1 ? 3 : 5
-        let room = Plan.coefficientBytes / coefficients / geometry.number.size
+        let takesAll = inputs == 2 && (sweep.epilogue != nil || sweep.combines)
+        coefficients = takesAll ? Coefficients.count : inputs == 1 ? 3 : 5
+        let room = Plan.coefficientBytes / coefficients / sweep.coefficientSize
         isFlat = mapsRows && inputsAreDense && isDense(sweep.out) && !isWeighted
         if isFlat {
             abreast = Blocks.rowsAbreast(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))

@@ -8,6 +8,9 @@ enum Settlement {
     /// Where it stays: larger than the others, and rarer.
     case sourced(UnsafePointer<SourcedSettlement>)
     case backward(BackwardSettlement)
+    /// Nothing is left to be found out: a line for each channel, or what a combination has.
+    case settled(UnsafePointer<Line>)
+    case combined(UnsafePointer<Combined>)
 
     @inline(never)
     func settle(_ sweep: borrowing Sweep, _ range: Range<Int>) {
@@ -30,6 +33,14 @@ enum Settlement {
         case .sourced(let sourced):
             for channel in range {
                 Settlement.record(sourced.pointee.settle(sweep, channel), false, T.self, sweep, channel)
+            }
+        case .settled(let lines):
+            for channel in range { Settlement.record(lines[channel], false, T.self, sweep, channel) }
+        case .combined(let combined):
+            if sweep.geometry.count == 0 { return }
+            for channel in range {
+                sweep.arrays.coefficients.set(combined[channel], channel)
+                sweep.arrays.extremes[channel] = 0
             }
         case .backward(let backward):
             let isGradient = !backward.frozen
@@ -107,6 +118,8 @@ enum Settlement {
             forward.line(AnyElement.self, channel, forward.known(AnyElement.self, sweep, channel))
         case .sourced(let sourced): sourced.pointee.line(channel)
         case .backward(let backward): backward.line(channel, backward.known(sweep, channel))
+        case .settled(let lines): lines[channel]
+        case .combined: Line(scale: 1)
         }
     }
 }

@@ -29,6 +29,10 @@ struct Sweep: ~Copyable {
     var reduction: Reduction?
     var settlement: Settlement?
     var map: kernel_loop?
+    /// Of a combination, which is computed in double.
+    var combines = false
+    /// Bytes of a coefficient.
+    var coefficientSize: Int { combines ? MemoryLayout<Double>.size : geometry.number.size }
     /// Whether what is mapped is dy, and not x.
     var mapsDy = false
     private(set) var plan = Plan()
@@ -60,7 +64,7 @@ struct Sweep: ~Copyable {
         plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
         working = try ChannelArrays(
             geometry, plan, slots: isTogether || reduction == nil ? 1 : plan.blocks.count,
-            hasArgument: reducesPassing && plan.blocks.isLaid, call.thread)
+            hasArgument: reducesPassing && plan.blocks.isLaid, coefficientSize: coefficientSize, call.thread)
     }
 
     /// Whether a group goes through all steps at once.

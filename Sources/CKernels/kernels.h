@@ -83,6 +83,8 @@ typedef struct kernel_channels {
     const void *mean, *scale, *shift, *dy_mean, *slope;
     /* what an activation's argument is computed with, in a gradient; and the factor of what passes it */
     const void *u_scale, *u_shift, *gain;
+    /* besides, of a combination, whose coefficients are all of double */
+    const void *invstd, *z_mean;
 } kernel_channels;
 
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
@@ -100,6 +102,8 @@ typedef struct kernel_table {
     kernel_loop normalize;
     /* out = (((dy - dy_mean) - (x - mean) * slope) + shift) * scale */
     kernel_loop gradient;
+    /* in double: out = ((dy - dy_mean) * scale + (z - z_mean) * gain) + ((x - mean) * invstd * slope + shift) */
+    kernel_loop combination;
     /* first = sum(w * d), second = sum(w * d^2), where d = x - centre */
     kernel_loop weighted_sums;
     /* first = sum(g), second = sum(g * (x - centre)), where g is the gradient that passes the activation */

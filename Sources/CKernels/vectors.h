@@ -18,6 +18,7 @@ typedef double vector_f64x16 __attribute__((ext_vector_type(16)));
 
 /* SIMD16<Double>(v) is an out-of-line call per vector in Swift 6.3; this is two instructions with AVX-512. */
 VECTOR_INLINE vector_f64x16 vector_widen(vector_f32x16 v) { return __builtin_convertvector(v, vector_f64x16); }
+VECTOR_INLINE vector_f32x16 vector_narrow(vector_f64x16 v) { return __builtin_convertvector(v, vector_f32x16); }
 
 /* sum + a * b where the product is exact: fusing the two operations rounds no less and no more. */
 VECTOR_INLINE vector_f64x16 vector_add_product(vector_f64x16 sum, vector_f64x16 a, vector_f64x16 b) {

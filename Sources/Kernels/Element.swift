@@ -62,6 +62,7 @@ extension FixedElement {
 protocol Arithmetic: VectorElement, FixedElement where Number == Self {
     init(_ value: Double)
     static func widen(_ v: SIMD16<Self>) -> SIMD16<Double>
+    static func narrow(_ v: SIMD16<Double>) -> SIMD16<Self>
     /// a > b ? c : d, lane by lane; d where there is a NaN.
     static func above(_ a: SIMD16<Self>, _ b: SIMD16<Self>, _ c: SIMD16<Self>, _ d: SIMD16<Self>) -> SIMD16<Self>
     /// bit ? a : b, the lowest bit for the first lane.
@@ -89,6 +90,9 @@ extension Arithmetic {
 extension Float: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Float>) -> SIMD16<Double> { vector_widen(v) }
+
+    @inline(__always)
+    static func narrow(_ v: SIMD16<Double>) -> SIMD16<Float> { vector_narrow(v) }
 
     @inline(__always)
     static func above(_ a: SIMD16<Float>, _ b: SIMD16<Float>, _ c: SIMD16<Float>, _ d: SIMD16<Float>) -> SIMD16<Float> {
@@ -125,6 +129,9 @@ extension Float: Arithmetic {
 extension Double: Arithmetic {
     @inline(__always)
     static func widen(_ v: SIMD16<Double>) -> SIMD16<Double> { v }
+
+    @inline(__always)
+    static func narrow(_ v: SIMD16<Double>) -> SIMD16<Double> { v }
 
     @inline(__always)
     static func above(

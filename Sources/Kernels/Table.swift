@@ -10,6 +10,7 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         gradient_sums: { run(GradientSumsLoop.self, $0!.pointee, $1!.pointee) },
         normalize: { run(NormalizeLoop.self, $0!.pointee, $1!.pointee) },
         gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) },
+        combination: { run(CombinationLoop.self, $0!.pointee, $1!.pointee) },
         weighted_sums: { run(WeightedSumsLoop.self, $0!.pointee, $1!.pointee) },
         activated_sums: { run(ActivatedSumsLoop.self, $0!.pointee, $1!.pointee) },
         activated: { run(ActivatedLoop.self, $0!.pointee, $1!.pointee) },
@@ -136,6 +137,12 @@ private enum NormalizeLoop: Loop {
 private enum GradientLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Gradient<T, L>.self, tile, channels)
+    }
+}
+
+private enum CombinationLoop: LongLoop {
+    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        map(Combination<T, L>.self, tile, channels)
     }
 }
 

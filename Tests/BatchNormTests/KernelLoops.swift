@@ -70,7 +70,7 @@ extension Tile {
     }
 
     static func isLong(_ loop: Loop) -> Bool {
-        loop.name.hasPrefix("activated") || loop.name.hasPrefix("clipped") || loop.name.hasPrefix("weighted")
+        ["activated", "clipped", "weighted", "combination"].contains { loop.name.hasPrefix($0) }
     }
 
     private static var aboutZero: [Loop] {
@@ -92,6 +92,13 @@ extension Tile {
             Loop("normalize", \.normalize, .elements) { $0.values { ($0.x - $0.c[0]) * $0.c[1] + $0.c[2] } },
             Loop("gradient", \.gradient, .elements) {
                 $0.values { (((($0.dy - $0.c[3]) - ($0.x - $0.c[0]) * $0.c[4]) + $0.c[2]) * $0.c[1]) }
+            },
+            Loop("combination", \.combination, .elements) {
+                $0.values { v in
+                    let c = v.wide
+                    let gradients = (Double(v.dy) - c[3]) * c[1] + (Double(v.z) - c[7]) * c[5]
+                    return T(gradients + ((Double(v.x) - c[0]) * c[6] * c[4] + c[2]))
+                }
             },
         ]
     }

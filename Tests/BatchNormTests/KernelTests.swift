@@ -44,6 +44,7 @@ struct Tile<T: TestElement> {
         let z: T
         let w: T
         let c: [T]
+        let wide: [Double]
         /// x less the centre.
         let d: Double
     }
@@ -64,6 +65,8 @@ struct Tile<T: TestElement> {
     let first: GuardedBuffer<Double>
     let second: GuardedBuffer<Double>
     let coefficients: [GuardedBuffer<T>]
+    /// Those of a loop that computes in double.
+    let wide: [GuardedBuffer<Double>]
     /// The gain, and the centre, that are as good as none.
     let ones: GuardedBuffer<T>
     let zeros: GuardedBuffer<Double>
@@ -105,7 +108,10 @@ struct Tile<T: TestElement> {
         ones.elements.update(repeating: 1)
         zeros = GuardedBuffer(channels, guarded: doubleSide)
         zeros.elements.update(repeating: 0)
-        coefficients = (0..<8).map { _ in values(layout == KERNEL_ROWS ? channels + 16 : channels) }
+        let count = layout == KERNEL_ROWS ? channels + 16 : channels
+        coefficients = (0..<8).map { _ in values(count) }
+        wide = (0..<8).map { _ in GuardedBuffer(count, guarded: doubleSide) }
+        for buffer in wide { for index in 0..<count { buffer.elements[index] = generator.normal() } }
     }
 
     private func forEach(_ body: (_ index: Int, _ channel: Int, Values) -> Void) {
@@ -117,7 +123,7 @@ struct Tile<T: TestElement> {
                     let weight = weights.elements[layout == KERNEL_ROWS ? run : run * length + column]
                     let values = Values(
                         x: x.elements[index], dy: dy.elements[index], z: z.elements[index], w: weight,
-                        c: coefficients.map { $0.elements[channel] },
+                        c: coefficients.map { $0.elements[channel] }, wide: wide.map { $0.elements[channel] },
                         d: Double(x.elements[index]) - centre.elements[channel])
                     body(index, channel, values)
                 }
@@ -193,7 +199,11 @@ struct Tile<T: TestElement> {
                 base: UnsafeMutableRawPointer(buffer.elements.baseAddress!), stride: stride, ahead: 100_000,
                 last: 50_000)
         }
-        func array(_ index: Int) -> UnsafeRawPointer { UnsafeRawPointer(coefficients[index].elements.baseAddress!) }
+        func array(_ index: Int) -> UnsafeRawPointer {
+            loop.name == "combination"
+                ? UnsafeRawPointer(wide[index].elements.baseAddress!)
+                : UnsafeRawPointer(coefficients[index].elements.baseAddress!)
+        }
         // What lies ahead is asked for and never read, so that it may be anywhere: here, behind the guard page.
         var tile = kernel_tile(
             element: T.element, layout: layout, runs: runs, stretches: stretches, pitch: pitch, length: length,
@@ -206,7 +216,8 @@ struct Tile<T: TestElement> {
         var channels = kernel_channels(
             centre: centre.elements.baseAddress, first: first.elements.baseAddress,
             second: second.elements.baseAddress, mean: array(0), scale: array(1), shift: array(2), dy_mean: array(3),
-            slope: array(4), u_scale: array(6), u_shift: array(7), gain: array(5))
+            slope: array(4), u_scale: array(6), u_shift: array(7), gain: array(5),
+            invstd: array(6), z_mean: array(7))
         if loop.name.hasPrefix("clipped") {
             channels.gain = UnsafeRawPointer(ones.elements.baseAddress!)
             channels.centre = UnsafePointer(zeros.elements.baseAddress!)

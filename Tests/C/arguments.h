@@ -50,6 +50,10 @@ static struct arguments {
     size_t parts, channels, samples, positions;
     const size_t *lengths;
     void *length_weights;
+    void *x_tangent, *gamma_tangent, *beta_tangent, *y_tangent;
+    void *grad_dx, *grad_dgamma, *grad_dbeta, *grad_dy, *grad_x, *grad_gamma;
+    void *weight, *bias, *folded_weight, *folded_bias;
+    double *scale, *shift;
     void *x, *y, *dy, *dx, *gamma, *beta, *running_mean, *running_var, *dgamma, *dbeta;
     double *mean, *invstd, *count, *m2, *sum_dy, *sum_dy_x_hat, *counts, *means, *m2s;
 } a;
@@ -88,6 +92,11 @@ static inline void reset(void) {
         .positions = inner,
         .lengths = memory.lengths,
         .length_weights = memory.weights,
+        .x_tangent = memory.dx, .gamma_tangent = memory.dgamma, .beta_tangent = memory.dbeta, .y_tangent = memory.y,
+        .grad_dx = memory.dx, .grad_dgamma = memory.dgamma, .grad_dbeta = memory.dbeta, .grad_dy = memory.y,
+        .grad_x = memory.z, .grad_gamma = memory.new_mean,
+        .weight = memory.x, .bias = memory.gamma, .folded_weight = memory.y, .folded_bias = memory.beta,
+        .scale = memory.mean, .shift = memory.invstd,
         .x = memory.x, .y = memory.y, .dy = memory.dy, .dx = memory.dx, .gamma = memory.gamma,
         .beta = memory.beta, .running_mean = memory.running_mean, .running_var = memory.running_var,
         .dgamma = memory.dgamma, .dbeta = memory.dbeta, .mean = memory.mean, .invstd = memory.invstd,
@@ -143,8 +152,34 @@ static inline bn_status length_weights(void) {
     return bn_length_weights(a.samples, a.positions, a.lengths, a.dtype, a.length_weights);
 }
 
-static const call every_call[] = {training, inference, backward, moments, merge,
-                                  inverse_std, normalize, reduce, apply, update_running};
+static inline bn_status jvp(void) {
+    return bn_jvp(a.shape, a.dtype, a.x, a.x_tangent, a.gamma, a.gamma_tangent, a.beta_tangent, a.mean, a.invstd,
+                  a.y_tangent, a.options);
+}
+
+static inline bn_status double_backward(void) {
+    return bn_double_backward(a.shape, a.dtype, a.grad_dx, a.grad_dgamma, a.grad_dbeta, a.dy, a.x, a.gamma, a.mean,
+                              a.invstd, a.grad_dy, a.grad_x, a.grad_gamma, a.options);
+}
+
+static inline bn_status scale_shift(void) {
+    return bn_scale_shift(a.channels, a.dtype, a.gamma, a.beta, a.running_mean, a.running_var, a.scale, a.shift,
+                          a.options);
+}
+
+static inline bn_status fold_into_previous(void) {
+    return bn_fold_into_previous(a.shape, a.dtype, a.weight, a.bias, a.scale, a.shift, a.folded_weight, a.folded_bias);
+}
+
+/* The biases are as many as the outer indices. */
+static inline bn_status fold_into_next(void) {
+    return bn_fold_into_next(a.shape, a.dtype, a.weight, a.bias, a.scale, a.shift, a.folded_weight, a.folded_bias);
+}
+
+static const call every_call[] = {
+    training, inference, backward, moments, merge, inverse_std, normalize, reduce, apply, update_running, jvp,
+    double_backward, scale_shift, fold_into_previous, fold_into_next,
+};
 
 #define LENGTH(array) (sizeof array / sizeof array[0])
 

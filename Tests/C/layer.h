@@ -12,7 +12,10 @@ enum { all_dtype_count = 4 };
 
 enum array {
     X, Y, DY, DX, Z, DZ, MASK, WEIGHTS, GAMMA, BETA, RUNNING_MEAN, RUNNING_VAR, DGAMMA, DBETA, SAVED_MEAN, SAVED_INVSTD,
-    SAVED, NUM_BATCHES, NEW_MEAN, NEW_VAR, NEW_NUM_BATCHES, OUTCOME, INDEX, array_count
+    SAVED, NUM_BATCHES, NEW_MEAN, NEW_VAR, NEW_NUM_BATCHES, OUTCOME, INDEX, array_count,
+
+    /* in bn_double_backward and, the first four, as tangents in bn_jvp */
+    GRAD_DX = DX, GRAD_DGAMMA = DGAMMA, GRAD_DBETA = DBETA, Y_TANGENT = Y, GRAD_DY = Z, GRAD_X = DZ, GRAD_GAMMA = BETA
 };
 
 static const char *const array_names[array_count] = {
@@ -80,6 +83,10 @@ static inline size_t stride_of(const layer *l, enum array tensor) {
 
 static inline size_t elements_of(const layer *l) {
     return l->shape.outer * l->shape.channels * l->shape.inner;
+}
+
+static inline size_t channel_of(const layer *l, size_t i) {
+    return i / l->shape.inner % l->shape.channels;
 }
 
 /* Where element i of the dense tensor is in this one. */

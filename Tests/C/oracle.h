@@ -37,11 +37,7 @@ static inline double tolerance(bn_dtype dtype, double magnitude) {
     return allowed;
 }
 
-/* Which sample, group, row and position element i has. */
-static inline size_t channel_of(const layer *l, size_t i) {
-    return i / l->shape.inner % l->shape.channels;
-}
-
+/* Which position, group, row and weight element i has. */
 static inline size_t position_of(const layer *l, size_t i) {
     size_t slice = l->shape.channels * l->shape.inner;
     return i / slice * l->shape.inner + i % l->shape.inner;

@@ -5,6 +5,7 @@
 #include "allocations.h"
 #include "cases.h"
 #include "child.h"
+#include "derivatives.h"
 
 #include <pthread.h>
 
@@ -139,6 +140,46 @@ static void the_second_call_of_a_layer_allocates_nothing(void) {
     CHECK_OK(bn_set_num_threads(0));
 }
 
+static layer derivative_of_number(int number, bn_dtype dtype) {
+    random_state = seed;
+    int is_rows = number % 2;
+    layer l = derivative_of(is_rows ? 1200 : 12, is_rows ? 24 : 16, is_rows ? 1 : 196, dtype, number / 2);
+    make_derivative(&l);
+    return l;
+}
+
+/* What follows running statistics: of weights as large as the layer's tensors. */
+static bn_status fold_layer(layer *l) {
+    void **a = l->arrays;
+    bn_shape shape = l->shape;
+    bn_status status = bn_scale_shift(shape.channels, l->param, a[GAMMA], NULL, a[RUNNING_MEAN], a[RUNNING_VAR],
+                                      a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
+    if (status != BN_OK) return status;
+    status = bn_fold_into_previous(&shape, l->dtype, a[X], a[GAMMA], a[SAVED_MEAN], a[SAVED_INVSTD], a[Y], a[DBETA]);
+    if (status != BN_OK) return status;
+    return bn_fold_into_next(&shape, l->dtype, a[X], NULL, a[SAVED_MEAN], a[SAVED_INVSTD], a[Y], a[DX]);
+}
+
+static void the_second_call_of_a_derivative_allocates_nothing(void) {
+    for (int threads = 1; threads <= 3; threads += 2) {
+        CHECK_OK(bn_set_num_threads(threads));
+        for (int number = 0; number < 4 * all_dtype_count; number++) {
+            layer l = derivative_of_number(number / all_dtype_count, all_dtypes[number % all_dtype_count]);
+            long before = 0;
+            for (int round = 0; round < 2; round++) {
+                before = allocations;
+                CHECK_OK(run_jvp(&l));
+                CHECK_OK(run_double_backward(&l));
+                CHECK_OK(fold_layer(&l));
+            }
+            CHECK(allocations == before, "%ld allocations (%d threads, %s, case %d)", allocations - before, threads,
+                  name_of(l.dtype), number);
+            free_arrays(&l);
+        }
+    }
+    CHECK_OK(bn_set_num_threads(0));
+}
+
 /* The layer whose calls are to fail. */
 static int failing_case;
 
@@ -169,6 +210,53 @@ static void layer_fails(void) {
     const char *other = difference(&l, &expected);
     CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
     free_arrays(&l), free_arrays(&expected), free_arrays(&before), free_arrays(&after);
+}
+
+/* Whichever of the two comes first. */
+static void derivative_fails(void) {
+    bn_status (*const calls[])(layer *l) = {run_jvp, run_double_backward};
+    layer l = derivative_of_number(failing_case / 2, BN_FLOAT32), expected = clone_of(&l);
+    take_some_keys();
+    for (int i = 0; i < 2; i++) {
+        bn_status (*call)(layer *l) = calls[(failing_case + i) % 2];
+        layer before = clone_of(&l);
+        fail_allocations(first_failure, failures);
+        bn_status status = call(&l);
+        fail_allocations(LONG_MAX, 0);
+        check_failed(status, &l, &before);
+        if (status != BN_OK) CHECK_OK(call(&l));
+        CHECK_OK(call(&expected));
+        free_arrays(&before);
+    }
+    const char *other = difference(&l, &expected);
+    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
+    free_arrays(&l), free_arrays(&expected);
+}
+
+/* Each of the functions that have no sweep, as the first one that is called. */
+static void folding_fails(void) {
+    float gamma[] = {2, 3}, mean[] = {0, 1}, var[] = {1, 2}, weight[] = {1, 2, 3, 4, 5, 6};
+    float new_weight[] = {7, 7, 7, 7, 7, 7}, new_bias[] = {7, 7, 7};
+    double scale[] = {7, 7}, shift[] = {7, 7};
+    bn_shape shape = BN_SHAPE(3, 2, 1);
+    take_some_keys();
+    fail_allocations(first_failure, failures);
+    bn_status status;
+    switch (failing_case) {
+    case 0: status = bn_scale_shift(2, BN_FLOAT32, gamma, NULL, mean, var, scale, shift, NULL); break;
+    case 1:
+        status = bn_fold_into_previous(&shape, BN_FLOAT32, weight, NULL, scale, shift, new_weight, new_bias);
+        break;
+    default: status = bn_fold_into_next(&shape, BN_FLOAT32, weight, NULL, scale, shift, new_weight, new_bias); break;
+    }
+    fail_allocations(LONG_MAX, 0);
+    CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, bn_last_error());
+    int written = 0;
+    for (int i = 0; i < 2; i++) written += (scale[i] != 7) + (shift[i] != 7);
+    for (int i = 0; i < 3; i++) written += new_bias[i] != 7;
+    for (int i = 0; i < 6; i++) written += new_weight[i] != 7;
+    CHECK((written > 0) == (status == BN_OK), "%d written after status %d (failure %ld)", written, (int)status,
+          first_failure);
 }
 
 /* Groups that lie in longer and longer runs, the later of which may need more than the first did. */
@@ -225,6 +313,11 @@ static void any_allocation_of_a_layer_may_fail(void) {
         each_failure("2", layer_fails);
         each_failure("2", inference_fails);
     }
+}
+
+static void any_allocation_of_a_derivative_may_fail(void) {
+    for (failing_case = 0; failing_case < 8; failing_case++) each_failure("2", derivative_fails);
+    for (failing_case = 0; failing_case < 3; failing_case++) each_failure("2", folding_fails);
 }
 
 /* Every function, as the first one that is called. */
@@ -305,9 +398,11 @@ int main(void) {
     RUN(any_allocation_may_fail);
     RUN(any_allocation_of_a_refusal_may_fail);
     RUN(any_allocation_of_a_layer_may_fail);
+    RUN(any_allocation_of_a_derivative_may_fail);
     RUN(questions_without_memory);
     RUN(the_second_call_allocates_nothing);
     RUN(the_second_call_of_a_layer_allocates_nothing);
+    RUN(the_second_call_of_a_derivative_allocates_nothing);
     RUN(threads_leave_nothing);
     return finish();
 }

@@ -7,7 +7,8 @@
 #include <math.h>
 
 static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
-static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running};
+static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running, jvp,
+                                    double_backward, scale_shift};
 
 /* Each gives the calls a valid descriptor of its kind, of which a test changes one field. */
 static void weigh(void) {
@@ -379,7 +380,8 @@ static void groups(void) {
 static void descriptors_in_the_wrong_place(void) {
     static const struct { call function; int epilogue, running, source, groups; } takes[] = {
         {training, 1, 1, 1, 1}, {inference, 1, 0, 0, 1}, {backward, 1, 0, 1, 1}, {inverse_std, 0, 0, 0, 0},
-        {normalize, 1, 0, 0, 0}, {apply, 0, 0, 0, 0}, {update_running, 0, 0, 0, 0},
+        {normalize, 1, 0, 0, 0}, {apply, 0, 0, 0, 0}, {update_running, 0, 0, 0, 0}, {jvp, 0, 0, 0, 0},
+        {double_backward, 0, 0, 0, 0}, {scale_shift, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < LENGTH(takes); i++) {
         call each = takes[i].function;

@@ -5,10 +5,13 @@
 
 #include <math.h>
 
-static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
-static const call dtype_calls[] = {training, inference, backward, moments, normalize, reduce, apply, update_running};
-static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running};
-static const call channel_calls[] = {merge, inverse_std, update_running};
+static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply, jvp,
+                                   double_backward, fold_into_previous, fold_into_next};
+static const call dtype_calls[] = {training, inference, backward, moments, normalize, reduce, apply, update_running,
+                                   jvp, double_backward, scale_shift, fold_into_previous, fold_into_next};
+static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running, jvp,
+                                    double_backward, scale_shift};
+static const call channel_calls[] = {merge, inverse_std, update_running, scale_shift};
 
 /* What the other tests change one of. */
 static void valid_arguments(void) {
@@ -67,6 +70,28 @@ static void null(void) {
     REFUSED(update_running, BN_ERROR_NULL, "m2", a.m2 = NULL);
     REFUSED(update_running, BN_ERROR_NULL, "running_mean", a.running_mean = NULL);
     REFUSED(update_running, BN_ERROR_NULL, "running_var", a.running_var = NULL);
+    REFUSED(jvp, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(jvp, BN_ERROR_NULL, "x", (a.x = NULL, a.options_value.frozen = 1));
+    REFUSED(jvp, BN_ERROR_NULL, "saved_mean", a.mean = NULL);
+    REFUSED(jvp, BN_ERROR_NULL, "saved_invstd", a.invstd = NULL);
+    REFUSED(jvp, BN_ERROR_NULL, "y_tangent", a.y_tangent = NULL);
+    REFUSED(double_backward, BN_ERROR_NULL, "dy", a.dy = NULL);
+    REFUSED(double_backward, BN_ERROR_NULL, "x", a.x = NULL);
+    REFUSED(double_backward, BN_ERROR_NULL, "x", (a.x = NULL, a.options_value.frozen = 1));
+    REFUSED(double_backward, BN_ERROR_NULL, "saved_mean", a.mean = NULL);
+    REFUSED(double_backward, BN_ERROR_NULL, "saved_invstd", a.invstd = NULL);
+    REFUSED(scale_shift, BN_ERROR_NULL, "running_mean", a.running_mean = NULL);
+    REFUSED(scale_shift, BN_ERROR_NULL, "running_var", a.running_var = NULL);
+    REFUSED(scale_shift, BN_ERROR_NULL, "scale", a.scale = NULL);
+    REFUSED(scale_shift, BN_ERROR_NULL, "shift", a.shift = NULL);
+    static const call folds[] = {fold_into_previous, fold_into_next};
+    for (size_t i = 0; i < LENGTH(folds); i++) {
+        REFUSED(folds[i], BN_ERROR_NULL, "weight", a.weight = NULL);
+        REFUSED(folds[i], BN_ERROR_NULL, "scale", a.scale = NULL);
+        REFUSED(folds[i], BN_ERROR_NULL, "shift", a.shift = NULL);
+        REFUSED(folds[i], BN_ERROR_NULL, "folded_weight", a.folded_weight = NULL);
+        REFUSED(folds[i], BN_ERROR_NULL, "folded_bias", a.folded_bias = NULL);
+    }
 }
 
 static void pair(void) {
@@ -94,6 +119,10 @@ static void shape(void) {
     REFUSED(training, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = 1);
     REFUSED(backward, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = channels * inner - 1);
     REFUSED(backward, BN_ERROR_SHAPE, "dx_stride", a.shape_value.dx_stride = channels * inner - 1);
+    REFUSED(jvp, BN_ERROR_SHAPE, "dx_stride", a.shape_value.dx_stride = channels * inner - 1);
+    REFUSED(double_backward, BN_ERROR_SHAPE, "dx_stride", a.shape_value.dx_stride = SIZE_MAX);
+    REFUSED(fold_into_previous, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = channels * inner - 1);
+    REFUSED(fold_into_next, BN_ERROR_SHAPE, "x_stride", a.shape_value.x_stride = channels * inner - 1);
 }
 
 static void dtype(void) {
@@ -142,6 +171,20 @@ static void option(void) {
     REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[1] = -4);
     REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[0] = NAN);
     REFUSED(apply, BN_ERROR_OPTION, "count", memory.count[0] = INFINITY);
+    REFUSED(scale_shift, BN_ERROR_OPTION, "running_var", memory.running_var[1] = -0.5f);
+    REFUSED(scale_shift, BN_ERROR_OPTION, "running_var", memory.running_var[1] = -INFINITY);
+    REFUSED(scale_shift, BN_ERROR_OPTION, "running_var", memory.running_var[0] = NAN);
+    REFUSED(scale_shift, BN_ERROR_OPTION, "running_var",
+            (memory.running_var[1] = nextafterf(-0.25f, -1), a.options_value.eps = 0.25));
+}
+
+/* By functions that know none. */
+static void weights(void) {
+    static const call others[] = {jvp, double_backward, fold_into_previous, fold_into_next};
+    for (size_t i = 0; i < LENGTH(others); i++) {
+        REFUSED(others[i], BN_ERROR_OPTION, "weights",
+                (a.shape_value.weights = &a.weights_value, a.weights_value.values = memory.weights));
+    }
 }
 
 static void alignment(void) {
@@ -162,6 +205,36 @@ static void alignment(void) {
     REFUSED(reduce, BN_ERROR_ALIGNMENT, "sum_dy", a.sum_dy = (double *)((char *)a.sum_dy + 4));
     REFUSED(apply, BN_ERROR_ALIGNMENT, "sum_dy_x_hat", a.sum_dy_x_hat = (double *)((char *)a.sum_dy_x_hat + 4));
     REFUSED(update_running, BN_ERROR_ALIGNMENT, "running_mean", a.running_mean = (char *)a.running_mean + 1);
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "x", a.x = (char *)a.x + 1);
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "x_tangent", a.x_tangent = (char *)a.x_tangent + 2);
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "gamma_tangent", a.gamma_tangent = (char *)a.gamma_tangent + 3);
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "beta_tangent", a.beta_tangent = (char *)a.beta_tangent + 2);
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "saved_mean", a.mean = (double *)((char *)a.mean + 4));
+    REFUSED(jvp, BN_ERROR_ALIGNMENT, "y_tangent", a.y_tangent = (char *)a.y_tangent + 1);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_dx", a.grad_dx = (char *)a.grad_dx + 2);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_dgamma", a.grad_dgamma = (char *)a.grad_dgamma + 1);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_dbeta", a.grad_dbeta = (char *)a.grad_dbeta + 1);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "dy", a.dy = (char *)a.dy + 2);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "gamma", a.gamma = (char *)a.gamma + 2);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "saved_invstd", a.invstd = (double *)((char *)a.invstd + 4));
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_dy", a.grad_dy = (char *)a.grad_dy + 2);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_x", a.grad_x = (char *)a.grad_x + 3);
+    REFUSED(double_backward, BN_ERROR_ALIGNMENT, "grad_gamma", a.grad_gamma = (char *)a.grad_gamma + 2);
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "gamma", a.gamma = (char *)a.gamma + 2);
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "beta", a.beta = (char *)a.beta + 2);
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "running_mean", a.running_mean = (char *)a.running_mean + 1);
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "running_var", a.running_var = (char *)a.running_var + 1);
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "scale", a.scale = (double *)((char *)a.scale + 4));
+    REFUSED(scale_shift, BN_ERROR_ALIGNMENT, "shift", a.shift = (double *)((char *)a.shift + 4));
+    static const call folds[] = {fold_into_previous, fold_into_next};
+    for (size_t i = 0; i < LENGTH(folds); i++) {
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "weight", a.weight = (char *)a.weight + 1);
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "bias", a.bias = (char *)a.bias + 2);
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "scale", a.scale = (double *)((char *)a.scale + 4));
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "shift", a.shift = (double *)((char *)a.shift + 2));
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "folded_weight", a.folded_weight = (char *)a.folded_weight + 2);
+        REFUSED(folds[i], BN_ERROR_ALIGNMENT, "folded_bias", a.folded_bias = (char *)a.folded_bias + 1);
+    }
 }
 
 static void single_value(void) {
@@ -178,6 +251,7 @@ int main(void) {
     RUN(dtype);
     RUN(struct_size);
     RUN(option);
+    RUN(weights);
     RUN(alignment);
     RUN(single_value);
     return finish();

@@ -5,6 +5,7 @@
  * must not change a bit of the result, and the result must be right for every tail that a kernel can have. */
 #define _DEFAULT_SOURCE
 #include "cases.h"
+#include "derivatives.h"
 #include "expect.h"
 #include "guarded.h"
 
@@ -103,9 +104,9 @@ static void layer_calls(layer *l, int training) {
     if (is_read && (training || (l->with & WITH_SOURCE) == 0)) CHECK_OK(back_layer(l));
 }
 
-static void layer_everywhere(layer *original, int training) {
+static void layer_everywhere(layer *original, void (*calls)(layer *l, int training), int training) {
     layer plain = clone_of(original);
-    layer_calls(&plain, training);
+    calls(&plain, training);
     for (int where = 0; where < placements; where++) {
         layer g = *original;
         for (int i = 0; i < array_count; i++) {
@@ -113,7 +114,7 @@ static void layer_everywhere(layer *original, int training) {
             g.arrays[i] = place(&layer_guards[i], (enum placement)where, original->arrays[i], g.bytes[i],
                                 unit_size(&g, i));
         }
-        layer_calls(&g, training);
+        calls(&g, training);
         const char *other = difference(&plain, &g);
         CHECK(other == NULL, "placement %d changes bits of %s (%s, %zu x %zu x %zu)", where, other,
               name_of(g.dtype), g.shape.outer, g.shape.channels, g.shape.inner);
@@ -138,7 +139,7 @@ static void each_layer(int training) {
                     layer l = layer_of_case(c, 6, channels, inner, all_dtypes[d]);
                     if (i % 2) l.shape.y_stride = l.epilogue.z_stride = channels * inner + 1;
                     make_arrays(&l);
-                    layer_everywhere(&l, training);
+                    layer_everywhere(&l, layer_calls, training);
                     free_arrays(&l);
                 }
             }
@@ -148,6 +149,86 @@ static void each_layer(int training) {
 
 static void layers_in_training(void) { each_layer(1); }
 static void layers_in_inference(void) { each_layer(0); }
+
+static void derivative_calls(layer *l, int training) {
+    l->options.frozen = !training;
+    CHECK_OK(run_jvp(l));
+    CHECK_OK(run_double_backward(l));
+}
+
+/* In every type, with any one of the tensors and parameters missing. */
+static void derivatives(void) {
+    static const int may_be_null[] = {GRAD_DX, GRAD_DGAMMA, GRAD_DBETA, GAMMA, GRAD_DY, GRAD_X, GRAD_GAMMA};
+    for (size_t length = 1; length <= longest; length++) {
+        for (int d = 0; d < all_dtype_count; d++) {
+            for (int layout = 0; layout < 3; layout++) {
+                size_t channels = layout == 0 ? 2 : length, inner = layout == 0 ? length : layout == 1 ? 2 : 1;
+                size_t slice = channels * inner;
+                layer l = derivative_of(2 + length % 5, channels, inner, all_dtypes[d], 0);
+                if (length % 2) l.shape.x_stride = slice + 1, l.shape.dx_stride = slice + 2;
+                make_derivative(&l);
+                if (length % 8 < 7) leave_out(&l, may_be_null[length % 8]);
+                layer_everywhere(&l, derivative_calls, (length + (size_t)layout) % 2);
+                free_arrays(&l);
+            }
+        }
+    }
+}
+
+enum { weight, bias, folded_weight, folded_bias, scale, shift, folding_count };
+
+static void fold(char *const *arrays, const bn_shape *shape, bn_dtype dtype, int is_next) {
+    CHECK_OK((is_next ? bn_fold_into_next : bn_fold_into_previous)(
+        shape, dtype, arrays[weight], arrays[bias], (double *)arrays[scale], (double *)arrays[shift],
+        arrays[folded_weight], arrays[folded_bias]));
+}
+
+/* The strides differ, and what follows the last slice is not there. */
+static void folding(void) {
+    for (size_t length = 1; length <= longest; length++) {
+        for (int number = 0; number < all_dtype_count * placements * 2; number++) {
+            bn_dtype dtype = all_dtypes[number / 6];
+            int is_next = number % 2;
+            bn_shape shape = dense(1 + length % 3, length, 1 + length % 4);
+            size_t slice = shape.channels * shape.inner, size = size_of(dtype), last = shape.outer - 1;
+            shape.x_stride = slice + 3, shape.y_stride = slice + length % 2;
+            size_t old = last * shape.x_stride + slice, new = last * shape.y_stride + slice;
+            size_t biases = is_next ? shape.outer : shape.channels, doubles = length * sizeof(double);
+            size_t bytes[] = {old * size, biases * size, new * size, biases * size, doubles, doubles};
+            char *plain[folding_count], *placed[folding_count];
+            for (int i = 0; i < folding_count; i++) {
+                plain[i] = random_values(i < scale ? dtype : BN_FLOAT64, bytes[i] / (i < scale ? size : 8), 0, 1);
+                placed[i] = place(&layer_guards[i], (enum placement)(number / 2 % placements), plain[i], bytes[i],
+                                  i < scale ? size : 8);
+            }
+            fold(plain, &shape, dtype, is_next), fold(placed, &shape, dtype, is_next);
+            for (int i = 0; i < folding_count; i++) {
+                CHECK(memcmp(plain[i], placed[i], bytes[i]) == 0, "array %d differs", i);
+                CHECK(margins_are_intact(&layer_guards[i]), "array %d: written outside", i);
+                free(plain[i]);
+            }
+        }
+    }
+}
+
+static void scales_and_shifts(void) {
+    for (size_t channels = 1; channels <= longest; channels++) {
+        for (int number = 0; number < all_dtype_count * placements; number++) {
+            bn_dtype dtype = all_dtypes[number / placements];
+            char *given[6];
+            for (int i = 0; i < 6; i++) {
+                bn_dtype type = i < 4 ? dtype : BN_FLOAT64;
+                char *values = random_values(type, channels, 2, 1);
+                given[i] = place(&layer_guards[i], (enum placement)(number % placements), values,
+                                 channels * size_of(type), size_of(type));
+                free(values);
+            }
+            CHECK_OK(bn_scale_shift(channels, dtype, given[0], given[1], given[2], given[3], (double *)given[4],
+                                    (double *)given[5], NULL));
+            for (int i = 0; i < 6; i++) CHECK(margins_are_intact(&layer_guards[i]), "array %d: written outside", i);
+        }
+    }
+}
 
 /* What bn_length_weights reads and writes. */
 static void weights_of_lengths(void) {
@@ -178,6 +259,9 @@ int main(void) {
     RUN(inference);
     RUN(layers_in_training);
     RUN(layers_in_inference);
+    RUN(derivatives);
+    RUN(folding);
+    RUN(scales_and_shifts);
     RUN(weights_of_lengths);
     return finish();
 }

@@ -13,7 +13,7 @@
 #define PINNED(name, expression, value) typedef char name##_is_pinned[(expression) == (value) ? 1 : -1]
 #endif
 
-PINNED(version, BN_VERSION, 10100);
+PINNED(version, BN_VERSION, 10200);
 PINNED(version_parts, BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH, BN_VERSION);
 
 PINNED(dtype_size, sizeof(bn_dtype), sizeof(int));
@@ -219,6 +219,13 @@ static void every_name_links(void) {
           "ran");
     CHECK(bn_update_running(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_length_weights(1, 1, NULL, BN_FLOAT32, NULL) != BN_OK, "ran");
+    CHECK(bn_jvp(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_double_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                             NULL) != BN_OK,
+          "ran");
+    CHECK(bn_scale_shift(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_fold_into_previous(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_fold_into_next(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_status_string(BN_OK) != NULL && bn_last_error() != NULL && bn_isa_name() != NULL, "NULL");
     CHECK(bn_set_num_threads(1) == BN_OK && bn_get_num_threads() == 1, "%d", bn_get_num_threads());
 }

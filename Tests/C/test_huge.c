@@ -3,7 +3,7 @@
  * More than 2^31 elements, of memory that was mapped and is not there: what nobody writes is a page of zeros that all
  * addresses share. */
 #define _DEFAULT_SOURCE
-#include "check.h"
+#include "child.h"
 
 #include <batchnorm.h>
 #include <math.h>
@@ -70,6 +70,49 @@ static void maps_of_distant_slices(void) {
     munmap(x, ((slices - 1) * elements + slice) * sizeof *x);
 }
 
+/* Directions of 0, 1 and 2 in slices 2^31 elements apart, doubled in place by each of four calls: statistics are frozen
+ * at mean 0 and invstd 1, gamma is 2, and so is the scale of what is folded. */
+static void derivatives_of_distant_slices(void) {
+    enum { slices = 3, slice = 48 };
+    size_t count = (slices - 1) * elements + slice;
+    float *x = map_zeros(count), *v = map_zeros(count), *dy = map_zeros(count);
+    if (x == NULL || v == NULL || dy == NULL) {
+        skip("no 48 GiB of address space");
+        return;
+    }
+    double zeros[slice] = {0}, ones[slice], twos[slice];
+    float gamma[slice], three[slice], grad_gamma[slice], bias[slice];
+    for (int i = 0; i < slice; i++) ones[i] = 1, twos[i] = 2, gamma[i] = 2, three[i] = 3;
+    for (size_t channels = 1; channels <= slice; channels *= 48) {
+        bn_shape shape = {sizeof(bn_shape), slices, channels, slice / channels, elements, elements, elements, NULL};
+        bn_options options = BN_OPTIONS_INIT;
+        options.frozen = 1;
+        for (size_t i = 0; i < slices * slice; i++) {
+            size_t place = i / slice * elements + i % slice;
+            v[place] = (float)(i / slice), x[place] = 0, dy[place] = 1;
+        }
+        bn_status status = bn_jvp(&shape, BN_FLOAT32, x, v, gamma, NULL, NULL, zeros, ones, v, &options);
+        CHECK(status == BN_OK, "%s", bn_last_error());
+        status = bn_double_backward(&shape, BN_FLOAT32, v, three, NULL, dy, x, gamma, zeros, ones, v, dy,
+                                    grad_gamma, &options);
+        CHECK(status == BN_OK, "%s", bn_last_error());
+        for (size_t c = 0; c < channels; c++) {
+            CHECK(grad_gamma[c] == 2 * (0 + 1 + 2) * slice / channels, "grad_gamma %g", grad_gamma[c]);
+        }
+        status = bn_fold_into_previous(&shape, BN_FLOAT32, v, NULL, twos, zeros, v, bias);
+        CHECK(status == BN_OK, "%s", bn_last_error());
+        status = bn_fold_into_next(&shape, BN_FLOAT32, v, NULL, twos, ones, v, bias);
+        CHECK(status == BN_OK, "%s", bn_last_error());
+        for (size_t i = 0; i < slices * slice; i++) {
+            size_t place = i / slice * elements + i % slice;
+            CHECK(v[place] == 16 * (float)(i / slice), "%zu: grad_dy, folded twice: %g", i, v[place]);
+            CHECK(dy[place] == 3, "%zu: grad_x %g", i, dy[place]);
+        }
+        for (int i = 0; i < slices; i++) CHECK(bias[i] == 8 * (float)(i * slice), "folded_bias %g", bias[i]);
+    }
+    munmap(x, count * sizeof *x), munmap(v, count * sizeof *v), munmap(dy, count * sizeof *dy);
+}
+
 /* So many channels that the working memory for them is no number: an error, and not a small piece of memory. */
 static void channels_beyond_memory(void) {
     float x = 1;
@@ -79,14 +122,53 @@ static void channels_beyond_memory(void) {
             bn_status status = bn_forward_training(&shape, BN_FLOAT32, &x, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
             bn_status expected = inner == 1 ? BN_ERROR_SINGLE_VALUE : BN_ERROR_MEMORY;
             CHECK(status == expected || status == BN_ERROR_SHAPE, "2^%d x %zu: %d", bits, inner, status);
+            double zero = 0;
+            status = bn_double_backward(&shape, BN_FLOAT32, &x, &x, &x, &x, &x, &x, &zero, &zero, NULL, NULL, NULL,
+                                        NULL);
+            CHECK(status == BN_ERROR_MEMORY || status == BN_ERROR_SHAPE, "2^%d x %zu: %d", bits, inner, status);
         }
     }
 }
 
+/* Nothing in each of more slices than anybody can count. */
+static void touch_nothing(void) {
+    static const size_t slices[] = {(size_t)1 << 40, (size_t)1 << 62, PTRDIFF_MAX};
+    float x = 1, y = 2, gradient = 3;
+    double zero = 0, one = 1;
+    alarm(10);
+    for (int i = 0; i < 3 * 2; i++) {
+        bn_shape shape = BN_SHAPE(slices[i / 2], 1, 0);
+        bn_options options = BN_OPTIONS_INIT;
+        options.frozen = i % 2;
+        bn_status status = bn_jvp(&shape, BN_FLOAT32, &x, &x, NULL, NULL, NULL, &zero, &one, &y, &options);
+        CHECK(status == BN_OK, "%s", bn_last_error());
+        status = bn_double_backward(&shape, BN_FLOAT32, &x, NULL, NULL, &x, &x, NULL, &zero, &one, NULL, &y, &gradient,
+                                    &options);
+        CHECK(status == BN_OK && gradient == 0, "%g: %s", gradient, bn_last_error());
+        status = bn_fold_into_previous(&shape, BN_FLOAT32, &x, NULL, &one, &one, &y, &gradient);
+        CHECK(status == BN_OK && y == 2 && gradient == 1, "%g and %g: %s", y, gradient, bn_last_error());
+    }
+}
+
+/* A bias for each of more outer indices than there are addresses. */
+static void count_biases(void) {
+    float x = 1, y = 2, bias = 3;
+    double one = 1;
+    bn_shape shape = BN_SHAPE(PTRDIFF_MAX / sizeof(float) + 1, 1, 0);
+    bn_status status = bn_fold_into_next(&shape, BN_FLOAT32, &x, NULL, &one, &one, &y, &bias);
+    CHECK(status == BN_ERROR_SHAPE && bias == 3, "status %d: %s", (int)status, bn_last_error());
+}
+
+static void slices_of_nothing(void) { in_child(NULL, NULL, touch_nothing); }
+static void biases_beyond_memory(void) { in_child(NULL, NULL, count_biases); }
+
 int main(void) {
     start();
+    RUN(slices_of_nothing);
+    RUN(biases_beyond_memory);
     RUN(sums_of_huge_tensors);
     RUN(maps_of_distant_slices);
+    RUN(derivatives_of_distant_slices);
     RUN(channels_beyond_memory);
     return finish();
 }

@@ -4,6 +4,7 @@
 #define _DEFAULT_SOURCE
 #include "cases.h"
 #include "child.h"
+#include "derivatives.h"
 
 #include <sys/mman.h>
 
@@ -59,11 +60,27 @@ static void add_layers(void) {
     }
 }
 
+static void add_derivatives(void) {
+    static const size_t extents_of_derivatives[][3] = {{6, 3, 49}, {9, 37, 1}, {6, 2, 5003}, {1200, 5, 1}, {6, 5, 7}};
+    uint64_t *hash = &digests[strcmp(wanted, "baseline") != 0];
+    for (int number = 0; number < 5 * all_dtype_count * 2; number++) {
+        const size_t *extent = extents_of_derivatives[number % 5];
+        layer l = derivative_of(extent[0], extent[1], extent[2], all_dtypes[number / 5 % all_dtype_count], number / 20);
+        make_derivative(&l);
+        if (number % 3 == 0) put(l.param, l.arrays[GAMMA], 1, 1e-40); /* a coefficient that float32 does not have */
+        CHECK_OK(run_jvp(&l));
+        CHECK_OK(run_double_backward(&l));
+        for (int i = 0; i < array_count; i++) *hash = digest(l.arrays[i], l.bytes[i], *hash);
+        free_arrays(&l);
+    }
+}
+
 static void compute(void) {
     const char *isa = bn_isa_name();
     CHECK(isa != NULL && strcmp(isa, wanted) == 0, "%s: %s", isa ? isa : "NULL", bn_last_error());
     each_problem(add_outputs);
     add_layers();
+    add_derivatives();
 }
 
 static void same_bits(const char *isa) {

@@ -59,10 +59,35 @@ static bn_status update_running(const problem *p, const bn_shape *shape, const b
     return bn_update_running(shape->channels, p->dtype, count, mean, m2, p->running_mean, p->running_var, options);
 }
 
+static bn_status tangent(const problem *p, const bn_shape *shape, const bn_options *options) {
+    return bn_jvp(shape, p->dtype, p->x, p->dy, p->gamma, p->dgamma, p->dbeta, mean, p->invstd, p->y, options);
+}
+
+static bn_status second_order(const problem *p, const bn_shape *shape, const bn_options *options) {
+    return bn_double_backward(shape, p->dtype, p->y, p->dgamma, p->beta, p->dy, p->x, p->gamma, mean, p->invstd, NULL,
+                              p->dx, p->running_mean, options);
+}
+
+static bn_status scale_shift(const problem *p, const bn_shape *shape, const bn_options *options) {
+    return bn_scale_shift(shape->channels, p->dtype, p->gamma, p->beta, p->running_mean, p->running_var, p->mean,
+                          p->invstd, options);
+}
+
+static bn_status into_previous(const problem *p, const bn_shape *shape, const bn_options *options) {
+    (void)options;
+    return bn_fold_into_previous(shape, p->dtype, p->x, p->gamma, p->mean, p->invstd, p->y, p->dgamma);
+}
+
+static bn_status into_next(const problem *p, const bn_shape *shape, const bn_options *options) {
+    (void)options;
+    return bn_fold_into_next(shape, p->dtype, p->x, p->y, p->mean, p->invstd, p->dy, p->dx);
+}
+
 /* In an order in which each finds what it needs. */
 static const struct { call function; int has_shape, has_options; } calls[] = {
     {training, 1, 1}, {gradients, 1, 1}, {inference, 1, 1}, {moments, 1, 0}, {normalize, 1, 1}, {reduce, 1, 0},
-    {apply, 1, 1}, {inverse_std, 0, 1}, {update_running, 0, 1},
+    {apply, 1, 1}, {inverse_std, 0, 1}, {update_running, 0, 1}, {tangent, 1, 1}, {second_order, 1, 1},
+    {scale_shift, 0, 1}, {into_previous, 1, 0}, {into_next, 1, 0},
 };
 enum { call_count = sizeof calls / sizeof calls[0] };
 

@@ -60,6 +60,82 @@ static void block_outputs(void) {
     REFUSED(update_running, BN_ERROR_OVERLAP, "running_var", a.running_var = (float *)a.running_mean + 1);
 }
 
+static void derivative_outputs(void) {
+    const size_t last = outer * channels * inner - 1;
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.y_tangent = a.x);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.y_tangent = (float *)a.x + last);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.y_tangent = (float *)a.x_tangent + 1);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", (a.x_tangent = memory.y + last, a.y_tangent = memory.y));
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.gamma = a.y_tangent);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.gamma_tangent = (float *)a.y_tangent + last);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.beta_tangent = (float *)a.y_tangent + 2);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.mean = (double *)memory.y + 1);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.invstd = (double *)memory.y + 11);
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent",
+            (a.y_tangent = a.x_tangent, a.shape_value.dx_stride = channels * inner + 1));
+    REFUSED(jvp, BN_ERROR_OVERLAP, "y_tangent", a.y_tangent = a.x_tangent = a.x);
+
+    void **const gradients[] = {&a.grad_dy, &a.grad_x, &a.grad_gamma};
+    static const char *const names_of_gradients[] = {"grad_dy", "grad_x", "grad_gamma"};
+    for (size_t i = 0; i < LENGTH(gradients); i++) {
+        void **const output = gradients[i];
+        const char *name = names_of_gradients[i];
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = a.x);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = memory.x + last);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = (float *)a.dy + 1);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = (float *)a.grad_dx + 2);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = a.gamma);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = (float *)a.grad_dgamma + 1);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = (float *)a.grad_dbeta + 1);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = a.mean);
+        REFUSED(double_backward, BN_ERROR_OVERLAP, name, *output = a.invstd + 1);
+    }
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_dy", a.grad_dy = a.dy);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x", a.grad_x = a.grad_dx);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_gamma", a.grad_gamma = a.grad_dgamma);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x", a.grad_x = a.grad_dy);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x", a.grad_x = (float *)a.grad_dy + last);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_gamma", a.grad_gamma = (float *)a.grad_dy + 3);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_gamma", a.grad_gamma = (float *)a.grad_x + last);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_dy",
+            (a.grad_dy = a.grad_dx, a.shape_value.y_stride = channels * inner + 1));
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x",
+            (a.grad_x = a.dy, a.shape_value.dx_stride = channels * inner + 1));
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_dy", a.grad_dy = a.grad_dx = a.dy);
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x", (a.grad_dx = a.dy, a.grad_x = a.dy));
+    REFUSED(double_backward, BN_ERROR_OVERLAP, "grad_x", a.grad_x = a.dy = a.x);
+}
+
+static void folding_outputs(void) {
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "scale", a.scale = (double *)memory.gamma);
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "scale", a.beta = a.scale + 1);
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "scale", a.running_mean = (float *)a.scale + 3);
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "shift", a.running_var = a.shift);
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "shift", a.shift = a.scale);
+    REFUSED(scale_shift, BN_ERROR_OVERLAP, "shift", a.shift = a.scale + channels - 1);
+    static const call folds[] = {fold_into_previous, fold_into_next};
+    static const size_t biases[] = {channels, outer};
+    const size_t last = outer * channels * inner - 1;
+    for (size_t i = 0; i < LENGTH(folds); i++) {
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.folded_weight = (float *)a.weight + 1);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.folded_weight = (float *)a.weight + last);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.bias = (float *)a.folded_weight + last);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.bias = (float *)a.folded_weight - biases[i] + 1);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.scale = (double *)memory.y + 3);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.shift = (double *)memory.y + 11);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight",
+                (a.folded_weight = a.weight, a.shape_value.y_stride = channels * inner + 1));
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = (float *)a.bias + 1);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = (float *)a.bias + biases[i] - 1);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = a.weight);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = (float *)a.folded_weight + last);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = a.scale);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = a.shift + channels - 1);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_bias", a.folded_bias = a.folded_weight = a.weight);
+        REFUSED(folds[i], BN_ERROR_OVERLAP, "folded_weight", a.folded_weight = a.weight = a.bias);
+    }
+}
+
 /* That an output may be one input does not let it be another as well, which is the same array. */
 static void one_input_alone(void) {
     REFUSED(merge, BN_ERROR_OVERLAP, "mean", a.mean = a.count = a.counts);
@@ -116,6 +192,16 @@ static void may_be_one_input(void) {
     IN_PLACE(merge, a.m2, a.m2s, row, (a.count = a.counts, a.mean = a.means));
     IN_PLACE(merge, a.m2, a.m2s, row, a.parts = 1);
     IN_PLACE(inverse_std, a.invstd, a.m2, row, (void)0);
+    IN_PLACE(jvp, a.y_tangent, a.x_tangent, tensor, (void)0);
+    IN_PLACE(jvp, a.y_tangent, a.x_tangent, tensor, a.options_value.frozen = 1);
+    IN_PLACE(double_backward, a.grad_dy, a.grad_dx, tensor, (void)0);
+    IN_PLACE(double_backward, a.grad_dy, a.grad_dx, tensor, a.grad_x = a.dy);
+    IN_PLACE(double_backward, a.grad_x, a.dy, tensor, (void)0);
+    IN_PLACE(double_backward, a.grad_x, a.dy, tensor, a.options_value.frozen = 1);
+    IN_PLACE(fold_into_previous, a.folded_weight, a.weight, tensor, (void)0);
+    IN_PLACE(fold_into_previous, a.folded_bias, a.bias, one, a.folded_weight = a.weight);
+    IN_PLACE(fold_into_next, a.folded_weight, a.weight, tensor, (void)0);
+    IN_PLACE(fold_into_next, a.folded_bias, a.bias, outer * sizeof(float), a.folded_weight = a.weight);
 }
 
 int main(void) {
@@ -125,6 +211,8 @@ int main(void) {
     RUN(inference_outputs);
     RUN(backward_outputs);
     RUN(block_outputs);
+    RUN(derivative_outputs);
+    RUN(folding_outputs);
     RUN(one_input_alone);
     RUN(may_be_one_input);
     return finish();

@@ -37,7 +37,7 @@ class Setting:
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.__dict__[self.key] = value
-        keys = "_activation", "_running", "_source", "_groups", "_frozen"
+        keys = "_activation", "_running", "_source", "_groups", "_frozen", "__observer"
         set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
         layer._is_described = bool(set_ones)
 
@@ -71,9 +71,12 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     settings: dict[str, Any] = {"activation": layer.activation, "residual": residual, "groups": layer.groups}
     settings.update(weights=counted.weights, lengths=counted.lengths, masked=counted.masked)
     running = layer.running_mean, layer.running_var
-    if (layer.training and not layer.frozen) or layer.running_mean is None:
-        settings.update(running=_policy(layer), source=layer.source, unbiased=layer.unbiased)
-        if not _tracks(layer) and layer.source is None and settings["running"].single_value != "running":
+    observer = layer._observer
+    seen = None if observer is None else observer.look(array, counted)  # before x may be overwritten
+    if (layer.training and not layer.frozen) or layer.running_mean is None or observer is not None:
+        source = layer.source if observer is None else None
+        settings.update(running=_policy(layer), source=source, unbiased=layer.unbiased)
+        if not _tracks(layer) and source is None and settings["running"].single_value != "running":
             running = None, None
         momentum = 1.0 if layer.momentum is None else layer.momentum
         y, saved = functional.forward_training(
@@ -95,6 +98,8 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
             array, layer.gamma, layer.beta, *running, axis=layer.axis, eps=layer.eps, out=out, **settings
         )
         saved = frozen_statistics(*running, layer.eps, beta=layer.beta, **settings)
+    if observer is not None:
+        observer.take(seen)
     layer._x, layer._saved = array, saved
     layer._from_output = in_place
     if in_place:
@@ -117,6 +122,8 @@ def backward(layer: BatchNorm, dy: ArrayLike, out: Array | None) -> Array:
 
 
 def _tracks(layer: BatchNorm) -> bool:
+    if layer._observer is not None:
+        return False
     return layer.training and not layer.frozen and layer.track_running_stats and layer.running_mean is not None
 
 

@@ -62,7 +62,7 @@ class BatchNorm(Parameters):
         How running statistics are kept, without `pure` and `num_batches`: the layer counts.
     frozen : bool, default False
         Training, too, uses the running statistics, which stay as they are and are constants to the gradient; gamma and
-        beta have theirs (FrozenBatchNorm2d; Keras's trainable=False).
+        beta have theirs. FrozenBatchNorm2d is a layer of which nothing is trained.
 
     Attributes
     ----------
@@ -89,6 +89,7 @@ class BatchNorm(Parameters):
     source = Setting()
     groups = Setting()
     frozen = Setting(False)
+    _observer = Setting()  # of recalibrate(), while it runs
     _is_described = False
     _from_output = False
     _x: Array | None
@@ -266,7 +267,7 @@ class BatchNorm(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is of the layer, not of its last call."""
-        return {**super().__getstate__(), "_x": None, "_saved": None}
+        return {**super().__getstate__(), "_x": None, "_saved": None, "__observer": None}
 
     @property
     def outcome(self) -> Any:

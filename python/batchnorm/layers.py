@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm for inputs of a given rank, as networks are usually written: the channel axis is 1."""
+"""BatchNorm for inputs of a given rank, as PyTorch has it: the channel axis is 1.
+
+Positional arguments are in PyTorch's order, but that there is no `device`. PyTorch's are also the argument `bias`, the
+properties `weight` and `bias`, extra_repr() and the keys of state_dict().
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,7 @@ class _RankedBatchNorm(BatchNorm):
         track_running_stats: bool = True,
         dtype: DTypeLike = np.float32,
         *,
+        bias: bool = True,
         decay: float | None = None,
         unbiased: bool = True,
         param_dtype: DTypeLike | None = None,
@@ -41,32 +46,97 @@ class _RankedBatchNorm(BatchNorm):
         more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
         more.update(activation=activation, running=running, source=source, groups=groups, frozen=frozen)
         super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)
+        if not bias:
+            self.beta = None
 
     def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
         """See BatchNorm.__call__()."""
-        rank = np.ndim(x)
+        self._check_rank(np.ndim(x))
+        return super().__call__(x, out, **told)
+
+    def _check_rank(self, rank: int) -> None:
         if rank not in self.ranks:
             expected = " or ".join(f"{rank}D" for rank in self.ranks)
             raise ValueError(f"expected {expected} input (got {rank}D input)")
-        return super().__call__(x, out, **told)
+
+    def extra_repr(self) -> str:
+        """What repr() has between the brackets, as PyTorch calls it."""
+        text = super().__repr__().partition("(")[2][:-1]
+        return text + (", bias=False" if self.affine and self._beta is None else "")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def _repr_axis(self) -> str:
         return ""
 
 
 class BatchNorm1d(_RankedBatchNorm):
-    """BatchNorm for x of shape (N, C) or (N, C, L)."""
+    """BatchNorm for x of shape (N, C) or (N, C, L), as torch.nn.BatchNorm1d.
+
+    Parameters
+    ----------
+    num_features : int
+        Number of channels, C.
+    eps, momentum, affine, track_running_stats, dtype
+        As in BatchNorm.
+    bias : bool, default True
+        Without it an affine layer has gamma alone, and beta is None.
+    decay, unbiased, param_dtype, activation, running, source, groups, frozen
+        As in BatchNorm.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of its range, or of a wrong type. By a call: x is of another rank, dtype or number of
+        channels, or has one value per channel in training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> layer = bn.BatchNorm1d(2, eps=0, momentum=None, affine=False)
+    >>> print(layer(np.float32([[1, 10], [3, 30]])))
+    [[-1. -1.]
+     [ 1.  1.]]
+    >>> print(layer.running_mean, layer.running_var)
+    [ 2. 20.] [  2. 200.]
+    """
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_RankedBatchNorm):
-    """BatchNorm for x of shape (N, C, H, W)."""
+    """BatchNorm for x of shape (N, C, H, W), as torch.nn.BatchNorm2d. Arguments and errors are those of BatchNorm1d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> layer = bn.BatchNorm2d(3, bias=False)
+    >>> y = layer(np.ones((2, 3, 4, 4), np.float32))
+    >>> dx = layer.backward(np.ones_like(y))
+    >>> print(y.shape, layer.num_batches_tracked, layer.grad_gamma, layer.grad_beta)
+    (2, 3, 4, 4) 1 [0. 0. 0.] None
+    >>> print(*layer.state_dict())
+    weight running_mean running_var num_batches_tracked
+    """
 
     ranks = (4,)
 
 
 class BatchNorm3d(_RankedBatchNorm):
-    """BatchNorm for x of shape (N, C, D, H, W)."""
+    """BatchNorm for x of shape (N, C, D, H, W), as torch.nn.BatchNorm3d. Arguments as in BatchNorm1d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> layer = bn.BatchNorm3d(3)
+    >>> layer(np.ones((2, 3, 4, 4), np.float32))
+    Traceback (most recent call last):
+    ...
+    ValueError: expected 5D input (got 4D input)
+    """
 
     ranks = (5,)

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from ._arrays import Array, Doubles
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM
-from .statistics import Moments, inverse_std, merge_moments, moments, update_running
+from .population import Moments
+from .statistics import inverse_std, update_running
 from .steps import Sums, backward_apply, backward_reduce, normalize
 
 
@@ -58,8 +59,7 @@ class MicroBatches:
 
     def add(self, x: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Counts a part of any size in the statistics, its positions with `weights` as in forward_training()."""
-        part = moments(x, self.axis, weights=weights)
-        self.moments = part if self.moments is None else merge_moments([self.moments, part])
+        self.moments = (self.moments or Moments(self.axis)).update(x, weights)
         self._invstd = None
 
     @property
@@ -71,7 +71,7 @@ class MicroBatches:
     def invstd(self) -> Doubles:
         """1 / sqrt(variance + eps) of all that was added, one element per channel."""
         if self._invstd is None:
-            self._invstd = inverse_std(self._added().count, self._added().m2, self.eps)
+            self._invstd = self._added().invstd(self.eps)
         return self._invstd
 
     def normalize(

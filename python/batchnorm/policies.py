@@ -57,8 +57,16 @@ class Running:
 
     Examples
     --------
-    >>> count = np.zeros(1, np.int64)
-    >>> y, saved = bn.forward_training(x, None, None, mean, var, running=bn.Running("cumulative", num_batches=count))
+    The plain average of two batches' means, which are 2 and 6:
+
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> mean, var, count = np.zeros(1), np.ones(1), np.zeros(1, np.int64)
+    >>> policy = bn.Running("cumulative", num_batches=count)
+    >>> for x in (np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])):
+    ...     y, saved = bn.forward_training(x, None, None, mean, var, running=policy)
+    >>> print(mean, count)
+    [4.] [2]
     """
 
     average: str = "exponential"

@@ -79,6 +79,15 @@ class SavedStatistics:
         return np.ndarray(self.channel_shape, np.float64, self._both, ctypes.sizeof(self._both) // 2)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the call normalized, scaled and shifted, and nothing else."""
+        told = self._told
+        if told is None:
+            return True
+        others = told.has_residual, told.counted, told.source, told.groups
+        return told.activation.kind == told.activation.kind.IDENTITY and not any(others)
+
+    @property
     def bits(self) -> NDArray[np.uint8] | None:
         return None if self._told is None else self._told.bits
 

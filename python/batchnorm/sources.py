@@ -103,6 +103,7 @@ def renorm_limits(step: float) -> tuple[float, float]:
 
     r_max is 1 until step 5,000 and then grows to 3 at 40,000; d_max is 0 until 5,000 and then grows to 5 at 25,000.
 
+    >>> import batchnorm as bn
     >>> bn.renorm_limits(25_000)
     (2.142857142857143, 5.0)
     """

@@ -7,25 +7,16 @@ They are float64 arrays, one element per channel. `steps` tells how they make up
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import _arrange
-from ._arrays import Array, Doubles, address, as_bfloat16, doubles, running, tensor
+from ._arrays import Array, Doubles, address, doubles, running, tensor
 from ._c_api import lib, raise_error
 from ._layout import Axis, plan
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
-from ._weights import Counted, weighted
-
-
-class Moments(NamedTuple):
-    """Number of values, mean, and sum of squared deviations from the mean, per channel."""
-
-    count: Doubles  # type: ignore[assignment]  # not tuple.count()
-    mean: Doubles
-    m2: Doubles
+from .population import NAMES, Three, _pooled
+from .population import Moments as Moments
 
 
 def moments(
@@ -52,48 +43,57 @@ def moments(
     -------
     Moments
         (count, mean, m2), float64 arrays in the shape of the channel axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> count, mean, m2 = bn.moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    >>> print(count, mean, m2)
+    [2. 2.] [2. 5.] [2. 0.]
     """
-    x = x if dtype is None else as_bfloat16(x, "x", dtype)
-    fit, x, x_address = _arrange.one(x, axis)
-    shape = weighted(fit.shape, Counted(weights, lengths), x, axis)
-    result = Moments(*np.empty((3, *fit.channel_shape)))
-    status = lib.bn_moments(shape, fit.code, x_address, *map(address, result))
-    if status:
-        raise_error(status)
-    return result
+    return Moments(axis).update(x, weights, lengths=lengths, dtype=dtype)
 
 
-def merge_moments(parts: Moments | Iterable[Sequence[ArrayLike]]) -> Moments:
+def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> Moments:
     """Moments of the union of disjoint parts, merged in the order given (Chan, Golub and LeVeque, 1979).
 
     Parameters
     ----------
-    parts : iterable of (count, mean, m2), or an array of shape (parts, 3, channels)
+    parts : iterable of Moments or (count, mean, m2), or an array of shape (parts, 3, channels)
         At least one, all of one shape. A part may be empty.
+
+    Returns
+    -------
+    Moments
+        Of the axis of the first part that is one, or 1.
 
     Raises
     ------
     ValueError
         There are no parts, a part is not three arrays, their shapes differ, or a count is negative or not finite.
+
+    Examples
+    --------
+    >>> import batchnorm as bn
+    >>> count, mean, m2 = bn.merge_moments([([2.0], [3.0], [2.0]), ([2.0], [7.0], [8.0])])
+    >>> print(count, mean, m2)
+    [4.] [5.] [26.]
     """
-    given = [tuple(part) for part in ((parts,) if isinstance(parts, Moments) else parts)]
-    if not given:
+    given = list((parts,) if isinstance(parts, Moments) else parts)
+    # Moments that know of no channels are no part.
+    threes = [tuple(part) for part in given if not isinstance(part, Moments) or part._three is not None]
+    if not threes:
         raise ValueError("parts is empty: without a part the number of channels is not known")
-    for number, part in enumerate(given):
+    rows: list[Three] = []
+    for number, part in enumerate(threes):
         if len(part) != 3 or np.ndim(part[0]) == 0:
             raise ValueError(f"part {number} is {part}, expected arrays of count, mean and m2, one element per channel")
-    shape = np.shape(given[0][0])
-    rows = [
-        np.stack(
-            [doubles(part[i], f"{name} of part {number}", shape).reshape(shape) for number, part in enumerate(given)]
-        )
-        for i, name in enumerate(Moments._fields)
-    ]
-    result = Moments(*np.empty((3, *shape)))
-    status = lib.bn_merge_moments(len(given), result.mean.size, *map(address, rows), *map(address, result))
-    if status:
-        raise_error(status)
-    return result
+        shape = np.shape(threes[0][0])
+        count, mean, m2 = (doubles(a, f"{name} of part {number}", shape).reshape(shape) for a, name in zip(part, NAMES))
+        rows.append((count, mean, m2))
+    axis = next((part.axis for part in given if isinstance(part, Moments)), 1)
+    return Moments(axis)._with(_pooled(rows))
 
 
 def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
@@ -103,6 +103,12 @@ def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
     ------
     ValueError
         The shapes differ, or `eps` is negative or not finite.
+
+    Examples
+    --------
+    >>> import batchnorm as bn
+    >>> print(bn.inverse_std([4, 0], [16, 0], eps=0))
+    [0.5 0. ]
     """
     shape = np.shape(m2)
     count = doubles(count, "count", shape)
@@ -128,6 +134,15 @@ def update_running(
     """Moves running statistics towards the moments of a batch, as forward_training() does. In place.
 
     Channels with a count of 0 stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> bn.update_running(mean, var, *bn.moments(np.array([[1.0, 5.0], [3.0, 5.0]])), momentum=0.5)
+    >>> print(mean, var)
+    [1.  2.5] [1.5 0.5]
     """
     like = np.empty_like(tensor(running_mean, "running_mean"), order="C")
     fit = plan(like.shape, like.dtype, tuple(range(like.ndim)), like.strides)

@@ -17,12 +17,11 @@ from batchnorm import _c_api
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def block(language: str) -> tuple[str, str]:
-    """A quick start in this language, and the output that is printed below it."""
+def blocks(language: str) -> list[tuple[str, str]]:
+    """What is shown in this language, and the output that is printed below it."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"```{language}\n(.*?)```.*?```text\n(.*?)```", readme, re.DOTALL)
-    assert found, language
-    return found[1], found[2]
+    code, others = r"((?:(?!```).)*)```", r"(?:(?!```(?:c|python)\n).)*?"
+    return re.findall(rf"```{language}\n{code}{others}```text\n(.*?)```", readme, re.DOTALL)
 
 
 def run(command: list[str], **environment: str) -> str:
@@ -31,14 +30,19 @@ def run(command: list[str], **environment: str) -> str:
     return done.stdout
 
 
-def test_python_quick_start() -> None:
-    code, output = block("python")
+def test_all_are_found() -> None:
+    assert [len(blocks("c")), len(blocks("python"))] == [1, 2]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_python(index: int) -> None:
+    code, output = blocks("python")[index]
     assert run([sys.executable, "-c", code]) == output
 
 
 @pytest.mark.parametrize("compiler", ["cc", "c++"])
 def test_c_quick_start(compiler: str, tmp_path: Path) -> None:
-    code, output = block("c")
+    [(code, output)] = blocks("c")
     source = tmp_path / "quickstart.c"
     source.write_text(code, encoding="utf-8")
     shutil.copy(_c_api.lib._name, tmp_path / "libbatchnorm.so.1")

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// Derivatives along a direction, and gradients of a gradient.
+///
+/// Both are made of the projection that takes a direction v of x to that of x_hat,
+///
+///     P(v) = invstd · (v − mean(v) − x_hat · mean(v · x_hat))        P(v) = invstd · v with constants for statistics
+///
+/// which is its own transpose, so that dx = gamma · P(dy). Its sums are those of a backward call, taken of another tensor;
+/// what they are followed by is linear in the tensors, with coefficients per channel.
+struct Derivatives {
+    let call: Call
+    let geometry: Geometry
+    let x: Operand
+    let gamma: Elements?
+    let mean: UnsafePointer<Double>
+    let inverseStd: UnsafePointer<Double>
+    let frozen: Bool
+
+    /// Σv and Σv · (x − mean) per channel, an array after the other.
+    struct Sums {
+        let values: UnsafeMutablePointer<Double>
+        let centred: UnsafeMutablePointer<Double>
+    }
+
+    /// Values per channel, for means; of none, the sums are 0.
+    var count: Double { Double(max(geometry.count, 1)) }
+
+    func reduce(_ v: Operand, into sums: Sums) throws(Failure) {
+        try reduce(v, x, mean, into: sums)
+    }
+
+    /// The same about another tensor than x. Its standard deviation only says whether sums about 0 will do: of float32
+    /// they do, to twice as many digits as it has.
+    func reduce(
+        _ v: Operand, _ x: Operand, _ mean: UnsafePointer<Double>, into sums: Sums
+    ) throws(Failure) {
+        var backward = Backward(geometry: geometry, dy: v, x: x, mean: mean, inverseStd: inverseStd)
+        backward.geometry.xStride = x.stride
+        backward.geometry.yStride = v.stride
+        var sweep = Sweep(backward.geometry, call.kernels)
+        backward.fill(&sweep, call, reduces: true, maps: false)
+        var settlement = backward.settlement(.reduced(count: count))
+        settlement.sumDy = sums.values
+        settlement.sumDyCentred = sums.centred
+        sweep.settlement = .backward(settlement)
+        try sweep.run(call)
+    }
+
+    /// gamma · P(v) + gamma' · x_hat + beta', the primes being the directions of gamma and beta: what y changes by.
+    struct Direction {
+        let v: Operand
+        let sums: Sums
+        let gamma: Elements?
+        let beta: Elements?
+    }
+
+    /// A sweep that writes it; nil if beta alone has a part in it. A tensor that has none is not looked at: 0 · infinity
+    /// would be NaN.
+    func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> Sweep? {
+        let dependsOnX = direction.gamma != nil || (direction.v.base != nil && !frozen)
+        if direction.v.base != nil && dependsOnX {
+            return combination(direction.v, x, to: out, room) { channel in combined(direction, channel) }
+        }
+        if direction.v.base != nil {
+            return normalization(of: direction.v, to: out, room) { channel in
+                Line(scale: scale(channel), shift: direction.beta?[channel] ?? -0.0)
+            }
+        }
+        guard dependsOnX else { return nil }
+        return normalization(of: x, to: out, room) { channel in
+            Line(
+                mean: mean[channel], scale: (direction.gamma?[channel] ?? 0) * inverseStd[channel],
+                shift: direction.beta?[channel] ?? 0)
+        }
+    }
+
+    func scale(_ channel: Int) -> Double { (gamma?[channel] ?? 1) * inverseStd[channel] }
+
+    private func combined(_ direction: Direction, _ channel: Int) -> Combined {
+        let scale = scale(channel)
+        var combined = Combined(scale: scale, mean: mean[channel], inverseStd: inverseStd[channel])
+        combined.slope = direction.gamma?[channel] ?? 0
+        combined.shift = direction.beta?[channel] ?? 0
+        if frozen { return combined }
+        combined.dyMean = direction.sums.values[channel] / count
+        combined.slope -= scale * (direction.sums.centred[channel] * inverseStd[channel] / count)
+        return combined
+    }
+
+    /// For what a sweep needs of each channel.
+    struct Room {
+        let lines: UnsafeMutablePointer<Line>
+        let combined: UnsafeMutablePointer<Combined>
+    }
+
+    func normalization(of tensor: Operand, to out: Operand, _ room: Room, _ line: (Int) -> Line) -> Sweep {
+        for channel in 0..<geometry.channels { room.lines[channel] = line(channel) }
+        var sweep = Sweep(geometry, call.kernels)
+        sweep.x = tensor
+        sweep.out = out
+        sweep.map = call.kernels.pointee.normalize
+        sweep.settlement = .settled(room.lines)
+        return sweep
+    }
+
+    func combination(
+        _ v: Operand, _ z: Operand, to out: Operand, _ room: Room, _ combined: (Int) -> Combined
+    ) -> Sweep {
+        for channel in 0..<geometry.channels { room.combined[channel] = combined(channel) }
+        var sweep = Sweep(geometry, call.kernels)
+        sweep.x = x
+        sweep.dy = v
+        sweep.z = z
+        sweep.out = out
+        sweep.combines = true
+        sweep.map = call.kernels.pointee.combination
+        sweep.settlement = .combined(room.combined)
+        return sweep
+    }
+
+    /// The same value everywhere in a channel.
+    func fill(_ out: Operand, with values: Elements?) {
+        guard let base = out.base, geometry.count > 0 else { return }
+        let elements = Elements(base, geometry.element)
+        for outer in 0..<geometry.outer {
+            for channel in 0..<geometry.channels {
+                let first = outer * out.stride + channel * geometry.inner
+                for index in first..<first + geometry.inner { elements[index] = values?[channel] ?? 0 }
+            }
+        }
+    }
+}
+
+extension Geometry {
+    /// For a function whose formulas have no weights.
+    func refuseWeights() throws(Failure) {
+        if weights == nil { return }
+        throw Failure(BN_ERROR_OPTION, "shape->weights", .set, expected: "NULL, as this function does not take it")
+    }
+}

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrays of one layer in the state of another framework: found by their keys, and checked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._arrays import plain
+from ._conventions import COUNT, RUNNING, Convention, Path, path_of
+from ._layout import BITS, NAMES, Axis, code_of
+
+
+class Found(NamedTuple):
+    """A value, and its key as the caller knows it."""
+
+    key: str
+    value: Any
+
+
+def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any]) -> dict[str, Found]:
+    """What belongs to the layer at `prefix`, by the name that it has here; `told` are the layer's settings."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is of type {type(state).__name__}, expected a mapping of names to arrays")
+    layer = path_of(prefix)
+    names = {convention.path(name, layer): name for name in convention.keys}
+    found: dict[str, Found] = {}
+    entries = list(_flat(state))
+    for path, key, value in entries:
+        name = names.get(path)
+        if name in found:
+            raise ValueError(f"{key} and {found[name].key} are the same key")
+        if name is not None:
+            found[name] = Found(key, value)
+        elif convention.layer_of(path)[: len(layer)] == layer:
+            own = ", ".join(convention.keys.values())
+            raise KeyError(f"{key} is unexpected: a layer has {own}{_others(entries, convention, layer)}")
+    if not found and "num_features" not in told:
+        own = " or ".join(convention.key(name, prefix) for name in ("gamma", "running_mean"))
+        raise KeyError(f"{own} is missing{_others(entries, convention, layer)}")
+    _check_keys(found, convention, prefix, told)
+    return found
+
+
+def _check_keys(found: Mapping[str, Found], convention: Convention, prefix: str, told: Mapping[str, Any]) -> None:
+    """Whether the arrays are there that the others, or flags, ask for."""
+    reasons = {
+        name: f", but {found[asking].key} is there" if asking else ""
+        for name, asking in convention.needed(found).items()
+    }
+    for flag, names in convention.flags.items():
+        if told.get(flag):
+            reasons.update({name: f", but {flag} is True" for name in names if name != COUNT})
+        elif flag in told:
+            for name in found.keys() & names:
+                raise KeyError(f"{found[name].key} is unexpected, as {flag} is False")
+    for name, reason in reasons.items():
+        if name not in found:
+            raise KeyError(f"{convention.key(name, prefix)} is missing{reason}")
+
+
+def _flat(state: Mapping[Any, Any], path: Path = (), above: str = "") -> Iterator[tuple[Path, str, Any]]:
+    for own, value in state.items():
+        parts = (*path, *path_of(own))
+        key = above + ("/".join(map(str, own)) if isinstance(own, tuple) else str(own))
+        if isinstance(value, Mapping):
+            yield from _flat(value, parts, key + "/")
+        else:
+            yield parts, key, value
+
+
+def _others(entries: list[tuple[Path, str, Any]], convention: Convention, layer: Path) -> str:
+    """Where there are layers, for who has looked elsewhere."""
+    *collection, own = convention.path("running_mean", ())
+    paths = [
+        path[len(collection) : -1] for path, _, _ in entries if path == (*collection, *path[len(collection) : -1], own)
+    ]
+    prefixes = [repr(convention.separator.join(path)) for path in paths if path != layer]
+    more = f" and {len(prefixes) - 4} more" if len(prefixes) > 4 else ""
+    return f" (layers are at prefix {', '.join(prefixes[:4])}{more})" if prefixes else ""
+
+
+def floats(given: Found) -> NDArray[Any]:
+    """The value as an array of a dtype that the library knows, one element per channel."""
+    array = _converted(given)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype == BITS:
+        array = array.view(bfloat16(given.key))
+    if code_of(array.dtype) is None:
+        raise TypeError(f"{given.key} has dtype {array.dtype}, expected {NAMES}")
+    if array.ndim == 0:
+        raise ValueError(f"{given.key} is a single number, expected one element per channel")
+    if array.size == 0:
+        raise ValueError(f"{given.key} has shape {array.shape}, expected at least one channel")
+    return array
+
+
+def count(given: Found) -> int:
+    """num_batches_tracked."""
+    array = _converted(given)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{given.key} has dtype {array.dtype}, expected int64")
+    if array.shape != ():
+        raise ValueError(f"{given.key} has shape {array.shape}, expected ()")
+    if not 0 <= int(array) < 2**63:
+        raise ValueError(f"{given.key} is {array}, expected at least 0 and a number of int64")
+    return int(array)
+
+
+def channels(arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Found], axis: Axis, told: Any) -> tuple[int, ...]:
+    """The shape of all arrays, which is (told,) if that is a number."""
+    shape, reason = (None, "") if told is None else ((int(told),), "num_features")
+    for name, array in arrays.items():
+        key = found[name].key
+        if array.ndim != (len(axis) if isinstance(axis, tuple) else 1):
+            raise ValueError(f"{key} has shape {array.shape}, expected one element per channel along axis {axis}")
+        if shape is None:
+            shape, reason = array.shape, f"as {key} has"
+        if array.shape != shape:
+            raise ValueError(f"{key} has shape {array.shape}, expected {shape}, {reason}")
+    assert shape is not None, "there are arrays, or num_features"
+    return shape
+
+
+def check_statistics(arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Found]) -> None:
+    """Whether running statistics are finite, and variances not negative."""
+    for name in RUNNING:
+        if name in arrays:
+            values = arrays[name].astype(np.float64)
+            right = np.isfinite(values) if name == "running_mean" else np.isfinite(values) & (values >= 0)
+            if not right.all():
+                at = np.unravel_index(int(np.argmin(right)), right.shape)
+                channel = ", ".join(str(int(index)) for index in at)
+                expected = "finite numbers" if name == "running_mean" else "finite numbers of at least 0"
+                raise ValueError(f"{found[name].key} is {values[at]:g} in channel {channel}, expected {expected}")
+
+
+def common_dtype(arrays: Mapping[str, NDArray[Any]]) -> np.dtype[Any]:
+    """A dtype that holds the values of all arrays as they are."""
+    dtypes = {array.dtype for array in arrays.values()}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    # float16 and bfloat16 have float32 in common; without arrays it is the default.
+    return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
+
+
+def bfloat16(key: str) -> np.dtype[Any]:
+    """The dtype of the package ml_dtypes."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        raise TypeError(f"{key} is of bfloat16, a dtype of the package ml_dtypes, which is not installed") from None
+    return dtype
+
+
+def _converted(given: Found) -> NDArray[Any]:
+    """What NumPy makes of the value, or would make of it if it knew gradients and bfloat16."""
+    key, value = given
+    try:
+        if hasattr(value, "detach"):  # of PyTorch
+            value = value.detach().cpu()
+        kind = str(getattr(value, "dtype", None))
+        if kind == "torch.bfloat16":
+            value = value.float()
+        elif kind == "mlx.core.bfloat16":
+            value = value.astype(importlib.import_module("mlx.core").float32)
+        array = np.asanyarray(value)
+    except Exception as error:
+        raise TypeError(f"{key} is of type {type(given.value).__name__}, expected an array: {error}") from error
+    array = plain(array, key)
+    return array.astype(bfloat16(key)) if kind in ("torch.bfloat16", "mlx.core.bfloat16") else array

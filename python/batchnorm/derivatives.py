@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derivatives beyond the gradient: along a direction (forward mode), and of the gradient itself (double backward).
+
+With P(v) = invstd * (v - mean(v) - x_hat * mean(v * x_hat)), or invstd * v with frozen statistics, dx = gamma * P(dy);
+and P makes up the rest as well. Nothing of the tensors' size is allocated but the results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ._arrays import Array, address, as_bfloat16, as_uint16, parameter
+from ._c_api import lib, raise_error
+from ._c_structs import Shape
+from ._layout import Axis, Plan
+from ._options import options
+from ._together import Together, together
+from .saved import SavedStatistics
+
+
+def jvp(
+    x: ArrayLike,
+    saved: SavedStatistics,
+    gamma: ArrayLike | None = None,
+    *,
+    x_tangent: ArrayLike | None = None,
+    gamma_tangent: ArrayLike | None = None,
+    beta_tangent: ArrayLike | None = None,
+    axis: Axis = 1,
+    out: Array | None = None,
+    dtype: DTypeLike | None = None,
+) -> Array:
+    """The derivative of y along a direction of x, gamma and beta: a Jacobian-vector product, forward mode.
+
+    ::
+
+        y_tangent = gamma * P(x_tangent) + gamma_tangent * x_hat + beta_tangent
+
+    Parameters
+    ----------
+    x, gamma, axis, dtype
+        As in the forward call, which was told nothing else: no activation, weights, groups or source.
+    saved : SavedStatistics
+        What forward_training() gave; or frozen_statistics(), of which P is that of constants.
+    x_tangent : array_like of x's shape and dtype, optional
+        None stands for 0.
+    gamma_tangent, beta_tangent : array_like of the parameters' dtype, one element per channel, optional
+        None stands for 0.
+    out : ndarray, optional
+        Takes y_tangent in place; it may be `x_tangent` itself.
+
+    Returns
+    -------
+    y_tangent : ndarray
+        `out`, or a new dense array in x's memory order.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training(); and a ValueError if the forward call was told what is not known here.
+
+    Examples
+    --------
+    How y moves with x, checked by a small step:
+
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> x = np.array([[1.0, 5.0], [2.0, 7.0], [6.0, 3.0]])
+    >>> direction = np.array([[1.0, 0.0], [0.0, -1.0], [0.5, 2.0]])
+    >>> y, saved = bn.forward_training(x)
+    >>> moved, _ = bn.forward_training(x + 1e-6 * direction)
+    >>> tangent = bn.jvp(x, saved, x_tangent=direction)
+    >>> print(np.allclose(tangent, (moved - y) / 1e-6, atol=1e-5))
+    True
+    """
+    if dtype is not None:
+        given = {"x": x, "gamma": gamma, "gamma_tangent": gamma_tangent, "beta_tangent": beta_tangent}
+        x, gamma, gamma_tangent, beta_tangent = (as_bfloat16(value, name, dtype) for name, value in given.items())
+        x_tangent = None if x_tangent is None else as_bfloat16(x_tangent, "x", dtype)
+    target = out if dtype is None else as_bfloat16(out, "out", dtype)
+    tensors = together({"x": x, "x_tangent": x_tangent}, {"out": target}, axis)
+    fit = tensors.fit.beside(gamma, gamma_tangent, beta_tangent)
+    _check(saved, fit)
+    gamma, gamma_address = parameter(gamma, "gamma", fit)
+    gamma_tangent, gamma_tangent_address = parameter(gamma_tangent, "gamma_tangent", fit)
+    beta_tangent, beta_tangent_address = parameter(beta_tangent, "beta_tangent", fit)
+    status = lib.bn_jvp(
+        _shape(tensors, y="out", dx="x_tangent"),
+        fit.code,
+        tensors.address("x"),
+        tensors.address("x_tangent"),
+        gamma_address,
+        gamma_tangent_address,
+        beta_tangent_address,
+        saved.mean_address,
+        saved.invstd_address,
+        tensors.address("out"),
+        options(frozen=saved.frozen, param_code=fit.param_code),
+    )
+    if status:
+        raise_error(status)
+    y_tangent = tensors.arrays["out"]
+    return out if out is not None else y_tangent if dtype is None else as_uint16(y_tangent)
+
+
+def double_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    saved: SavedStatistics,
+    gamma: ArrayLike | None = None,
+    *,
+    grad_dx: ArrayLike | None = None,
+    grad_dgamma: ArrayLike | None = None,
+    grad_dbeta: ArrayLike | None = None,
+    axis: Axis = 1,
+    dtype: DTypeLike | None = None,
+) -> tuple[Array, Array, Array]:
+    """Gradients of backward(), for gradient penalties: by dy, x and gamma, given those by dx, dgamma and dbeta.
+
+    With U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - mean(dy))) - U * G / M::
+
+        grad_dy    = gamma * P(grad_dx) + grad_dgamma * x_hat + grad_dbeta
+        grad_x     = grad_dgamma * P(dy) - gamma * invstd / M * (U * P(dy) + G * P(grad_dx) + invstd * A * x_hat)
+        grad_gamma = invstd * A
+
+    and with frozen statistics grad_x = grad_dgamma * P(dy) and grad_gamma = invstd * sum(grad_dx * dy).
+
+    Parameters
+    ----------
+    dy, x, saved, gamma, axis, dtype
+        As in backward(), of a forward call that was told nothing else: no activation, weights, groups or source.
+    grad_dx : array_like of x's shape and dtype, optional
+        None stands for 0.
+    grad_dgamma, grad_dbeta : array_like of the parameters' dtype, one element per channel, optional
+        None stands for 0.
+
+    Returns
+    -------
+    grad_dy, grad_x : ndarray
+        New dense arrays in x's memory order.
+    grad_gamma : ndarray
+        As dgamma of backward().
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in backward(); and a ValueError if the forward call was told what is not known here.
+
+    Examples
+    --------
+    The gradient, by x, of a penalty sum(dx ** 2) / 2, whose own gradient by dx is dx:
+
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> x = np.array([[1.0], [2.0], [6.0], [3.0]])
+    >>> dy = np.array([[1.0], [0.0], [0.0], [0.0]])
+    >>> def penalty(x):
+    ...     dx, _, _ = bn.backward(dy, x, bn.forward_training(x)[1])
+    ...     return (dx**2).sum() / 2
+    >>> _, saved = bn.forward_training(x)
+    >>> dx, _, _ = bn.backward(dy, x, saved)
+    >>> _, grad_x, _ = bn.double_backward(dy, x, saved, grad_dx=dx)
+    >>> step = np.array([[1e-6], [0.0], [0.0], [0.0]])
+    >>> print(f"{grad_x[0, 0]:.5f} {(penalty(x + step) - penalty(x - step)) / 2e-6:.5f}")
+    0.03790 0.03790
+    """
+    if dtype is not None:
+        dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
+        given = {"grad_dgamma": grad_dgamma, "grad_dbeta": grad_dbeta}
+        grad_dgamma, grad_dbeta = (as_bfloat16(value, name, dtype) for name, value in given.items())
+        grad_dx = None if grad_dx is None else as_bfloat16(grad_dx, "dy", dtype)
+    tensors = together({"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}, axis)
+    fit = tensors.fit.beside(gamma, grad_dgamma, grad_dbeta)
+    _check(saved, fit)
+    # dx and its gradient have one stride, and so have dy and its own: the results are dense.
+    tensors = _dense(tensors, "dy", "grad_dx")
+    gamma, gamma_address = parameter(gamma, "gamma", fit)
+    grad_dgamma, grad_dgamma_address = parameter(grad_dgamma, "grad_dgamma", fit)
+    grad_dbeta, grad_dbeta_address = parameter(grad_dbeta, "grad_dbeta", fit)
+    grad_gamma = np.empty(fit.channel_shape, fit.param)
+    status = lib.bn_double_backward(
+        _shape(tensors, y="grad_dy", dx="grad_x"),
+        fit.code,
+        tensors.address("grad_dx"),
+        grad_dgamma_address,
+        grad_dbeta_address,
+        tensors.address("dy"),
+        tensors.address("x"),
+        gamma_address,
+        saved.mean_address,
+        saved.invstd_address,
+        tensors.address("grad_dy"),
+        tensors.address("grad_x"),
+        address(grad_gamma),
+        options(frozen=saved.frozen, param_code=fit.param_code),
+    )
+    if status:
+        raise_error(status)
+    results = tensors.arrays["grad_dy"], tensors.arrays["grad_x"], grad_gamma
+    return results if dtype is None else tuple(map(as_uint16, results))
+
+
+def _check(saved: SavedStatistics, fit: Plan) -> None:
+    if not isinstance(saved, SavedStatistics):
+        raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")
+    if not saved.is_plain:
+        raise ValueError("saved is of a call with an activation, weights, groups or a source: they are not known here")
+    if saved.channels != fit.channels:
+        raise ValueError(f"saved is of {saved.channels} channels, but x has {fit.channels}")
+
+
+def _shape(tensors: Together, *, y: str, dx: str) -> Shape:
+    """The shape of a call of which these have the strides of y and dx."""
+    shape, strides = tensors.fit.shape, tensors.strides
+    extents = shape.outer, shape.channels, shape.inner
+    return Shape(ctypes.sizeof(Shape), *extents, strides["x"], strides.get(y, 0), strides.get(dx, 0))
+
+
+def _dense(tensors: Together, *names: str) -> Together:
+    """With copies of those of these tensors that have other strides than the results."""
+    arrays, strides = dict(tensors.arrays), dict(tensors.strides)
+    for name in names:
+        if name in arrays and strides[name] != strides["grad_x"]:
+            arrays[name] = np.empty_like(arrays["grad_x"])
+            np.copyto(arrays[name], tensors.arrays[name])
+            strides[name] = strides["grad_x"]
+    return tensors._replace(arrays=arrays, strides=strides)

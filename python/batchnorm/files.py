@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States in files: .npz, which is NumPy's own, and .safetensors, which frameworks exchange."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Union
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import ArrayLike, NDArray
+
+from ._arrays import plain
+from ._foreign import bfloat16
+from ._layout import BITS, code_of
+
+Arrays = dict[str, NDArray[Any]]
+PathLike = Union[str, "os.PathLike[str]"]
+
+# safetensors' names of what it and NumPy both know; its bytes are little-endian.
+_SAFETENSORS: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": BITS,
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+    "C64": np.dtype("<c8"),
+}
+
+
+def read_state(path: PathLike) -> Arrays:
+    """The arrays of a file, by name.
+
+    Nothing that a file holds is executed, and no more memory is asked for than its data fill.
+
+    Parameters
+    ----------
+    path : str or path
+        .npz, or .safetensors, for which the package safetensors is needed. Elements of bfloat16 need ml_dtypes; in
+        .npz they are those of two bytes without a type.
+
+    Raises
+    ------
+    ValueError
+        The suffix is another; the file is not what its suffix says, is damaged, has a name twice, or has something
+        else than arrays of numbers.
+    OSError
+        The file cannot be read.
+    ImportError
+        safetensors is not installed.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import batchnorm as bn
+    >>> path = os.path.join(tempfile.mkdtemp(), "layer.npz")
+    >>> bn.write_state(path, bn.BatchNorm(2).state_dict())
+    >>> print(bn.read_state(path)["running_var"])
+    [1. 1.]
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    deserialize = _safetensors(path).deserialize if suffix == ".safetensors" else None
+    with path.open("rb") as file:
+        try:
+            return _read_npz(file) if deserialize is None else _unpacked(deserialize(file.read()))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as {suffix}: {error}") from error
+
+
+def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
+    """Writes arrays into a file, all of them or, after an error, none: an older file is replaced at the end or stays.
+
+    Equal arrays give equal files.
+
+    Parameters
+    ----------
+    path : str or path
+        .npz, or .safetensors, for which the package safetensors is needed.
+    arrays : mapping of str to array_like
+        Numbers of any dtype that the format has: what state_dict() gives, or to_state().arrays.
+
+    Raises
+    ------
+    ValueError
+        The suffix is another, or a name is one that the format cannot have.
+    TypeError
+        A name is no text, or an array is not of numbers.
+    OSError
+        The file cannot be written.
+    ImportError
+        safetensors is not installed.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import batchnorm as bn
+    >>> path = os.path.join(tempfile.mkdtemp(), "layers.npz")
+    >>> arrays = {f"bn{i}.{key}": array for i in (1, 2) for key, array in bn.BatchNorm(i).state_dict().items()}
+    >>> bn.write_state(path, arrays)
+    >>> print(bn.from_state(bn.read_state(path), "pytorch", prefix="bn2"))
+    BatchNorm(2, axis=1, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    """
+    # A link stays a link, to the new file.
+    path = Path(os.path.realpath(path))
+    suffix = _suffix(path)
+    save = None
+    if suffix == ".safetensors":
+        _safetensors(path)
+        save = importlib.import_module("safetensors.numpy").save
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays is of type {type(arrays).__name__}, expected a mapping of names to arrays")
+    checked = {_name(key, suffix): _numbers(value, key, suffix) for key, value in arrays.items()}
+    beside = path.with_name(f".{secrets.token_hex(8)}{suffix}")
+    try:
+        with beside.open("xb") as file:
+            if save is None:
+                _write_npz(file, checked)
+            else:
+                file.write(save(checked))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"{path} has suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
+    return path.suffix
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        return importlib.import_module("safetensors")
+    except ImportError:
+        raise ImportError(f"{path} needs the package safetensors, which is not installed") from None
+
+
+def _unpacked(tensors: list[tuple[str, dict[str, Any]]]) -> Arrays:
+    arrays = {}
+    for key, tensor in tensors:
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"{key} is of {tensor['dtype']}, which NumPy does not have")
+        array = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
+        arrays[key] = _typed(array.reshape(tensor["shape"]), key)
+    return arrays
+
+
+def _read_npz(file: IO[bytes]) -> Arrays:
+    arrays: Arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        # What it claims is what is read at once.
+        if sum(entry.compress_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its entries claim more than the file has")
+        # In a damaged directory one entry may hide others. The record at the end, of 22 bytes, has their number.
+        file.seek(-22 - len(archive.comment), os.SEEK_END)
+        if int.from_bytes(file.read(12)[10:], "little") != min(len(entries), 0xFFFF):
+            raise ValueError("it has another number of entries than it says")
+        for entry in entries:
+            key, point, kind = entry.filename.rpartition(".")
+            if not key or (point, kind) != (".", "npy"):
+                raise ValueError(f"{entry.filename} is no array")
+            if key in arrays:
+                raise ValueError(f"{key} is there twice")
+            try:
+                array = _read_npy(archive, entry)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise ValueError(f"{key}: {error}") from error
+            arrays[key] = _typed(array, key)
+    return arrays
+
+
+def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array of which the header is looked at before memory is asked for."""
+    with archive.open(entry) as file:
+        version = npy.read_magic(file)
+        if version != (1, 0):  # later ones are for records
+            raise ValueError(f"it is of version {version}, expected (1, 0)")
+        try:
+            shape, is_fortran, dtype = npy.read_array_header_1_0(file)
+        except MemoryError:  # the text of the header is nested too deeply for Python
+            raise ValueError("its header cannot be read") from None
+        if dtype.kind not in "fiubc" and dtype != BITS:
+            raise ValueError(f"it is of dtype {dtype}, expected numbers")
+        claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
+        if min(shape, default=0) < 0 or claimed != there:
+            raise ValueError(f"its header claims shape {shape} of {dtype}, but there are {there} bytes")
+        array = np.frombuffer(file.read(), dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C").copy()
+
+
+def _write_npz(file: IO[bytes], arrays: Arrays) -> None:
+    """As numpy.savez() does, which cannot have an array named "file"."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(key + ".npy", "w", force_zip64=True) as entry:
+                npy.write_array(entry, array.view(BITS) if _is_bfloat16(array) else array, allow_pickle=False)
+
+
+def _is_bfloat16(array: NDArray[Any]) -> bool:
+    return array.dtype.itemsize == 2 and array.dtype.kind == "V" and code_of(array.dtype) is not None
+
+
+def _typed(array: NDArray[Any], key: str) -> NDArray[Any]:
+    """Bits of bfloat16 as what they are."""
+    return array.view(bfloat16(key)) if array.dtype == BITS else array
+
+
+def _name(key: Any, suffix: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"the key {key!r} is of type {type(key).__name__}, expected a text")
+    try:
+        long = len(key.encode()) > 60_000
+    except UnicodeEncodeError:
+        raise ValueError(f"the key {key!r} is no valid text") from None
+    if not key or "\0" in key or long or (suffix, key) == (".safetensors", "__metadata__"):
+        raise ValueError(f"the key {key[:80]!r} cannot be the name of an array in {suffix}")
+    return key
+
+
+def _numbers(value: ArrayLike, key: str, suffix: str) -> NDArray[Any]:
+    array = np.asarray(plain(value, key), order="C")
+    if array.dtype.kind not in "fiubc" and not _is_bfloat16(array):
+        raise TypeError(f"{key} has dtype {array.dtype}, expected numbers")
+    if suffix == ".safetensors":
+        array = _typed(array, key)
+        if not _is_bfloat16(array) and array.dtype.newbyteorder("<") not in _SAFETENSORS.values():
+            raise TypeError(f"{key} has dtype {array.dtype}, which .safetensors does not have")
+    return array

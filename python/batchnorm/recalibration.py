@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running statistics of a whole population, in place of a moving average of batches ("precise" batch normalization)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Callable
+
+from ._observer import Population
+from ._progress import shown
+from .layer import BatchNorm
+from .population import _at_least_one
+
+# What a call changes of a layer that is observed.
+_CHANGED = ("training", "grad_gamma", "grad_beta", "grad_residual", "_x", "_saved", "_from_output")
+
+
+def recalibrate(
+    layers: BatchNorm | Sequence[BatchNorm],
+    forward: Callable[[Any], Any],
+    batches: Iterable[Any],
+    *,
+    num_batches: int | None = None,
+    progress: bool | None = None,
+) -> None:
+    """Gives layers the mean and the variance of all that goes into them, as running statistics.
+
+    For weights that have changed since the running statistics were gathered, an average of weights, or other data (Wu
+    and Johnson, arXiv:2105.07576, section 3). While it runs, every layer normalizes each batch with the batch's own
+    statistics, whatever train(), eval() and `source` say, and updates nothing; the moments of what goes in are pooled
+    exactly. PyTorch's update_bn() averages the batches' variances instead, which leaves out how their means differ, and
+    has every batch weigh the same, whatever its size.
+
+    If all goes well, running_mean and running_var (as `unbiased` of the layer says) are those of the population, and
+    num_batches_tracked is the number of batches that the layer saw, which is how often it was called. In any case, and
+    after an exception, all else is what it was before: training, gradients, and what backward() knows.
+
+    Parameters
+    ----------
+    layers : BatchNorm or sequence of BatchNorm
+        A layer that is there twice counts once.
+    forward : function of a batch
+        Calls the layers. What it returns is not looked at.
+    batches : iterable
+        What `forward` is called with, one by one.
+    num_batches : int, optional
+        How many of them; all, unless given.
+    progress : bool or None, default None
+        Whether there is a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit, or a layer: it keeps no running statistics, or is frozen.
+        In between: a batch that is empty reaches a layer, or one that makes its statistics infinite or NaN.
+        At the end: there were too few batches, or none; `forward` never called a layer; the population is one value per
+        channel, which has no unbiased variance; its variance is beyond `param_dtype`.
+    RuntimeError
+        The layer is being recalibrated already, or is lazy and knows of no channels.
+    ImportError
+        `progress` is True and tqdm is not installed.
+
+    Notes
+    -----
+    Weights, lengths and masks of a call count as they do in training. With Segments or Split each group has the moments
+    of its own samples, and groups without samples keep what they have. Ghost batches are normalized one by one, pooled
+    in one population, and count as the one batch that they are made of. As in training, Running(nonfinite="skip")
+    leaves out what is not finite; Running(single_value="running") normalizes a single value with the running statistics
+    there were, but here it counts as any other value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> layer = bn.BatchNorm1d(1, dtype=np.float64)
+    >>> batches = np.array([[[1.0], [3.0]], [[5.0], [7.0]]])
+    >>> bn.recalibrate(layer, layer, batches, progress=False)
+    >>> print(layer.running_mean, layer.running_var.round(4), layer.num_batches_tracked)
+    [4.] [6.6667] 2
+    """
+    populations = _populations(layers)
+    if not callable(forward):
+        raise TypeError(f"forward is of type {type(forward).__name__}, expected a function of a batch")
+    if num_batches is not None:
+        num_batches = _at_least_one(num_batches, "num_batches")
+    try:
+        total = num_batches or len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        total = None
+    try:
+        some = islice(batches, num_batches)
+    except TypeError as error:
+        raise TypeError(f"batches is of type {type(batches).__name__}, expected an iterable") from error
+    numbered = enumerate(shown(some, progress, total, " batches"))
+    done = 0
+    with _observed(populations):
+        for number, batch in numbered:
+            for population in populations:
+                population.batch = number
+            forward(batch)
+            done += 1
+    if done < (num_batches or 1):
+        raise ValueError(f"batches ended after {done} of {num_batches}" if num_batches else "batches is empty")
+    found = [population.statistics() for population in populations]
+    for population, statistics in zip(populations, found):
+        population.write(statistics)
+
+
+def _populations(layers: Any) -> list[Population]:
+    """One for each layer, under the name that it has in `layers`."""
+    named = {"layers": layers}
+    if not isinstance(layers, BatchNorm):
+        try:
+            named = {f"layers[{index}]": layer for index, layer in enumerate(layers)}
+        except TypeError:
+            kind = type(layers).__name__
+            raise TypeError(f"layers is of type {kind}, expected a BatchNorm or a sequence of them") from None
+    if not named:
+        raise ValueError("layers is empty")
+    for name, layer in named.items():
+        if not isinstance(layer, BatchNorm):
+            raise TypeError(f"{name} is of type {type(layer).__name__}, expected a BatchNorm")
+    names = {layer: name for name, layer in reversed(named.items())}
+    return [Population(layer, names[layer]) for layer in dict.fromkeys(named.values())]
+
+
+@contextmanager
+def _observed(populations: list[Population]) -> Iterator[None]:
+    """Has the layers report to their populations, and makes them what they were afterwards."""
+    before = [{name: getattr(population.layer, name) for name in _CHANGED} for population in populations]
+    try:
+        for population in populations:
+            population.layer._observer = population
+            population.layer.training = True
+        yield
+    finally:
+        for population, kept in zip(populations, before):
+            population.layer._observer = None
+            for name, value in kept.items():
+                setattr(population.layer, name, value)

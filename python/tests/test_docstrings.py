@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples in docstrings, typed as they stand, print what they say; and what stands around the layer has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from typing import Any
+
+import pytest
+
+import batchnorm as bn
+
+MODULES = [module.name for module in pkgutil.iter_modules(bn.__path__)]
+MODULES = [name for name in MODULES if name[0] != "_" and name not in ("cli", "demo")]
+# Of these every public function and class has a worked example.
+SHOWN = ["affine", "derivatives", "files", "folding", "frameworks", "frozen", "keras", "lazy", "onnx", "population"]
+SHOWN += ["recalibration"]
+
+
+def examples_of(thing: Any, name: str, module: Any = None) -> list[doctest.DocTest]:
+    return [test for test in doctest.DocTestFinder().find(thing, name, module) if test.examples]
+
+
+@pytest.mark.parametrize("name", ["", *MODULES])
+def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"batchnorm.{name}".rstrip("."))
+    runner = doctest.DocTestRunner()
+    for test in examples_of(module, name):
+        runner.run(test)
+    assert runner.failures == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_everything_has_an_example(name: str) -> None:
+    module = importlib.import_module(f"batchnorm.{name}")
+    public = [
+        key
+        for key, value in vars(module).items()
+        if key[0] != "_" and callable(value) and value.__module__ == module.__name__
+    ]
+    assert public
+    silent = [key for key in public if not examples_of(getattr(module, key), key, module)]
+    assert not silent, f"no example in {silent}"
+
+
+def test_a_wrong_example_is_seen() -> None:
+    test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, None)
+    assert doctest.DocTestRunner().run(test, out=lambda text: None).failed == 1
