@@ -13,9 +13,9 @@
 layer in parts for a caller with an exchange of its own, `microbatches` accumulates gradients, `library` sets threads.
 What else a call may be told is in `activations`, `policies`, `sources` and `groups`.
 
-Around the layer: `population` and `recalibration` for statistics of all data, `derivatives` beyond the gradient, `folding`
-and `affine` for deployment, `frameworks` and `files` for the state of other frameworks; `lazy`, `frozen`, `keras` and `onnx`
-are layers and operators as they are known elsewhere.
+Around the layer: `population` and `recalibration` for statistics of all data, `derivatives` beyond the gradient,
+`folding` and `affine` for deployment, `frameworks` and `files` for the state of other frameworks; `lazy`, `frozen`,
+`keras` and `onnx` are layers and operators as they are known elsewhere.
 """
 
 from . import keras, onnx
