@@ -504,7 +504,7 @@ bn_status bn_scale_shift(size_t channels, bn_dtype dtype, const void *gamma, con
  *     shape          of the weights: channels is the layer's outputs. (1, out, in / groups * kernel) for a linear layer
  *                    and a convolution; (in, out, kernel) for a transposed one, of each of its groups
  *     weight, bias   bias has `channels` elements; NULL stands for 0
- *     scale, shift   of bn_scale_shift
+ *     scale, shift   of bn_scale_shift; what is not finite, or beyond the dtype, becomes what the formulas make of it
  *     folded_weight  output, of the stride y_stride; may be weight
  *     folded_bias    output; may be bias */
 bn_status bn_fold_into_previous(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,

@@ -56,7 +56,19 @@ def plain(value: ArrayLike, name: str) -> NDArray[Any]:
     """`value` without what a subclass adds; a masked array is refused, because its mask would be lost."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array of dtype {value.dtype}, expected an array without a mask")
-    return np.asarray(value)
+    if value is None:
+        raise TypeError(f"{name} is None, expected an array")
+    try:
+        return np.asarray(value)
+    except (RuntimeError, TypeError) as error:  # a tensor with a gradient, or of bfloat16
+        raise TypeError(f"{name} is of type {kind_of(value)}, which is no array to NumPy: {error}") from error
+
+
+def kind_of(value: Any) -> str:
+    """The name of its type, with its module, as other packages have classes of the same name."""
+    kind = type(value)
+    is_own = kind.__module__.partition(".")[0] in ("builtins", __package__)
+    return kind.__qualname__ if is_own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def output(value: Any, name: str, like: Array) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._options import number
+from ._options import flag, number
 
 # What the arrays are here, in the order in which all frameworks list theirs.
 AFFINE = "gamma", "beta"
@@ -102,9 +102,11 @@ class Convention:
         known = ["num_features"] * self.takes_num_features + ["momentum", self.eps_name, *self.flags]
         for name, value in settings.items():
             if name not in known:
-                raise TypeError(f"{name} is no setting of a {self.framework} layer, expected {', '.join(known)}")
-            if name in self.flags and not isinstance(value, (bool, np.bool_)):
-                raise TypeError(f"{name} is {value!r}, expected True or False")
+                raise TypeError(
+                    f"{name} is none of the settings that count of a {self.framework} layer: {', '.join(known)}"
+                )
+            if name in self.flags:
+                flag(value, name)
         if not isinstance(settings.get("num_features", 0), (int, np.integer)):
             raise TypeError(f"num_features is {settings['num_features']!r}, expected an int")
         eps = number(settings.get(self.eps_name, self.eps), self.eps_name)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import Array, Doubles, doubles, plain, tensor
+from ._arrays import Array, Doubles, doubles, kind_of, plain, tensor
 from ._layout import BITS
+from ._options import flag
 from ._rounding import finite, rounded
 from .affine import ScaleShift
 from .layer import BatchNorm
@@ -60,7 +61,7 @@ class Foldable:
         groups = _divisor(groups, array.shape, rows)
         blocks = groups, array.shape[0] // groups, array.shape[1], math.prod(self.kernel)
         self.blocks: Doubles = array.astype(np.float64).reshape(blocks)
-        self.inputs, self.outputs = (1, 2) if transposed else (2, 1)
+        self.inputs, self.outputs = (1, 2) if flag(transposed, "transposed") else (2, 1)
         self.bias: Doubles = np.zeros(groups * blocks[self.outputs]) if bias is None else self._checked(bias)
 
     def _checked(self, bias: ArrayLike) -> Doubles:
@@ -85,7 +86,7 @@ class Foldable:
         elif isinstance(norm, BatchNorm):
             given = ScaleShift.of(norm, "norm")
         else:
-            raise TypeError(f"norm is of type {type(norm).__name__}, expected BatchNorm or ScaleShift")
+            raise TypeError(f"norm is of type {kind_of(norm)}, expected BatchNorm or ScaleShift")
         expected = self.blocks.shape[0] * self.blocks.shape[axis]
         if given.scale.shape != (expected,):
             channels = given.scale.size if given.scale.ndim == 1 else given.scale.shape

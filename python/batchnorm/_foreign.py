@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import plain
+from ._arrays import kind_of
 from ._conventions import COUNT, RUNNING, Convention, Path, path_of
 from ._layout import BITS, NAMES, Axis, code_of
+from ._tensors import bfloat16, detached
 
 
 class Found(NamedTuple):
@@ -25,7 +25,7 @@ class Found(NamedTuple):
 def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any]) -> dict[str, Found]:
     """What belongs to the layer at `prefix`, by the name that it has here; `told` are the layer's settings."""
     if not isinstance(state, Mapping):
-        raise TypeError(f"state is of type {type(state).__name__}, expected a mapping of names to arrays")
+        raise TypeError(f"state is of type {kind_of(state)}, expected a mapping of names to arrays")
     layer = path_of(prefix)
     names = {convention.path(name, layer): name for name in convention.keys}
     found: dict[str, Found] = {}
@@ -86,7 +86,7 @@ def _others(entries: list[tuple[Path, str, Any]], convention: Convention, layer:
 
 def floats(given: Found) -> NDArray[Any]:
     """The value as an array of a dtype that the library knows, one element per channel."""
-    array = _converted(given)
+    array = detached(given.value, given.key)
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == BITS:
@@ -102,7 +102,7 @@ def floats(given: Found) -> NDArray[Any]:
 
 def count(given: Found) -> int:
     """num_batches_tracked."""
-    array = _converted(given)
+    array = detached(given.value, given.key)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{given.key} has dtype {array.dtype}, expected int64")
     if array.shape != ():
@@ -147,30 +147,3 @@ def common_dtype(arrays: Mapping[str, NDArray[Any]]) -> np.dtype[Any]:
         return dtypes.pop()
     # float16 and bfloat16 have float32 in common; without arrays it is the default.
     return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
-
-
-def bfloat16(key: str) -> np.dtype[Any]:
-    """The dtype of the package ml_dtypes."""
-    try:
-        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-    except ImportError:
-        raise TypeError(f"{key} is of bfloat16, a dtype of the package ml_dtypes, which is not installed") from None
-    return dtype
-
-
-def _converted(given: Found) -> NDArray[Any]:
-    """What NumPy makes of the value, or would make of it if it knew gradients and bfloat16."""
-    key, value = given
-    try:
-        if hasattr(value, "detach"):  # of PyTorch
-            value = value.detach().cpu()
-        kind = str(getattr(value, "dtype", None))
-        if kind == "torch.bfloat16":
-            value = value.float()
-        elif kind == "mlx.core.bfloat16":
-            value = value.astype(importlib.import_module("mlx.core").float32)
-        array = np.asanyarray(value)
-    except Exception as error:
-        raise TypeError(f"{key} is of type {type(given.value).__name__}, expected an array: {error}") from error
-    array = plain(array, key)
-    return array.astype(bfloat16(key)) if kind in ("torch.bfloat16", "mlx.core.bfloat16") else array

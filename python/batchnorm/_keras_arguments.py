@@ -51,13 +51,6 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return bfloat16
 
 
-def flag(value: Any, name: str) -> bool:
-    """True or False; a text or a number would be taken for one of them in silence."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is of type {type(value).__name__}, expected True or False")
-    return bool(value)
-
-
 def fraction(value: Any, name: str) -> float:
     """A weight of the old average."""
     result = number(value, name)

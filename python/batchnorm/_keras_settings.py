@@ -16,12 +16,11 @@ from ._keras_arguments import (
     clipping_of,
     config_of,
     dtype_of,
-    flag,
     fraction,
     initializer_of,
     policy_of,
 )
-from ._options import number
+from ._options import flag, number
 
 Self = TypeVar("Self", bound="Settings")
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from . import functional
 from ._arrays import Array, address_of_any, tensor
 from ._layout import channel_axes
+from ._options import flag
 from ._weights import Counted
 from .activations import chosen
 from .groups import Conditional, Ghost, Segments, Split
@@ -53,8 +54,7 @@ def check(layer: BatchNorm) -> None:
         if value is not None and not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise TypeError(f"{name} is of type {type(value).__name__}, expected {names}")
-    if not isinstance(layer.frozen, (bool, np.bool_)):
-        raise TypeError(f"frozen is {layer.frozen!r}, expected True or False")
+    flag(layer.frozen, "frozen")
     if layer.frozen and layer.running_mean is None:
         raise ValueError("frozen is True, but the layer has no running statistics to be frozen to")
     _policy(layer)

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ._c_structs import DType, Shape
 
@@ -46,6 +47,17 @@ def code_of(dtype: np.dtype[Any]) -> DType | None:
 def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared."""
     return np.dtype(dtype.str) if dtype in DTYPES else dtype
+
+
+def dtype_of(value: DTypeLike, name: str) -> np.dtype[Any]:
+    """The dtype that the value stands for, if the library knows it."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected {NAMES}") from None
+    if code_of(dtype) is None:
+        raise TypeError(f"{name} is {dtype}, expected {NAMES}")
+    return dtype
 
 
 def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ._arrays import kind_of
 from ._c_structs import Options
 
 # An object of its own, so that a caller's 0.1 can be told from no argument.
@@ -20,7 +21,7 @@ def make_options(
 ) -> Options:
     """A new bn_options; the library checks the values."""
     numbers = number(eps, "eps"), number(momentum, "momentum")
-    return Options(ctypes.sizeof(Options), *numbers, not unbiased, frozen, param_code)
+    return Options(ctypes.sizeof(Options), *numbers, not flag(unbiased, "unbiased"), frozen, param_code)
 
 
 # Calls repeat their options: the structures are kept and never written again.
@@ -36,6 +37,14 @@ def options(
     except TypeError:
         pass  # an array, which has no hash: a number perhaps, but none to look up by
     return make_options(eps, momentum, unbiased, frozen, param_code)
+
+
+def flag(value: Any, name: str) -> bool:
+    """`value`, if it says yes or no; a text would be a yes, "no" included."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value) if value is None or isinstance(value, (str, int, float)) else f"of type {kind_of(value)}"
+        raise TypeError(f"{name} is {shown}, expected True or False")
+    return bool(value)
 
 
 def number(value: Any, name: str) -> float:

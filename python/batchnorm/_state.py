@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import plain
+from ._arrays import kind_of
+from ._options import flag
+from ._tensors import detached
 
 if TYPE_CHECKING:
     from ._parameters import Parameters
@@ -34,6 +36,9 @@ def state_dict(layer: Parameters) -> dict[str, NDArray[Any]]:
 
 def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: bool) -> None:
     """See BatchNorm.load_state_dict()."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is of type {kind_of(state)}, expected a mapping of names to arrays")
+    strict = flag(strict, "strict")
     arrays = arrays_of(layer)
     known = {*arrays, _COUNT} if layer.track_running_stats else {*arrays}
     if strict:
@@ -52,7 +57,7 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
 
 
 def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
-    array = plain(value, key)
+    array = detached(value, key)
     if array.shape != target.shape:
         raise ValueError(f"{key} has shape {array.shape}, expected {target.shape}")
     if array.dtype != target.dtype:
@@ -64,7 +69,7 @@ def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checked_count(value: ArrayLike, like: Any) -> Any:
-    count = plain(value, _COUNT)
+    count = detached(value, _COUNT)
     if count.shape != np.shape(like):
         raise ValueError(f"{_COUNT} has shape {count.shape}, expected {np.shape(like)}")
     if count.dtype.kind not in "iu":

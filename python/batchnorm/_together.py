@@ -67,7 +67,8 @@ def together(
     `given` come back as they are if they can go by pointer together, else as copies; outputs are never replaced.
     They take the memory order of the first output that there is; without one, of x, if that will do.
     """
-    arrays = _arrange._tensors(**{name: value for name, value in given.items() if value is not None})
+    needed = ("x", "dy")
+    arrays = _arrange._tensors(**{name: value for name, value in given.items() if value is not None or name in needed})
     x = arrays["x"]
     order = Order(channel_axes(as_axis(axis), x.ndim), samples_first, exactly)
     outputs = {name: _arrays.output(out, name, x) for name, out in taken.items() if out is not None}

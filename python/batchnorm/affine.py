@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import Doubles, address, doubles
+from ._arrays import Doubles, address, doubles, kind_of
 from ._c_api import lib, raise_error
 from ._c_structs import DType
 from ._options import number, options
@@ -67,7 +67,7 @@ class ScaleShift(NamedTuple):
             It is no BatchNorm.
         """
         if not isinstance(layer, BatchNorm):
-            raise TypeError(f"{name} is of type {type(layer).__name__}, expected BatchNorm")
+            raise TypeError(f"{name} is of type {kind_of(layer)}, expected BatchNorm")
         if chosen(layer.activation) != chosen(None):
             raise ValueError(
                 f"{name} has activation {layer.activation!r}, which is no scale and shift: take a layer without, "

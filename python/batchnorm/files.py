@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
 import os
 import secrets
 import zipfile
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import plain
-from ._foreign import bfloat16
+from ._arrays import kind_of
 from ._layout import BITS, code_of
+from ._tensors import bfloat16, detached
 
 Arrays = dict[str, NDArray[Any]]
 PathLike = Union[str, "os.PathLike[str]"]
@@ -43,7 +44,7 @@ _SAFETENSORS: dict[str, np.dtype[Any]] = {
 
 
 def read_state(path: PathLike) -> Arrays:
-    """The arrays of a file, by name.
+    """The arrays of a file, by name: of .npz in the order that they were written in, of .safetensors in that of names.
 
     Nothing that a file holds is executed, and no more memory is asked for than its data fill.
 
@@ -72,7 +73,7 @@ def read_state(path: PathLike) -> Arrays:
     >>> print(bn.read_state(path)["running_var"])
     [1. 1.]
     """
-    path = Path(path)
+    path = Path(_text(path))
     suffix = _suffix(path)
     deserialize = _safetensors(path).deserialize if suffix == ".safetensors" else None
     with path.open("rb") as file:
@@ -118,14 +119,16 @@ def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     BatchNorm(2, axis=1, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
     """
     # A link stays a link, to the new file.
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(_text(path)))
     suffix = _suffix(path)
     save = None
     if suffix == ".safetensors":
         _safetensors(path)
         save = importlib.import_module("safetensors.numpy").save
     if not isinstance(arrays, Mapping):
-        raise TypeError(f"arrays is of type {type(arrays).__name__}, expected a mapping of names to arrays")
+        raise TypeError(f"arrays is of type {kind_of(arrays)}, expected a mapping of names to arrays")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
     checked = {_name(key, suffix): _numbers(value, key, suffix) for key, value in arrays.items()}
     beside = path.with_name(f".{secrets.token_hex(8)}{suffix}")
     try:
@@ -139,6 +142,12 @@ def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _text(path: Any) -> str:
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path is of type {kind_of(path)}, expected a text or a pathlib.Path")
+    return os.fspath(path)
 
 
 def _suffix(path: Path) -> str:
@@ -156,7 +165,8 @@ def _safetensors(path: Path) -> Any:
 
 def _unpacked(tensors: list[tuple[str, dict[str, Any]]]) -> Arrays:
     arrays = {}
-    for key, tensor in tensors:
+    # In an order that the file decides, as the package gives them in any.
+    for key, tensor in sorted(tensors, key=operator.itemgetter(0)):
         if tensor["dtype"] not in _SAFETENSORS:
             raise ValueError(f"{key} is of {tensor['dtype']}, which NumPy does not have")
         array = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
@@ -240,7 +250,7 @@ def _name(key: Any, suffix: str) -> str:
 
 
 def _numbers(value: ArrayLike, key: str, suffix: str) -> NDArray[Any]:
-    array = np.asarray(plain(value, key), order="C")
+    array = np.asarray(detached(value, key), order="C")
     if array.dtype.kind not in "fiubc" and not _is_bfloat16(array):
         raise TypeError(f"{key} has dtype {array.dtype}, expected numbers")
     if suffix == ".safetensors":

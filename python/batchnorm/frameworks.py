@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _foreign
-from ._arrays import plain
+from ._arrays import kind_of, plain
 from ._conventions import AFFINE, ARRAYS, COUNT, Convention, as_prefix, convention_of
-from ._layout import NAMES, Axis, as_axis, code_of, parameter_dtype
-from ._options import number
+from ._layout import Axis, as_axis, dtype_of, parameter_dtype
+from ._options import flag, number
 from .layer import BatchNorm
 
 
@@ -137,7 +137,7 @@ def from_state(
         affine=any(name in arrays for name in AFFINE),
         track_running_stats="running_mean" in arrays,
         dtype=of_x,
-        unbiased=convention.unbiased if unbiased is None else unbiased,
+        unbiased=convention.unbiased if unbiased is None else flag(unbiased, "unbiased"),
         param_dtype=of_parameters,
     )
     factor = _bessel(convention.unbiased, layer.unbiased, count)
@@ -170,13 +170,16 @@ def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float
         (arrays, settings): flat copies in the order gamma, beta, mean, variance, which is that of Keras's set_weights()
         and of ONNX's inputs; and what `torch.nn.BatchNorm2d(**settings)`, Keras's, flax's or MLX's layer or
         `onnx.helper.make_node` takes. ONNX, which needs all arrays, gets ones for no gamma and zeros for no beta.
-        `flax.traverse_util.unflatten_dict(arrays, sep="/")` makes the variables of a module.
+        They go back by `load_state_dict({key: torch.as_tensor(array) for key, array in arrays.items()})`, Keras's
+        `set_weights(list(arrays.values()))`, `flax.traverse_util.unflatten_dict(arrays, sep="/")`, which are a linen
+        module's variables, `getattr(module, key).value = jnp.asarray(array)` of nnx, and by position to ONNX, whose
+        operator calls the last two mean and var before opset 14.
 
     Raises
     ------
     ValueError
         The framework has no words for something: another axis, momentum None, an activation, a running policy, a
-        source, groups, frozen statistics, one array without another, eps 0. An array of the layer does not fit.
+        source, groups, frozen statistics, one array without another, eps 0 (mlx). An array of the layer does not fit.
     TypeError
         `layer` is no BatchNorm, or an array of it has another dtype than the layer.
 
@@ -191,15 +194,15 @@ def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float
     """
     convention = convention_of(framework)
     if not isinstance(layer, BatchNorm):
-        raise TypeError(f"layer is of type {type(layer).__name__}, expected BatchNorm")
+        raise TypeError(f"layer is of type {kind_of(layer)}, expected BatchNorm")
     prefix = as_prefix(prefix)
     settings = _settings(layer, convention)
     factor = _bessel(layer.unbiased, convention.unbiased, count)
     arrays = _arrays(layer, convention)
     if "running_var" in arrays:
         arrays["running_var"] = _times(arrays["running_var"], factor, "running_var")
-    for flag, names in convention.flags.items():
-        settings[flag] = names[0] in arrays
+    for key, names in convention.flags.items():
+        settings[key] = names[0] in arrays
     if convention.beta_needs_gamma and settings["bias"] == settings["affine"]:
         del settings["bias"]  # not every PyTorch knows it, and without it affine says as much
     if COUNT in convention.keys and "running_mean" in arrays:
@@ -258,9 +261,7 @@ def _dtypes(of_arrays: np.dtype[Any], dtype: DTypeLike | None) -> tuple[np.dtype
     """Those of x and of the parameters: the arrays' own if it goes with that of x, or a wider one that does."""
     if dtype is None:
         return of_arrays, of_arrays
-    wanted = np.dtype(dtype)
-    if code_of(wanted) is None:
-        raise TypeError(f"dtype is {wanted}, expected {NAMES}")
+    wanted = dtype_of(dtype, "dtype")
     for each in (wanted, parameter_dtype(wanted)):
         if np.can_cast(of_arrays, each):
             return wanted, each

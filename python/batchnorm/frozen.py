@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _direct
-from ._arrays import Array, tensor
+from ._arrays import Array, kind_of, tensor
 from ._c_api import lib, raise_error
 from ._layer_calls import Setting
 from ._options import options
 from .activations import Activation
 from .groups import Groups
+from .layer import BatchNorm
 from .layers import BatchNorm2d, _RankedBatchNorm
 from .saved import SavedStatistics
 
@@ -91,8 +92,10 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         self._shape: tuple[int, ...] = ()
 
     @classmethod
-    def convert(cls, layer: BatchNorm2d | FrozenBatchNorm2d) -> FrozenBatchNorm2d:
-        """A frozen layer with copies of a BatchNorm2d's arrays; what is frozen already comes back as it is.
+    def convert(cls, layer: BatchNorm) -> FrozenBatchNorm2d:
+        """A frozen layer with copies of the arrays of a BatchNorm2d, or a BatchNorm with axis 1, as from_state() gives.
+
+        What is frozen already comes back as it is.
 
         eps, dtypes, activation, groups and the flag `training` go with it. A layer without gamma and beta has them
         afterwards, 1 and 0.
@@ -100,9 +103,9 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         Raises
         ------
         TypeError
-            `layer` is neither a BatchNorm2d nor frozen.
+            `layer` is no BatchNorm.
         ValueError
-            It has no running statistics.
+            It has another axis, or no running statistics.
 
         Examples
         --------
@@ -116,8 +119,11 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         """
         if isinstance(layer, FrozenBatchNorm2d):
             return layer
-        if not isinstance(layer, BatchNorm2d):
-            raise TypeError(f"layer is of type {type(layer).__name__}, expected BatchNorm2d")
+        of_another_rank = isinstance(layer, _RankedBatchNorm) and not isinstance(layer, BatchNorm2d)
+        if of_another_rank or not isinstance(layer, BatchNorm):
+            raise TypeError(f"layer is of type {kind_of(layer)}, expected BatchNorm2d, or a BatchNorm with axis 1")
+        if layer.axis != 1:
+            raise ValueError(f"layer has its channels at axis {layer.axis}, expected 1")
         missing = [name for name in ("running_mean", "running_var") if getattr(layer, name) is None]
         if missing:
             raise ValueError(f"layer has no {missing[0]}, which it would be frozen to")

@@ -10,6 +10,11 @@ What is another than in Keras, each on purpose:
 - A mask of a single channel is fine; one that differs between channels, which another axis than the last lets happen in
   Keras, is an error.
 - Inputs are converted to the compute dtype, integers too.
+
+It is no BatchNorm. To fold it, recalibrate it, or take it elsewhere, make one of its weights::
+
+    names = "gamma", "beta", "moving_mean", "moving_variance"
+    bn.from_state(dict(zip(names, layer.get_weights())), "keras", momentum=layer.momentum, epsilon=layer.epsilon)
 """
 
 from __future__ import annotations
@@ -21,10 +26,11 @@ from numpy.typing import ArrayLike
 from . import _keras_renorm as renormalization
 from ._arrays import Array, Doubles
 from ._c_structs import Outcome
-from ._keras_arguments import flag, rounded
+from ._keras_arguments import rounded
 from ._keras_inputs import converted, positions
 from ._keras_renorm import Renormed
 from ._keras_weights import Weights
+from ._options import flag
 from .functional import backward, forward_inference, forward_training
 from .policies import Running
 from .saved import SavedStatistics, frozen_statistics

@@ -13,8 +13,8 @@ from . import _direct, _layer_calls
 from ._arrays import Array, address
 from ._c_api import lib, raise_error
 from ._layer_calls import Setting
-from ._layout import NAMES, Axis, as_axis, code_of, parameter_dtype
-from ._options import DEFAULT_MOMENTUM, make_options, number, options, weight_of_new
+from ._layout import Axis, as_axis, code_of, dtype_of, parameter_dtype
+from ._options import DEFAULT_MOMENTUM, flag, make_options, number, options, weight_of_new
 from ._parameters import Parameters
 from ._weights import Counted
 from .activations import Activation
@@ -116,29 +116,31 @@ class BatchNorm(Parameters):
     ) -> None:
         axis = as_axis(axis)
         extents = num_features if isinstance(num_features, tuple) else (num_features,)
-        self._channel_shape = tuple(operator.index(n) for n in extents)
+        try:
+            self._channel_shape = tuple(operator.index(n) for n in extents)
+        except TypeError:
+            raise TypeError(f"num_features is {num_features!r}, expected a whole number") from None
         if not extents or min(self._channel_shape) < 1:
             raise ValueError(f"num_features is {num_features}, expected at least 1")
         if len(extents) != (len(axis) if isinstance(axis, tuple) else 1):
             raise ValueError(
                 f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
             )
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        if code_of(self.dtype) is None:
-            raise TypeError(f"dtype is {self.dtype}, expected {NAMES}")
+        self.dtype: np.dtype[Any] = dtype_of(dtype, "dtype")
         default = parameter_dtype(self.dtype)
-        self.param_dtype: np.dtype[Any] = default if param_dtype is None else np.dtype(param_dtype)
+        self.param_dtype: np.dtype[Any] = default if param_dtype is None else dtype_of(param_dtype, "param_dtype")
         if self.param_dtype not in (self.dtype, default):
             raise TypeError(f"param_dtype is {self.param_dtype}, expected {default} or {self.dtype}")
         self._param_code = 0 if self.param_dtype == default else int(code_of(self.dtype) or 0)
         self.num_features, self.axis = num_features, axis
-        self.eps, self.unbiased = number(eps, "eps"), unbiased
+        self.eps, self.unbiased = number(eps, "eps"), flag(unbiased, "unbiased")
         weight = weight_of_new(momentum, decay)
         self.momentum = None if weight is None else number(weight, "momentum")
         self.training = True
         self.activation, self.running, self.source, self.groups = activation, running, source, groups
         self.frozen = frozen
-        super().__init__(self._channel_shape, self.param_dtype, affine, track_running_stats, rows_of(groups))
+        flags = flag(affine, "affine"), flag(track_running_stats, "track_running_stats")
+        super().__init__(self._channel_shape, self.param_dtype, *flags, rows_of(groups))
         self.grad_gamma = self.grad_beta = self.grad_residual = None
         self._x, self._saved = None, None
         self._check_options()
@@ -276,7 +278,7 @@ class BatchNorm(Parameters):
 
     def train(self: Self, mode: bool = True) -> Self:
         """Statistics of the batch from now on (or, with False, running statistics). Returns the layer."""
-        self.training = bool(mode)
+        self.training = flag(mode, "mode")
         return self
 
     def eval(self: Self) -> Self:

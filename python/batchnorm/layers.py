@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ._arrays import Array
-from ._options import DEFAULT_MOMENTUM
+from ._options import DEFAULT_MOMENTUM, flag
 from .activations import Activation
 from .groups import Groups
 from .layer import BatchNorm
@@ -46,7 +46,7 @@ class _RankedBatchNorm(BatchNorm):
         more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
         more.update(activation=activation, running=running, source=source, groups=groups, frozen=frozen)
         super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)
-        if not bias:
+        if not flag(bias, "bias"):
             self.beta = None
 
     def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:

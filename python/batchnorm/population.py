@@ -20,7 +20,7 @@ from . import _arrange
 from ._arrays import Doubles, address, as_bfloat16, doubles
 from ._c_api import lib, raise_error
 from ._layout import Axis, as_axis, channel_axes
-from ._options import options
+from ._options import flag, options
 from ._slices import opened, slices
 from ._weights import Counted, weighted
 
@@ -235,7 +235,7 @@ class Moments:
         NaN, without a warning, where there are no values, and unbiased where the count is 1 or less.
         """
         count, _, m2 = self._known()
-        over = count - 1 if unbiased else count
+        over = count - 1 if flag(unbiased, "unbiased") else count
         var = np.full(m2.shape, np.nan)
         with np.errstate(all="ignore"):
             np.divide(m2, over, out=var, where=over > 0)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Callable
 
+from ._arrays import kind_of
 from ._observer import Population
 from ._progress import shown
 from .layer import BatchNorm
@@ -99,7 +100,12 @@ def recalibrate(
         for number, batch in numbered:
             for population in populations:
                 population.batch = number
-            forward(batch)
+            try:
+                forward(batch)
+            except Exception as error:
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"This was batch {number} of recalibrate().")
+                raise
             done += 1
     if done < (num_batches or 1):
         raise ValueError(f"batches ended after {done} of {num_batches}" if num_batches else "batches is empty")
@@ -121,7 +127,7 @@ def _populations(layers: Any) -> list[Population]:
         raise ValueError("layers is empty")
     for name, layer in named.items():
         if not isinstance(layer, BatchNorm):
-            raise TypeError(f"{name} is of type {type(layer).__name__}, expected a BatchNorm")
+            raise TypeError(f"{name} is of type {kind_of(layer)}, expected a BatchNorm")
     names = {layer: name for name, layer in reversed(named.items())}
     return [Population(layer, names[layer]) for layer in dict.fromkeys(named.values())]
 

@@ -161,7 +161,7 @@ class Unwilling:
         ({"x": np.zeros(2, [("a", "f4")])}, TypeError, "x has dtype"),
         ({"x": np.zeros(2, "V3")}, TypeError, r"x has dtype \|V3"),
         ({"x": np.ma.zeros(2)}, TypeError, "x is a masked array"),
-        ({"x": Unwilling()}, RuntimeError, "no values yet"),
+        ({"x": Unwilling()}, TypeError, "x is of type .*Unwilling, expected an array: no values yet"),
     ],
 )
 @pytest.mark.parametrize("is_there", [True, False])

@@ -197,10 +197,18 @@ def test_conversion_of_groups(rng: np.random.Generator) -> None:
     assert np.array_equal(bn.FrozenBatchNorm2d.convert(layer)(x), layer.eval()(x))
 
 
-@pytest.mark.parametrize("layer", [bn.BatchNorm1d(3), bn.BatchNorm(3), bn.LazyBatchNorm2d(), None, "BatchNorm2d"])
+@pytest.mark.parametrize("layer", [bn.BatchNorm1d(3), bn.LazyBatchNorm2d(), None, "BatchNorm2d"])
 def test_what_is_no_batchnorm2d_is_not_converted(layer: Any) -> None:
     with pytest.raises(TypeError, match=f"layer is of type {type(layer).__name__}, expected BatchNorm2d"):
         bn.FrozenBatchNorm2d.convert(layer)
+
+
+def test_what_from_state_gives_is_converted() -> None:
+    layer = bn.from_state(bn.BatchNorm2d(3).state_dict(), "pytorch")
+    assert type(layer) is bn.BatchNorm
+    assert bn.FrozenBatchNorm2d.convert(layer).num_features == 3
+    with pytest.raises(ValueError, match="layer has its channels at axis -1, expected 1"):
+        bn.FrozenBatchNorm2d.convert(bn.BatchNorm(3, axis=-1))
 
 
 def test_what_has_no_running_statistics_is_not_converted() -> None:

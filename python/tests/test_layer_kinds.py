@@ -16,7 +16,7 @@ import batchnorm as bn
     [
         ({"num_features": 0}, ValueError, "num_features is 0"),
         ({"num_features": ()}, ValueError, r"num_features is \(\)"),
-        ({"num_features": 2.5}, TypeError, "float"),
+        ({"num_features": 2.5}, TypeError, "num_features is 2.5, expected a whole number"),
         ({"num_features": (3, 4)}, ValueError, "as many of one as of the other"),
         ({"axis": (1, 2)}, ValueError, "as many of one as of the other"),
         ({"axis": 1.0}, TypeError, "axis is 1.0, expected an int or a tuple of int"),

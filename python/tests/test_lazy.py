@@ -230,7 +230,7 @@ def test_a_state_of_groups() -> None:
         ({"weight": np.ones((), "f4")}, ValueError, r"weight has shape \(\)"),
         ({"weight": np.ones(0, "f4")}, ValueError, "weight has 0 channels, expected at least 1"),
         ({"weight": np.ones((2, 3), "f4")}, ValueError, r"weight has shape \(2, 3\), expected \(3,\)"),
-        ({"weight": None}, ValueError, "weight has shape"),
+        ({"weight": None}, TypeError, "weight is None, expected an array"),
         ({"running_var": np.ones(3)}, TypeError, "running_var has dtype float64, expected float32"),
         ({"num_batches_tracked": -1}, ValueError, "num_batches_tracked is -1"),
         ({"more": 1}, KeyError, "more is unexpected"),

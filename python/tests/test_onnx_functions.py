@@ -253,7 +253,7 @@ def test_wrong_inputs_are_named(opset: int, training: bool) -> None:
             (good[i].astype(object), f"{name} has dtype object"),
             (np.zeros(good[i].shape, "V2"), rf"{name} has dtype \|V2, expected float32, float64, float16 or bfloat16"),
             (np.ma.masked_array(good[i]), f"{name} is a masked array"),
-            (None, f"{name} has dtype object"),
+            (None, f"{name} is None, expected an array"),
             ("text", f"{name} has dtype <U4"),
         ]
         of_value: list[tuple[Any, str]] = [(np.float32(1), f"{name} is a single number")]

@@ -435,7 +435,7 @@ FROZEN = bn.BatchNorm1d(5, frozen=True)
         ({"layers": []}, ValueError, "layers is empty"),
         ({"layers": 5}, TypeError, "layers is of type int, expected a BatchNorm or a sequence of them"),
         ({"layers": ["bn1"]}, TypeError, r"layers\[0\] is of type str, expected a BatchNorm"),
-        ({"more": np.zeros(3)}, TypeError, r"layers\[2\] is of type ndarray, expected a BatchNorm"),
+        ({"more": np.zeros(3)}, TypeError, r"layers\[2\] is of type numpy.ndarray, expected a BatchNorm"),
         ({"more": bn.BatchNorm1d}, TypeError, r"layers\[2\] is of type type, expected a BatchNorm"),
         (
             {"more": bn.BatchNorm1d(5, track_running_stats=False)},

@@ -60,7 +60,7 @@ def test_out_is_refused(x: Array, out: Any, error: type[Exception], message: str
         (np.zeros((4, 3), ">f8"), TypeError, "x has dtype >f8, expected the byte order of this machine"),
         (np.zeros((4, 3), "S4"), TypeError, r"x has dtype \|S4"),
         (np.ma.zeros((4, 3)), TypeError, "x is a masked array of dtype float64"),
-        (None, TypeError, "x has dtype object"),
+        (None, TypeError, "x is None, expected an array"),
         (np.float64(1), ValueError, "x is a single number"),
         (1.5, ValueError, "x is a single number"),
         (np.zeros(()), ValueError, "axis 1 is out of range for an array of rank 0|x is a single number"),

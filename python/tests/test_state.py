@@ -94,7 +94,7 @@ def test_a_missing_count_is_zero() -> None:
         ({"weight": np.ones(4, "f4")}, ValueError, r"weight has shape \(4,\), expected \(3,\)"),
         ({"running_var": np.ones((3, 1), "f4")}, ValueError, "running_var has shape"),
         ({"running_var": np.ones(3)}, TypeError, "running_var has dtype float64, expected float32"),
-        ({"bias": None}, ValueError, "bias has shape"),
+        ({"bias": None}, TypeError, "bias is None, expected an array"),
         ({"num_batches_tracked": 1.5}, TypeError, "num_batches_tracked has dtype float64"),
         ({"num_batches_tracked": -1}, ValueError, "num_batches_tracked is -1"),
         ({"num_batches_tracked": np.zeros(2, int)}, ValueError, r"num_batches_tracked has shape \(2,\)"),

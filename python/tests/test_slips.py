@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slips that are easily made: a text for a flag, None for an array, another package's tensor or layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import batchnorm as bn
+
+X = np.random.default_rng(20261121).normal(size=(4, 3, 5)).astype("f4")
+_, SAVED = bn.forward_training(X)
+WEIGHT = np.ones((3, 2, 1), "f4")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda no: bn.BatchNorm2d(4, affine=no), "affine"),
+        (lambda no: bn.BatchNorm2d(4, track_running_stats=no), "track_running_stats"),
+        (lambda no: bn.BatchNorm2d(4, bias=no), "bias"),
+        (lambda no: bn.BatchNorm2d(4, unbiased=no), "unbiased"),
+        (lambda no: bn.LazyBatchNorm2d(affine=no), "affine"),
+        (lambda no: bn.BatchNorm2d(4).train(no), "mode"),
+        (lambda no: bn.forward_training(X, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), unbiased=no), "unbiased"),
+        (lambda no: bn.moments(X).var(no), "unbiased"),
+        (lambda no: bn.from_state(bn.BatchNorm(3).state_dict(), "pytorch", unbiased=no), "unbiased"),
+        (lambda no: bn.BatchNorm(3).load_state_dict(bn.BatchNorm(3).state_dict(), strict=no), "strict"),
+        (lambda no: bn.fold_conv(WEIGHT, None, bn.BatchNorm(3), transposed=no), "transposed"),
+    ],
+)
+def test_a_text_is_no_flag(call: Callable[[Any], object], name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is 'no', expected True or False"):
+        call("no")
+    with pytest.raises(TypeError, match=f"{name} is 2, expected True or False"):
+        call(2)
+
+
+class Tensor:
+    """As a tensor that PyTorch computes gradients of."""
+
+    dtype = "torch.float32"
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def __array__(self, *arguments: Any, **told: Any) -> Any:
+        raise RuntimeError("it requires grad")
+
+    def detach(self) -> Any:
+        return self
+
+    def cpu(self) -> Any:
+        return self.values
+
+
+@pytest.mark.parametrize("value", [None, Tensor(X)])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda value: bn.forward_training(value), "x"),
+        (lambda value: bn.BatchNorm(3)(value), "x"),
+        (lambda value: bn.backward(value, X, SAVED), "dy"),
+        (lambda value: bn.jvp(value, SAVED, x_tangent=X), "x"),
+        (lambda value: bn.double_backward(value, X, SAVED, grad_dx=X), "dy"),
+        (lambda value: bn.double_backward(X, value, SAVED, grad_dx=X), "x"),
+        (lambda value: bn.fold_conv(value, None, bn.BatchNorm(3)), "weight"),
+        (lambda value: bn.onnx.batch_normalization_15(X, value, X, X, X), "scale"),
+    ],
+)
+def test_what_is_no_array(call: Callable[[Any], object], name: str, value: Any) -> None:
+    said = (
+        "None, expected an array" if value is None else "of type test_slips.Tensor, which is no array to NumPy: it req"
+    )
+    with pytest.raises(TypeError, match=f"^{name} is {said}"):
+        call(value)
+
+
+def test_tensors_with_gradients_are_a_state(tmp_path: Any) -> None:
+    state = {key: Tensor(array) for key, array in bn.BatchNorm(3).state_dict().items()}
+    state["weight"].values = np.float32([1, 2, 3])
+    layer = bn.BatchNorm(3)
+    layer.load_state_dict(state)
+    assert layer.gamma.tolist() == [1, 2, 3]
+    bn.write_state(tmp_path / "state.npz", state)
+    assert bn.read_state(tmp_path / "state.npz")["weight"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bn.BatchNorm(3).load_state_dict(None), "state is of type NoneType, expected a mapping"),
+        (lambda: bn.read_state(None), "path is of type NoneType, expected a text or a pathlib.Path"),
+        (lambda: bn.read_state(b"x.npz"), "path is of type bytes, expected a text or a pathlib.Path"),
+        (lambda: bn.write_state({}, "x.npz"), "path is of type dict, expected a text or a pathlib.Path"),
+        (lambda: bn.BatchNorm2d("4"), "num_features is '4', expected a whole number"),
+        (lambda: bn.BatchNorm2d(4, dtype="flaot32"), "dtype is 'flaot32', expected float32, float64, float16 or bf"),
+        (lambda: bn.from_state({}, "pytorch", num_features=3, dtype="flaot32"), "dtype is 'flaot32', expected float32"),
+    ],
+)
+def test_what_is_of_another_type(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_another_package_has_classes_of_the_same_name() -> None:
+    other = type("BatchNorm2d", (), {"__module__": "torch.nn.modules.batchnorm"})()
+    with pytest.raises(TypeError, match="norm is of type torch.nn.modules.batchnorm.BatchNorm2d, expected BatchNorm"):
+        bn.fold_conv(WEIGHT, None, other)
+    with pytest.raises(TypeError, match="layer is of type torch.nn.modules.batchnorm.BatchNorm2d, expected"):
+        bn.to_state(other, "pytorch")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Any) -> None:
+    path = tmp_path / "none" / "x.npz"
+    with pytest.raises(FileNotFoundError, match=f"{path} cannot be written: there is no folder {path.parent}"):
+        bn.write_state(path, {})
+
+
+def test_which_batch_it_was() -> None:
+    layer = bn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match="values per channel") as caught:
+        bn.recalibrate(layer, layer, [X[:, :, 0], X[:1, :, 0]], progress=False)
+    assert getattr(caught.value, "__notes__", ["This was batch 1 of recalibrate()."]) == [
+        "This was batch 1 of recalibrate()."
+    ]
