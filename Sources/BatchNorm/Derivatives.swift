@@ -19,6 +19,22 @@ struct Derivatives {
     let inverseStd: UnsafePointer<Double>
     let frozen: Bool
 
+    /// The mean of a tensor as a sum of two doubles; `scratch` takes what is not wanted.
+    func means(
+        of v: Operand, _ mean: UnsafeMutablePointer<Double>, _ rest: UnsafeMutablePointer<Double>, scratch: Sums
+    ) throws(Failure) {
+        var part = geometry
+        part.xStride = v.stride
+        var sweep = Sweep(part, call.kernels)
+        sweep.x = v
+        sweep.reduction = .moments
+        var settlement = ForwardSettlement(
+            statistics: .batch(eps: 0, nil), moments: (count: scratch.values, mean: mean, m2: scratch.centred))
+        settlement.rest = rest
+        sweep.settlement = .forward(settlement)
+        try sweep.run(call)
+    }
+
     /// Σv and Σv · (x − mean) per channel, an array after the other.
     struct Sums {
         let values: UnsafeMutablePointer<Double>
@@ -57,24 +73,25 @@ struct Derivatives {
         let beta: Elements?
     }
 
-    /// A sweep that writes it; nil if beta alone has a part in it. A tensor that has none is not looked at: 0 · infinity
-    /// would be NaN.
-    func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> Sweep? {
-        let dependsOnX = direction.gamma != nil || (direction.v.base != nil && !frozen)
-        if direction.v.base != nil && dependsOnX {
-            return combination(direction.v, x, to: out, room) { channel in combined(direction, channel) }
+    /// Whether it is beta' alone, for which no tensor has to be looked at.
+    func isConstant(_ direction: Direction) -> Bool { direction.v.base == nil && direction.gamma == nil }
+
+    /// A sweep that writes it, unless it is constant. A tensor that has no part in it is not looked at: 0 · infinity would
+    /// be NaN.
+    func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> Sweep {
+        if direction.v.base == nil {
+            return normalization(of: x, to: out, room) { channel in
+                Line(
+                    mean: mean[channel], scale: (direction.gamma?[channel] ?? 0) * inverseStd[channel],
+                    shift: direction.beta?[channel] ?? 0)
+            }
         }
-        if direction.v.base != nil {
+        if frozen && direction.gamma == nil {
             return normalization(of: direction.v, to: out, room) { channel in
                 Line(scale: scale(channel), shift: direction.beta?[channel] ?? -0.0)
             }
         }
-        guard dependsOnX else { return nil }
-        return normalization(of: x, to: out, room) { channel in
-            Line(
-                mean: mean[channel], scale: (direction.gamma?[channel] ?? 0) * inverseStd[channel],
-                shift: direction.beta?[channel] ?? 0)
-        }
+        return combination(direction.v, x, to: out, room) { channel in combined(direction, channel) }
     }
 
     func scale(_ channel: Int) -> Double { (gamma?[channel] ?? 1) * inverseStd[channel] }

@@ -67,8 +67,10 @@ private struct SecondDerivatives {
     private var kept: Kept
     private let ofU: Derivatives.Sums
     private let ofG: Derivatives.Sums
-    /// Σ u and Σ u · (dy − mean(dy)).
+    /// Σ u and Σ u · (dy − mean(dy)), where that mean is a sum of two terms and only the first of them subtracted.
     private let ofBoth: Derivatives.Sums
+    private let meanOfG: UnsafeMutablePointer<Double>
+    private let restOfG: UnsafeMutablePointer<Double>
     private var geometry: Geometry { derivatives.geometry }
 
     init(_ derivatives: Derivatives, g: Operand, _ grad: Call.SecondOrder, _ call: Call) throws(Failure) {
@@ -79,24 +81,25 @@ private struct SecondDerivatives {
         u = Operand(base: UnsafeMutableRawPointer(mutating: grad.dx), stride: geometry.dxStride)
         a = geometry.elements(grad.dgamma)
         b = geometry.elements(grad.dbeta)
-        kept = try Kept(geometry.channels, sums: 3, arrays: 1, sweeps: 2, call)
+        kept = try Kept(geometry.channels, sums: 3, arrays: 2, sweeps: 2, call)
         ofU = kept.sums()
         ofG = kept.sums()
         ofBoth = kept.sums()
+        meanOfG = kept.array()
+        restOfG = kept.array()
         // Of a tensor that is not there, all are 0.
-        ofU.values.update(repeating: 0, count: 6 * geometry.channels)
+        ofU.values.update(repeating: 0, count: 8 * geometry.channels)
     }
 
-    mutating func reduce() throws(Failure) {
-        let meanOfG = kept.array()
+    func reduce() throws(Failure) {
+        let isOfBoth = u.base != nil && (grad.x != nil || grad.gamma != nil)
         if !derivatives.frozen {
+            // A rounding of the mean of dy, times that of u, would count as often as there are values.
+            if isOfBoth { try derivatives.means(of: g, meanOfG, restOfG, scratch: ofG) }
             if u.base != nil { try derivatives.reduce(u, into: ofU) }
             try derivatives.reduce(g, into: ofG)
         }
-        for channel in 0..<geometry.channels { meanOfG[channel] = ofG.values[channel] / derivatives.count }
-        if u.base != nil && (grad.x != nil || grad.gamma != nil) {
-            try derivatives.reduce(u, g, meanOfG, into: ofBoth)
-        }
+        if isOfBoth { try derivatives.reduce(u, g, meanOfG, into: ofBoth) }
     }
 
     /// Nothing is written before the memory of both maps is there.
@@ -104,33 +107,36 @@ private struct SecondDerivatives {
         let call = derivatives.call
         let toX = Operand(base: grad.x, stride: geometry.dxStride)
         let toDy = Operand(base: grad.dy, stride: geometry.yStride)
+        let rooms = (kept.room(), kept.room())
         let direction = Derivatives.Direction(v: u, sums: ofU, gamma: a, beta: b)
-        var sweepToX = grad.x == nil ? nil : sweepToX(toX, kept.room())
-        var sweepToDy = grad.dy == nil ? nil : derivatives.sweep(direction, to: toDy, kept.room())
-        try sweepToX?.reserve(call)
-        try sweepToDy?.reserve(call)
+        // What depends on x by nothing but its statistics does not depend on constants.
+        let mapsX = grad.x != nil && !(derivatives.frozen && a == nil)
+        let mapsDy = grad.dy != nil && !derivatives.isConstant(direction)
+        var sweepToX = mapsX ? sweepToX(toX, rooms.0) : idle()
+        var sweepToDy = mapsDy ? derivatives.sweep(direction, to: toDy, rooms.1) : idle()
+        if mapsX { try sweepToX.reserve(call) }
+        if mapsDy { try sweepToDy.reserve(call) }
         if let gamma = geometry.elements(grad.gamma) {
             for channel in 0..<geometry.channels { gamma[channel] = derivatives.inverseStd[channel] * product(channel) }
         }
-        if sweepToX == nil { derivatives.fill(toX, with: nil) }
-        try sweepToX?.run(call)
-        if sweepToDy == nil { derivatives.fill(toDy, with: b) }
-        try sweepToDy?.run(call)
+        if mapsX { try sweepToX.run(call) } else { derivatives.fill(toX, with: nil) }
+        if mapsDy { try sweepToDy.run(call) } else { derivatives.fill(toDy, with: b) }
     }
+
+    private func idle() -> Sweep { Sweep(geometry, derivatives.call.kernels) }
 
     /// A; and Σ u · dy with constants for statistics.
     private func product(_ channel: Int) -> Double {
         let inverseStd = derivatives.inverseStd[channel]
         let ofStatistics = (ofU.centred[channel] * inverseStd) * (ofG.centred[channel] * inverseStd)
-        return ofBoth.centred[channel] - ofStatistics / derivatives.count
+        let centred = ofBoth.centred[channel] - ofBoth.values[channel] * restOfG[channel]
+        return centred - ofStatistics / derivatives.count
     }
 
-    /// nil where it is 0: what depends on x by nothing but its statistics does not depend on constants.
-    private func sweepToX(_ out: Operand, _ room: Derivatives.Room) -> Sweep? {
+    private func sweepToX(_ out: Operand, _ room: Derivatives.Room) -> Sweep {
         if derivatives.frozen {
-            guard let a else { return nil }
             return derivatives.normalization(of: g, to: out, room) { channel in
-                Line(scale: a[channel] * derivatives.inverseStd[channel], shift: -0.0)
+                Line(scale: (a?[channel] ?? 0) * derivatives.inverseStd[channel], shift: -0.0)
             }
         }
         return derivatives.combination(g, u.base == nil ? g : u, to: out, room, combined)
@@ -151,6 +157,8 @@ private struct SecondDerivatives {
         if u.base == nil {
             combined.zMean = combined.dyMean
         } else {
+            combined.dyMean = meanOfG[channel]
+            combined.shift = -restOfG[channel] * combined.scale
             combined.zMean = ofU.values[channel] / count
             combined.gain = weightOfU * inverseStd
         }

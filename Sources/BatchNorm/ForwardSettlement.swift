@@ -17,6 +17,8 @@ struct ForwardSettlement {
     /// Moments as they are, for bn_moments.
     var moments:
         (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
+    /// What rounding took from the mean, if that is wanted as well.
+    var rest: UnsafeMutablePointer<Double>?
 
     /// The mean as a sum of two terms.
     typealias Known = (mean: Double, rest: Double, inverseStd: Double)
@@ -33,6 +35,7 @@ struct ForwardSettlement {
                 moments.count[channel] = batch.count
                 moments.mean[channel] = batch.mean
                 moments.m2[channel] = batch.m2
+                rest?[channel] = batch.rest
             }
         }
         return line(A.self, channel, known)

@@ -37,11 +37,9 @@ extension Call {
         if v.base != nil && !options.frozen { try derivatives.reduce(v, into: sums) }
         let tangent = Derivatives.Direction(
             v: v, sums: sums, gamma: geometry.elements(gammaTangent), beta: geometry.elements(betaTangent))
-        if var sweep = derivatives.sweep(tangent, to: out, kept.room()) {
-            try sweep.run(self)
-        } else {
-            derivatives.fill(out, with: tangent.beta)
-        }
+        if derivatives.isConstant(tangent) { return derivatives.fill(out, with: tangent.beta) }
+        var sweep = derivatives.sweep(tangent, to: out, kept.room())
+        try sweep.run(self)
     }
 }
 

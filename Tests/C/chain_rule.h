@@ -116,7 +116,7 @@ static inline bounds bound(bn_dtype dtype) {
     r.mean_u = sum(k.u) / m, r.mean_g = sum(k.g) / m, r.mean_q = fabsl(sum(k.q) / m);
     r.sum_u = dot(k.u, k.q), r.sum_g = dot(k.g, k.q);
     r.size_u = sum_of_magnitudes(k.u, NULL) / m, r.size_g = sum_of_magnitudes(k.g, NULL) / m;
-    for (size_t i = 0; i < k.count; i++) scatter += fabsl(k.u[i]) * (fabsl(k.g[i] - r.mean_g) + r.size_g);
+    for (size_t i = 0; i < k.count; i++) scatter += fabsl(k.u[i]) * (fabsl(k.g[i] - r.mean_g) + r.size_g * unit);
     r.abs_a = scatter + r.abs_u * r.abs_g / m;
     return r;
 }

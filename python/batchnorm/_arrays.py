@@ -25,6 +25,8 @@ Doubles = NDArray[np.float64]
 # writeable and C-contiguous, so that these need no check of their own then; else it is a REFUSAL.
 at: Callable[[NDArray[Any]], ctypes.Array[ctypes.c_char]] = (ctypes.c_char * 0).from_buffer  # type: ignore[assignment]
 REFUSAL = (TypeError, ValueError)
+# Arguments that are tensors: beside them gamma, beta and statistics may be of float32.
+TENSORS = ("x", "dy", "out", "residual", "residual_out", "x_tangent", "grad_dx")
 
 
 def address(array: NDArray[Any]) -> int:
@@ -164,7 +166,7 @@ def as_bfloat16(value: Any, name: str, dtype: Any) -> Any:
         raise TypeError(f"dtype is {dtype!r}, expected 'bfloat16' or None, which stands for the dtype of the arrays")
     if type(value) is ndarray and value.dtype == np.uint16:
         return value.view(BITS)
-    if name in ("x", "dy", "out", "residual", "residual_out") and value is not None:
+    if name in TENSORS and value is not None:
         raise TypeError(
             f"{name} is {getattr(value, 'dtype', type(value).__name__)}, expected uint16 for dtype 'bfloat16'"
         )

@@ -29,7 +29,10 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
     layer = path_of(prefix)
     names = {convention.path(name, layer): name for name in convention.keys}
     found: dict[str, Found] = {}
-    entries = list(_flat(state))
+    try:
+        entries = list(_flat(state))
+    except RecursionError:
+        raise ValueError("state is nested without end, or too deeply") from None
     for path, key, value in entries:
         name = names.get(path)
         if name in found:
@@ -56,7 +59,7 @@ def _check_keys(found: Mapping[str, Found], convention: Convention, prefix: str,
         if told.get(flag):
             reasons.update({name: f", but {flag} is True" for name in names if name != COUNT})
         elif flag in told:
-            for name in found.keys() & names:
+            for name in filter(found.__contains__, names):
                 raise KeyError(f"{found[name].key} is unexpected, as {flag} is False")
     for name, reason in reasons.items():
         if name not in found:

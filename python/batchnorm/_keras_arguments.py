@@ -12,6 +12,7 @@ import numpy as np
 
 from ._arrays import Array, Doubles, doubles
 from ._options import number
+from ._rounding import cast
 
 # "zeros", "ones", a number or an array, or what makes an array of a shape and a dtype.
 Initializer = Union[str, float, Doubles, Callable[..., Any]]
@@ -111,7 +112,7 @@ def initial(initializer: Initializer, name: str, channels: int, dtype: np.dtype[
         value = np.full(channels, number(value, name))
     elif np.shape(value) != (channels,):
         raise ValueError(f"{name} gives shape {np.shape(value)}, expected {(channels,)}: one element per channel")
-    return rounded(doubles(value, name, (channels,)), dtype)
+    return cast(doubles(value, name, (channels,)), dtype)
 
 
 def config_of(initializer: Initializer, name: str) -> Any:
@@ -122,9 +123,3 @@ def config_of(initializer: Initializer, name: str) -> Any:
         raise TypeError(f"{name} is a function, which a config cannot hold: expected 'zeros', 'ones' or numbers")
     config = {"value": np.asarray(initializer).tolist()}
     return {"module": "keras.initializers", "class_name": "Constant", "config": config, "registered_name": None}
-
-
-def rounded(values: Any, dtype: np.dtype[Any]) -> Array:
-    """A new array of this dtype; what is beyond it is infinite, without a warning."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return np.array(values, dtype)

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arrays import Array, Doubles
-from ._keras_arguments import rounded
 from ._layout import parameter_dtype
+from ._rounding import cast
 from .statistics import Moments, inverse_std, moments
 from .steps import backward_apply, backward_reduce, normalize
 
@@ -78,7 +78,7 @@ def backward(dy: Array, x: Array, axis: int, batch: Renormed, gamma: Any) -> tup
     sum_dy, sum_dy_x_hat = backward_reduce(dy, x, mean, invstd, axis=axis)
     with np.errstate(all="ignore"):
         dgamma = r * sum_dy_x_hat + d * sum_dy
-        scale = rounded(r if gamma is None else gamma * r, parameter_dtype(x.dtype))
+        scale = cast(r if gamma is None else gamma * r, parameter_dtype(x.dtype))
     # A count of 0 goes with weights of 0, or with no x at all.
     sums = np.maximum(count, 1.0), sum_dy, sum_dy_x_hat
     return backward_apply(dy, x, mean, invstd, *sums, scale, axis=axis, weights=weights), dgamma, sum_dy

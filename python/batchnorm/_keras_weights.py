@@ -12,8 +12,9 @@ from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import Array, doubles
-from ._keras_arguments import initial, rounded
+from ._keras_arguments import initial
 from ._keras_settings import INITIALIZED, Settings
+from ._rounding import cast
 
 
 class Weights(Settings):
@@ -59,7 +60,7 @@ class Weights(Settings):
             variance = made["moving_variance"].astype(np.float64)
             if (variance < 0).any():
                 raise ValueError(f"moving_variance_initializer gives {variance.min()}, which renorm takes the root of")
-            made["moving_stddev"] = rounded(np.sqrt(variance), self._variable)
+            made["moving_stddev"] = cast(np.sqrt(variance), self._variable)
             made["renorm_mean"], made["renorm_stddev"] = made["moving_mean"].copy(), made["moving_stddev"].copy()
         for name, array in made.items():
             setattr(self, name, array)
@@ -100,7 +101,7 @@ class Weights(Settings):
                 raise ValueError(f"{name} has shape {np.shape(given)} among the weights, expected {array.shape}")
             if not array.flags.writeable:
                 raise ValueError(f"{name} cannot be set: the layer's array is read-only")
-            values.append(rounded(doubles(given, name, array.shape), self._variable))
+            values.append(cast(doubles(given, name, array.shape), self._variable))
         for array, value in zip(self.weights, values):
             array[...] = value
 

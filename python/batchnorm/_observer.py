@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ._arrays import Array, Doubles, running
 from ._c_structs import PerGroup
 from ._layout import channel_axes, dense_plan
+from ._rounding import cast
 from ._weights import Counted
 from .groups import grouping, rows_of
 from .population import Moments
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class Statistics(NamedTuple):
-    """What a layer is to have, in those of its rows that have seen something."""
+    """What a layer is to have, where, and in which of its rows: those that have seen something."""
 
+    targets: list[Array]
     rows: Any  # an index; without rows, all of an array
     mean: NDArray[Any]
     var: NDArray[Any]
@@ -103,7 +105,9 @@ class Population:
         if not self.counts.any():
             reason = "had no batch that was finite" if self.calls else "was never called by forward()"
             raise ValueError(f"{self.name} {reason}")
-        self.targets()
+        targets = self.targets()
+        if np.may_share_memory(targets[0], targets[1]):
+            raise ValueError(f"running_var of {self.name} overlaps its running_mean")
         means, variances = [], []
         for row in np.flatnonzero(self.counts):
             whose, moments = f"group {row} of {self.name}" if self.has_rows else self.name, self.moments[row]
@@ -112,13 +116,12 @@ class Population:
             means.append(self.rounded(moments.mean, f"mean of {whose}"))
             variances.append(self.rounded(moments.var(self.layer.unbiased), f"variance of {whose}"))
         if self.has_rows:
-            return Statistics(np.flatnonzero(self.counts), np.stack(means), np.stack(variances))
-        return Statistics(..., means[0], variances[0])
+            return Statistics(targets, np.flatnonzero(self.counts), np.stack(means), np.stack(variances))
+        return Statistics(targets, ..., means[0], variances[0])
 
     def rounded(self, values: Doubles, name: str) -> NDArray[Any]:
         """The values as the layer's running statistics have them."""
-        with np.errstate(over="ignore", under="ignore"):
-            result = values.astype(self.layer.param_dtype)
+        result = cast(values, self.layer.param_dtype)
         finite = np.isfinite(result)
         if not finite.all():
             value = values[~finite][0]
@@ -127,7 +130,7 @@ class Population:
 
     def write(self, statistics: Statistics) -> None:
         """Makes them the layer's running statistics."""
-        for target, values in zip(self.targets(), (statistics.mean, statistics.var)):
+        for target, values in zip(statistics.targets, (statistics.mean, statistics.var)):
             target[statistics.rows] = values
         seen, layer = self.counts > 0, self.layer
         layer.num_batches_tracked = (

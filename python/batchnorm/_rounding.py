@@ -13,10 +13,17 @@ from ._c_structs import DType
 from ._layout import code_of
 
 
-def rounded(values: Doubles, dtype: np.dtype[Any], name: str) -> Array:
-    """`values` as a new array of another dtype, to nearest, ties to even; ValueError if it cannot hold one."""
+def cast(values: NDArray[Any], dtype: np.dtype[Any]) -> Array:
+    """A new array of this dtype, to nearest, ties to even; what is beyond it is infinite, without a warning."""
     with np.errstate(all="ignore"):
-        result: Array = (_odd(values) if code_of(dtype) == DType.BFLOAT16 else values).astype(dtype)
+        twice = code_of(dtype) == DType.BFLOAT16 and values.dtype == np.float64
+        result: Array = (_odd(values) if twice else values).astype(dtype)
+    return result
+
+
+def rounded(values: Doubles, dtype: np.dtype[Any], name: str) -> Array:
+    """The same, but a ValueError if a value is beyond the dtype."""
+    result = cast(values, dtype)
     beyond = ~np.isfinite(result)
     if beyond.any():
         raise ValueError(f"{name} becomes {values[index_of(beyond)]:g} at {place(beyond)}, which {dtype} cannot hold")
@@ -32,8 +39,8 @@ def _odd(values: Doubles) -> NDArray[np.float32]:
     narrow = values.astype(np.float32)
     bits = narrow.view(np.uint32)
     inexact, too_far = narrow != values, abs(narrow) > abs(values)
-    bits -= too_far
-    bits |= inexact
+    bits -= too_far & np.isfinite(values)
+    bits |= inexact & np.isfinite(values)
     return narrow
 
 

@@ -2,7 +2,8 @@
 """Derivatives beyond the gradient: along a direction (forward mode), and of the gradient itself (double backward).
 
 With P(v) = invstd * (v - mean(v) - x_hat * mean(v * x_hat)), or invstd * v with frozen statistics, dx = gamma * P(dy);
-and P makes up the rest as well. Nothing of the tensors' size is allocated but the results.
+and P makes up the rest as well. Nothing of the tensors' size is allocated but the results, and copies of tensors that
+lie in another memory order than x, or, for double_backward(), have gaps.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def jvp(
     if dtype is not None:
         given = {"x": x, "gamma": gamma, "gamma_tangent": gamma_tangent, "beta_tangent": beta_tangent}
         x, gamma, gamma_tangent, beta_tangent = (as_bfloat16(value, name, dtype) for name, value in given.items())
-        x_tangent = None if x_tangent is None else as_bfloat16(x_tangent, "x", dtype)
+        x_tangent = None if x_tangent is None else as_bfloat16(x_tangent, "x_tangent", dtype)
     target = out if dtype is None else as_bfloat16(out, "out", dtype)
     tensors = together({"x": x, "x_tangent": x_tangent}, {"out": target}, axis)
     fit = tensors.fit.beside(gamma, gamma_tangent, beta_tangent)
@@ -171,7 +172,7 @@ def double_backward(
         dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
         given = {"grad_dgamma": grad_dgamma, "grad_dbeta": grad_dbeta}
         grad_dgamma, grad_dbeta = (as_bfloat16(value, name, dtype) for name, value in given.items())
-        grad_dx = None if grad_dx is None else as_bfloat16(grad_dx, "dy", dtype)
+        grad_dx = None if grad_dx is None else as_bfloat16(grad_dx, "grad_dx", dtype)
     tensors = together({"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}, axis)
     fit = tensors.fit.beside(gamma, grad_dgamma, grad_dbeta)
     _check(saved, fit)

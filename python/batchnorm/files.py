@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ _SAFETENSORS: dict[str, np.dtype[Any]] = {
 def read_state(path: PathLike) -> Arrays:
     """The arrays of a file, by name: of .npz in the order that they were written in, of .safetensors in that of names.
 
-    Nothing that a file holds is executed, and no more memory is asked for than its data fill.
+    Nothing that a file holds is executed, and no more memory is filled than its data fill, which may be a thousand
+    times as much as the file, if it was well packed.
 
     Parameters
     ----------
@@ -118,9 +120,9 @@ def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     >>> print(bn.from_state(bn.read_state(path), "pytorch", prefix="bn2"))
     BatchNorm(2, axis=1, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
     """
+    suffix = _suffix(Path(_text(path)))
     # A link stays a link, to the new file.
-    path = Path(os.path.realpath(_text(path)))
-    suffix = _suffix(path)
+    path = Path(os.path.realpath(path))
     save = None
     if suffix == ".safetensors":
         _safetensors(path)
@@ -139,6 +141,8 @@ def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
                 file.write(save(checked))
             file.flush()
             os.fsync(file.fileno())
+            if path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -203,6 +207,7 @@ def _read_npz(file: IO[bytes]) -> Arrays:
 
 def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     """An array of which the header is looked at before memory is asked for."""
+    file: Any
     with archive.open(entry) as file:
         version = npy.read_magic(file)
         if version != (1, 0):  # later ones are for records
@@ -216,8 +221,18 @@ def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
         claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
         if min(shape, default=0) < 0 or claimed != there:
             raise ValueError(f"its header claims shape {shape} of {dtype}, but there are {there} bytes")
-        array = np.frombuffer(file.read(), dtype)
-    return array.reshape(shape, order="F" if is_fortran else "C").copy()
+        if there > 1100 * entry.compress_size + 1000:  # deflate packs at most 1032 bytes into one
+            raise ValueError(f"it claims {there} bytes, more than its {entry.compress_size} packed ones can be")
+        array = np.empty(shape, dtype, order="F" if is_fortran else "C")
+        bytes_: Any = array.reshape(-1, order="A").view(np.uint8)
+        filled = 0
+        while filled < claimed:
+            more = file.readinto(bytes_[filled:])
+            if not more:
+                raise ValueError(f"it ends after {filled} of {claimed} bytes")
+            filled += more
+        file.read(1)  # compares the checksum
+    return array
 
 
 def _write_npz(file: IO[bytes], arrays: Arrays) -> None:

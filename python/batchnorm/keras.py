@@ -26,11 +26,11 @@ from numpy.typing import ArrayLike
 from . import _keras_renorm as renormalization
 from ._arrays import Array, Doubles
 from ._c_structs import Outcome
-from ._keras_arguments import rounded
 from ._keras_inputs import converted, positions
 from ._keras_renorm import Renormed
 from ._keras_weights import Weights
 from ._options import flag
+from ._rounding import cast
 from .functional import backward, forward_inference, forward_training
 from .policies import Running
 from .saved import SavedStatistics, frozen_statistics
@@ -211,8 +211,8 @@ class BatchNormalization(Weights):
             dx, dgamma, dbeta = renormalization.backward(gradient, self._x, self.axis, self._last, self.gamma)
         else:
             dx, dgamma, dbeta = backward(gradient, self._x, self._last, self.gamma, axis=self.axis)
-        self.grad_gamma = None if self.gamma is None else rounded(dgamma, self._variable)
-        self.grad_beta = None if self.beta is None else rounded(dbeta, self._variable)
+        self.grad_gamma = None if self.gamma is None else cast(dgamma, self._variable)
+        self.grad_beta = None if self.beta is None else cast(dbeta, self._variable)
         return dx
 
     def _move(self, mean: Doubles, std: Doubles) -> None:
@@ -225,7 +225,7 @@ class BatchNormalization(Weights):
             (self.moving_stddev, stddev),
             (self.moving_variance, renormalization.variance_of(stddev, self.epsilon)),
         ):
-            average[...] = rounded(values, self._variable)
+            average[...] = cast(values, self._variable)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is of the layer, not of its last call."""

@@ -12,7 +12,7 @@ the specification gives to inputs and attributes. momentum is the weight of the 
 M, the number of values per channel, also that of opsets 7 and 9, which do not say.
 
 Inputs are not modified. Types that may differ are converted where that is exact, so that results are rounded once, to
-the type that the specification gives them; numbers that are no arrays are float64. Attributes of a model are float32:
+the type that the specification gives them; floats that are no arrays are float64. Attributes of a model are float32:
 its epsilon of 1e-5 is float(np.float32(1e-5)).
 
 One value per channel has variance 0 in training: Y is B. Of no values, which the specification leaves undefined, the
@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._arrays import tensor
 from ._layout import BITS, NAMES, parameter_dtype
 from ._options import number
+from ._rounding import cast
 from .statistics import inverse_std, moments, update_running
 from .steps import normalize
 
@@ -270,7 +271,7 @@ def _of_outputs(
         raise ValueError(f"X has shape {given['X'].shape}, expected (N, C, ...)")
     results = _computed(given, epsilon, momentum, _choice(outputs, "outputs", (1, 5)) == 5, spatial)
     if isinstance(results, _Results):
-        saved = (_rounded(each, results.y.dtype) for each in (results.mean, results.var))
+        saved = (cast(each, results.y.dtype) for each in (results.mean, results.var))
         return *results[:3], *saved
     return results
 
@@ -311,7 +312,8 @@ def _computed(
     # Only a scale of float64 is more than parameters beside an x of other types hold: then x, too, becomes float64.
     wide = x.astype(np.float64, copy=False) if scale.dtype == np.float64 else x
     scale, shift = (each.astype(parameter_dtype(wide.dtype)) for each in (scale, shift))
-    y = _rounded(normalize(wide, mean, invstd, scale, shift, axis=axis), dtype).reshape(shape)
+    y = normalize(wide, mean, invstd, scale, shift, axis=axis)
+    y = (y if y.dtype == dtype else cast(y, dtype)).reshape(shape)
     if not training:
         return y
     running_mean, running_var = old_mean.copy(), old_var.copy()
@@ -341,9 +343,3 @@ def _choice(value: Any, name: str, choices: tuple[int, int]) -> int:
     if value not in choices:
         raise ValueError(expected)
     return int(value)
-
-
-def _rounded(array: Array, dtype: np.dtype[Any]) -> Array:
-    """What is beyond a type becomes infinite there, without a warning."""
-    with np.errstate(over="ignore"):
-        return array.astype(dtype, copy=False)

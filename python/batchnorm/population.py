@@ -210,7 +210,10 @@ class Moments:
                 raise TypeError(f"other is of type {kind}, expected Moments, or arrays of count, mean and m2") from None
             if len(three) != 3:
                 raise ValueError(f"other is of {len(three)} parts, expected count, mean and m2")
-            other = Moments.of(*three)
+            try:
+                other = Moments.of(*three)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"other's {error}") from None
         if other._three is None:
             return self
         shape = other.mean.shape

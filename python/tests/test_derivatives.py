@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,25 @@ def test_large_means_cost_nothing(shape: Any, axis: Any, dtype: Any) -> None:
     close(compute(data, saved, axis), expected(data, saved, axis), axis, dtype, terms)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_means_of_both_gradients_cost_nothing(dtype: Any) -> None:
+    # grad_gamma is a sum of products of which each loses as many digits as the means have.
+    rng = np.random.default_rng([SEED, 14])
+    for rows in (8, 4001):
+        x, dy, grad_dx = (rng.normal(size=(rows, 2)).astype(dtype) for _ in range(3))
+        dy, grad_dx = dy + dtype(1e6), grad_dx + dtype(1e6)
+        saved = bn.forward_training(x)[1]
+        ones = np.ones(2, dtype)
+        _, grad_x, grad_gamma = bn.double_backward(dy, x, saved, grad_dx=grad_dx)
+        formula = Formula(x.T, ones, saved.mean, saved.invstd, False)
+        g, u = (long(t.T) - mean(long(t.T)) for t in (dy, grad_dx))
+        _, true_x, true_gamma = formula.double_backward(g, u, np.zeros(2), np.zeros(2))
+        size = abs(u * g).sum(1) * saved.invstd
+        # What is left is what the saved mean's rounding does to sums with x_hat: it is 0 to a unit of float64.
+        assert (abs(grad_gamma - true_gamma) <= 4 * np.finfo(dtype).eps * size + 1e-9 * size).all()
+        assert (abs(grad_x.T - true_x) <= 1e-6 * abs(true_x).max()).all()
+
+
 def penalties(dy: Array, x: Array, gamma: Array, saved_of: Any, weights: dict[str, Array], axis: Any) -> float:
     """A loss by what backward() gives."""
     dx, dgamma, dbeta = bn.backward(dy, x, saved_of(x), gamma, axis=axis)
@@ -290,7 +310,29 @@ def test_bfloat16_as_bits(frozen: bool) -> None:
     results = bn.double_backward(bits["dy"], bits["x"], saved, bits["gamma"], **grads, dtype="bfloat16")
     for ours, true in zip((tangent, *results), wanted):
         assert ours.tobytes() == true.tobytes()
+        assert ours.dtype == (np.float32 if true.dtype == np.float32 else np.uint16)
     assert out.tobytes() == tangent.tobytes()
+    wide = np.zeros(data["x"].shape, np.float32)
+    with pytest.raises(TypeError, match="x_tangent is float32, expected uint16"):
+        bn.jvp(bits["x"], saved, x_tangent=wide, dtype="bfloat16")
+    with pytest.raises(TypeError, match="grad_dx is float32, expected uint16"):
+        bn.double_backward(bits["dy"], bits["x"], saved, grad_dx=wide, dtype="bfloat16")
+
+
+def test_nothing_of_the_tensors_size_is_allocated_but_the_results() -> None:
+    data = draw((40, 24, 33, 7), 1, np.float32, 15)
+    saved = statistics(data, 1, False)
+    compute(data, saved, 1)
+    grads = {name: data[name] for name in ("grad_dx", "grad_dgamma", "grad_dbeta")}
+    for call, results in (
+        (lambda: bn.jvp(data["x"], saved, x_tangent=data["grad_dx"]), 1),
+        (lambda: bn.double_backward(data["dy"], data["x"], saved, **grads), 2),
+    ):
+        tracemalloc.start()
+        call()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < (results + 0.1) * data["x"].nbytes
 
 
 def test_coefficients_beyond_float32() -> None:

@@ -127,3 +127,56 @@ def test_which_batch_it_was() -> None:
     assert getattr(caught.value, "__notes__", ["This was batch 1 of recalibrate()."]) == [
         "This was batch 1 of recalibrate()."
     ]
+
+
+def test_the_rights_of_a_file_stay(tmp_path: Any) -> None:
+    path = tmp_path / "x.npz"
+    bn.write_state(path, {"x": np.ones(3)})
+    path.chmod(0o600)
+    bn.write_state(path, {"x": np.zeros(3)})
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_suffix_is_that_of_the_path_that_was_given(tmp_path: Any) -> None:
+    link = tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "real.bin")
+    bn.write_state(link, {"x": np.ones(3)})
+    assert link.is_symlink()
+    assert bn.read_state(link)["x"].tolist() == [1, 1, 1]
+
+
+def test_moments_that_are_none_are_named() -> None:
+    seen = bn.moments(X)
+    with pytest.raises(ValueError, match="other's count has a value -1"):
+        seen.merge(([-1.0], [0.0], [0.0]))
+    with pytest.raises(ValueError, match="other's mean has shape"):
+        seen.merge("abc")
+
+
+def test_a_state_without_end() -> None:
+    state: dict[str, Any] = {}
+    state["more"] = state
+    with pytest.raises(ValueError, match="state is nested without end, or too deeply"):
+        bn.from_state(state, "pytorch")
+
+
+def test_a_layer_whose_statistics_are_one_array_is_not_recalibrated() -> None:
+    layer = bn.BatchNorm1d(3)
+    layer.running_var = layer.running_mean
+    with pytest.raises(ValueError, match="running_var of layers .* overlaps its running_mean"):
+        bn.recalibrate(layer, lambda x: layer.eval()(x), [X], progress=False)
+    assert (layer.running_mean == 0).all()
+    assert layer.training
+
+
+def test_bfloat16_is_rounded_once() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    x = np.array([[1.0]] * 2**16 + [[1 + 2**-7]] * (2**16 + 1), dtype)
+    layer = bn.BatchNorm1d(1, dtype=dtype, param_dtype=dtype)
+    bn.recalibrate(layer, layer, [x], progress=False)
+    assert layer.running_mean[0] == 1 + 2**-7
+    beta = np.array([1 + 2**-8 + 2**-40])
+    ones, zeros = np.ones(1), np.zeros(1, "f4")
+    y = bn.onnx.batch_normalization_15(np.zeros((1, 1), dtype), ones, beta, zeros, np.ones(1, "f4"))
+    assert y[0, 0] == 1 + 2**-7
