@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo test test-peers check bench bench-kernels clean
+.PHONY: help lib demo test test-peers test-install test-runtimes install uninstall check bench bench-kernels clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lib: ## build the shared library, .build/release/libbatchnorm.so
 	@scripts/library
@@ -15,6 +15,18 @@ test: ## run the Swift, C and Python tests; the last line counts them
 
 test-peers: ## compare with PyTorch, Keras, flax, equinox, haiku and ONNX, which are installed first
 	@scripts/test-peers
+
+install: ## header, libraries, pkg-config, CMake and manual page, to DESTDIR PREFIX (/usr/local) and LIBDIR (PREFIX/lib)
+	@scripts/install
+
+uninstall: ## take them away
+	@scripts/install uninstall
+
+test-install: ## install into an empty prefix, and build programs against it
+	@scripts/test-install
+
+test-runtimes: ## run the examples in eleven other languages; the last line counts them
+	@scripts/test-runtimes
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check

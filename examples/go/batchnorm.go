@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package batchnorm calls libbatchnorm on Go's own slices, without a copy and without an allocation.
+//
+// The arguments are those of batchnorm.h, in its order. A slice is as long as the shape says, or the call is a
+// LengthError: C would read past its end. Where the header lets a pointer be NULL, the slice may be nil.
+package batchnorm
+
+/*
+#cgo LDFLAGS: -lbatchnorm
+#include <batchnorm.h>
+
+// Tensors go by char *, which cgo knows to hold no pointers. For a void * it looks for them in the whole Go object that
+// the slice is a part of, and panics where it finds one.
+
+static bn_status forward_training(const bn_shape *shape, bn_dtype dtype, const char *x, const char *gamma,
+                                  const char *beta, char *running_mean, char *running_var, char *y, double *mean,
+                                  double *invstd, const bn_options *options)
+{
+    return bn_forward_training(shape, dtype, x, gamma, beta, running_mean, running_var, y, mean, invstd, options);
+}
+
+static bn_status forward_inference(const bn_shape *shape, bn_dtype dtype, const char *x, const char *gamma,
+                                   const char *beta, const char *running_mean, const char *running_var, char *y,
+                                   double *mean, double *invstd, const bn_options *options)
+{
+    return bn_forward_inference(shape, dtype, x, gamma, beta, running_mean, running_var, y, mean, invstd, options);
+}
+
+static bn_status backward(const bn_shape *shape, bn_dtype dtype, const char *dy, const char *x, const char *gamma,
+                          const double *mean, const double *invstd, char *dx, char *dgamma, char *dbeta,
+                          const bn_options *options)
+{
+    return bn_backward(shape, dtype, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, options);
+}
+
+static bn_status moments(const bn_shape *shape, bn_dtype dtype, const char *x, double *count, double *mean, double *m2)
+{
+    return bn_moments(shape, dtype, x, count, mean, m2);
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"math/bits"
+	"runtime"
+	"unsafe"
+)
+
+// Float is an element type of the tensors, and of gamma, beta and the running statistics.
+type Float interface{ float32 | float64 }
+
+// Shape is outer x channels x inner, dense, the inner index running fastest: NCHW is (N, C, H*W), NHWC (N*H*W, C, 1).
+type Shape struct{ Outer, Channels, Inner int }
+
+// Options are what a call may be told. A nil *Options stands for DefaultOptions.
+type Options struct {
+	Eps              float64 // added to the variance
+	Momentum         float64 // the weight of the new batch in the running statistics
+	BiasedRunningVar bool    // the running variance takes the sum of squares / M in place of / (M - 1)
+	Frozen           bool    // of Backward: mean and invstd are constants, as they are after ForwardInference
+}
+
+// DefaultOptions returns the library's defaults, to change one of them.
+func DefaultOptions() *Options { return &Options{Eps: 1e-5, Momentum: 0.1} }
+
+// LengthError says that a slice has another number of elements than the shape.
+type LengthError struct {
+	Argument       string
+	Actual, Wanted int
+}
+
+func (e *LengthError) Error() string {
+	return fmt.Sprintf("batchnorm: %s has %d elements, expected %d", e.Argument, e.Actual, e.Wanted)
+}
+
+// Error is a status of the library, other than BN_OK, and its sentence.
+type Error struct {
+	Status  int
+	Message string
+}
+
+func (e *Error) Error() string { return "batchnorm: " + e.Message }
+
+// ForwardTraining normalizes x into y, which may be x, with the statistics of the batch, and moves the running ones.
+// mean and invstd are what Backward needs.
+func ForwardTraining[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, mean, invstd []float64,
+	options *Options) error {
+	a := arguments{shape: shape}
+	px, pgamma, pbeta := tensor(&a, "x", x), row(&a, "gamma", gamma), row(&a, "beta", beta)
+	prunningMean, prunningVar := row(&a, "running mean", runningMean), row(&a, "running var", runningVar)
+	py, pmean, pinvstd := output(&a, "y", y), doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
+	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+		return C.forward_training(s, dtype[T](), px, pgamma, pbeta, prunningMean, prunningVar, py, pmean, pinvstd, o)
+	})
+}
+
+// ForwardInference is like ForwardTraining, but normalizes with the running statistics, which stay as they are. mean
+// and invstd are for Backward with Frozen.
+func ForwardInference[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, mean, invstd []float64,
+	options *Options) error {
+	a := arguments{shape: shape}
+	px, pgamma, pbeta := tensor(&a, "x", x), row(&a, "gamma", gamma), row(&a, "beta", beta)
+	prunningMean, prunningVar := row(&a, "running mean", runningMean), row(&a, "running var", runningVar)
+	py, pmean, pinvstd := output(&a, "y", y), doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
+	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+		return C.forward_inference(s, dtype[T](), px, pgamma, pbeta, prunningMean, prunningVar, py, pmean, pinvstd, o)
+	})
+}
+
+// Backward computes the gradients by x, gamma and beta, as far as they are wanted, of a loss whose gradient by y is dy.
+// dx may be dy.
+func Backward[T Float](shape Shape, dy, x, gamma []T, mean, invstd []float64, dx, dgamma, dbeta []T,
+	options *Options) error {
+	a := arguments{shape: shape}
+	pdy, px, pgamma := tensor(&a, "dy", dy), tensor(&a, "x", x), row(&a, "gamma", gamma)
+	pmean, pinvstd := doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
+	pdx, pdgamma, pdbeta := output(&a, "dx", dx), row(&a, "dgamma", dgamma), row(&a, "dbeta", dbeta)
+	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+		return C.backward(s, dtype[T](), pdy, px, pgamma, pmean, pinvstd, pdx, pdgamma, pdbeta, o)
+	})
+}
+
+// Moments computes the number of values, the mean, and the sum of squared deviations from it, per channel.
+func Moments[T Float](shape Shape, x []T, count, mean, m2 []float64) error {
+	a := arguments{shape: shape}
+	px := tensor(&a, "x", x)
+	pcount, pmean, pm2 := doubles(&a, "count", count), doubles(&a, "mean", mean), doubles(&a, "m2", m2)
+	return a.call(nil, func(s *C.bn_shape, _ *C.bn_options) C.bn_status {
+		return C.moments(s, dtype[T](), px, pcount, pmean, pm2)
+	})
+}
+
+// SetNumThreads sets the number of threads that later calls may use: 1 to 1024, or 0 for the default.
+func SetNumThreads(threads int32) error {
+	return call(func() C.bn_status { return C.bn_set_num_threads(C.int(threads)) })
+}
+
+// Version is major*10000 + minor*100 + patch of the library that was loaded.
+func Version() int { return int(C.bn_version()) }
+
+func call(function func() C.bn_status) error {
+	if v := Version(); v/10000 != 1 || v < 10200 {
+		return fmt.Errorf("libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d",
+			v/10000, v/100%100, v%100)
+	}
+	// bn_last_error is of the thread that failed, which between two calls need not be this goroutine's any more.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if status := function(); status != C.BN_OK {
+		return &Error{int(status), C.GoString(C.bn_last_error())}
+	}
+	return nil
+}
+
+// arguments turns slices into pointers, and keeps the first error.
+type arguments struct {
+	shape Shape
+	err   error
+}
+
+func (a *arguments) call(options *Options, function func(*C.bn_shape, *C.bn_options) C.bn_status) error {
+	if a.err != nil {
+		return a.err
+	}
+	if options == nil {
+		options = DefaultOptions()
+	}
+	shape := C.bn_shape{struct_size: C.sizeof_bn_shape, outer: C.size_t(a.shape.Outer),
+		channels: C.size_t(a.shape.Channels), inner: C.size_t(a.shape.Inner)}
+	o := C.bn_options{struct_size: C.sizeof_bn_options, eps: C.double(options.Eps), momentum: C.double(options.Momentum)}
+	if options.BiasedRunningVar {
+		o.biased_running_var = 1
+	}
+	if options.Frozen {
+		o.frozen = 1
+	}
+	return call(func() C.bn_status { return function(&shape, &o) })
+}
+
+// size is the number of elements of a tensor, or -1, which no slice has, if there is none.
+func (s Shape) size() int {
+	if s.Outer < 0 || s.Channels < 0 || s.Inner < 0 {
+		return -1
+	}
+	high, low := bits.Mul(uint(s.Outer), uint(s.Channels))
+	higher, size := bits.Mul(low, uint(s.Inner))
+	if high != 0 || higher != 0 || int(size) < 0 {
+		return -1
+	}
+	return int(size)
+}
+
+// tensor is the address of an input, which an empty batch has, too.
+func tensor[T Float](a *arguments, name string, slice []T) *C.char {
+	if slice == nil {
+		slice = []T{}
+	}
+	return (*C.char)(pointer(a, name, slice, a.shape.size()))
+}
+
+// output is the address of a tensor that is not wanted if it is nil.
+func output[T Float](a *arguments, name string, slice []T) *C.char {
+	return (*C.char)(pointer(a, name, slice, a.shape.size()))
+}
+
+func row[T Float](a *arguments, name string, slice []T) *C.char {
+	return (*C.char)(pointer(a, name, slice, a.shape.Channels))
+}
+
+func doubles(a *arguments, name string, slice []float64) *C.double {
+	return (*C.double)(pointer(a, name, slice, a.shape.Channels))
+}
+
+func pointer[T Float](a *arguments, name string, slice []T, size int) unsafe.Pointer {
+	if slice == nil {
+		return nil
+	}
+	if len(slice) != size && a.err == nil {
+		a.err = &LengthError{name, len(slice), size}
+	}
+	if len(slice) == 0 {
+		slice = make([]T, 1) // Any address will do, but for nil.
+	}
+	return unsafe.Pointer(&slice[0])
+}
+
+func dtype[T Float]() C.bn_dtype {
+	var element T
+	if unsafe.Sizeof(element) == 4 {
+		return C.BN_FLOAT32
+	}
+	return C.BN_FLOAT64
+}

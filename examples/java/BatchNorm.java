@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+import com.sun.jna.Library;
+import com.sun.jna.Native;
+import com.sun.jna.Pointer;
+import com.sun.jna.Structure;
+import com.sun.jna.Structure.FieldOrder;
+import java.nio.Buffer;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.DoubleBuffer;
+import java.nio.FloatBuffer;
+import java.util.Map;
+
+/**
+ * libbatchnorm for Java, by JNA. The arguments are those of batchnorm.h, in its order; null stands for NULL.
+ *
+ * <p>A buffer's elements are those from its position to its limit, neither of which a call moves. Direct buffers
+ * ({@link #floats}, {@link #doubles}) are read and written where they are; of an array ({@code FloatBuffer.wrap}) JNA
+ * makes a copy for the call, and copies it back. Each has as many elements as the shape says, or the call is an
+ * IllegalArgumentException: C would go past its end.
+ */
+public final class BatchNorm {
+    /** Outer x channels x inner, dense: NCHW is (N, C, H * W), NHWC is (N * H * W, C, 1). */
+    public record Shape(long outer, long channels, long inner) {
+        public Shape {
+            if (outer < 0 || channels < 0 || inner < 0) {
+                throw new IllegalArgumentException("negative shape: " + outer + ", " + channels + ", " + inner);
+            }
+        }
+    }
+
+    /**
+     * @param eps added to the variance
+     * @param momentum the weight of the new batch in the running statistics
+     * @param biasedRunningVar whether the running variance takes the sum of squares / M in place of / (M - 1)
+     * @param frozen of backward: mean and invstd are constants, as they are after forwardInference
+     */
+    public record Options(double eps, double momentum, boolean biasedRunningVar, boolean frozen) {
+        public static final Options DEFAULT = new Options(1e-5, 0.1, false, false);
+    }
+
+    /** What the library refused, in its own sentence; or why there is no library. */
+    public static final class BatchNormException extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        /** The bn_status; 0 if there is no library. */
+        public final int status;
+
+        BatchNormException(int status, String message) {
+            super(message);
+            this.status = status;
+        }
+    }
+
+    private interface Functions extends Library {
+        int bn_forward_training(ShapeStruct shape, int dtype, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
+            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, OptionsStruct options);
+
+        int bn_forward_inference(ShapeStruct shape, int dtype, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
+            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, OptionsStruct options);
+
+        int bn_backward(ShapeStruct shape, int dtype, Buffer dy, Buffer x, Buffer gamma, DoubleBuffer mean,
+            DoubleBuffer invstd, Buffer dx, Buffer dgamma, Buffer dbeta, OptionsStruct options);
+
+        int bn_moments(ShapeStruct shape, int dtype, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2);
+
+        int bn_version();
+
+        String bn_last_error();
+
+        int bn_set_num_threads(int threads);
+    }
+
+    @FieldOrder({"structSize", "outer", "channels", "inner", "xStride", "yStride", "dxStride", "weights"})
+    public static final class ShapeStruct extends Structure {
+        public long structSize, outer, channels, inner, xStride, yStride, dxStride;
+        public Pointer weights;
+
+        ShapeStruct(Shape shape) {
+            structSize = size();
+            outer = shape.outer;
+            channels = shape.channels;
+            inner = shape.inner;
+        }
+    }
+
+    @FieldOrder({"structSize", "eps", "momentum", "biasedRunningVar", "frozen", "paramDtype", "reserved", "epilogue",
+        "running", "source", "groups"})
+    public static final class OptionsStruct extends Structure {
+        public long structSize;
+        public double eps, momentum;
+        public int biasedRunningVar, frozen, paramDtype, reserved;
+        public Pointer epilogue, running, source, groups;
+
+        static OptionsStruct of(Options options) {
+            return options == null ? null : new OptionsStruct(options);
+        }
+
+        private OptionsStruct(Options options) {
+            structSize = size();
+            eps = options.eps;
+            momentum = options.momentum;
+            biasedRunningVar = options.biasedRunningVar ? 1 : 0;
+            frozen = options.frozen ? 1 : 0;
+        }
+    }
+
+    private final Functions library;
+
+    /** The library that BATCHNORM_LIBRARY names, or the system's. */
+    public BatchNorm() {
+        String chosen = System.getenv("BATCHNORM_LIBRARY");
+        String name = chosen == null || chosen.isEmpty() ? "libbatchnorm.so.1" : chosen;
+        int version;
+        try {
+            library = Native.load(name, Functions.class, Map.of(Library.OPTION_STRING_ENCODING, "UTF-8"));
+            version = library.bn_version();
+        } catch (UnsatisfiedLinkError error) {
+            // A line of JNA's own, then the system's.
+            String reason = error.getMessage().lines().skip(1).findFirst().orElse(error.getMessage());
+            throw new BatchNormException(0, name + " was not found: " + reason);
+        }
+        if (version / 10000 != 1 || version < 10200) {
+            throw new BatchNormException(0, String.format("libbatchnorm 1.2 or a later 1.x is needed, but %s "
+                + "is %d.%d.%d", name, version / 10000, version / 100 % 100, version % 100));
+        }
+    }
+
+    /** A direct buffer, which calls take without a copy. */
+    public static FloatBuffer floats(int size) {
+        return ByteBuffer.allocateDirect(Math.multiplyExact(size, 4)).order(ByteOrder.nativeOrder()).asFloatBuffer();
+    }
+
+    /** A direct buffer, which calls take without a copy. */
+    public static DoubleBuffer doubles(int size) {
+        return ByteBuffer.allocateDirect(Math.multiplyExact(size, 8)).order(ByteOrder.nativeOrder()).asDoubleBuffer();
+    }
+
+    /**
+     * Normalizes x into y with the statistics of the batch, and moves the running statistics. y may be x, if it is a
+     * direct buffer. mean and invstd are what backward needs.
+     */
+    public void forwardTraining(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean, Buffer runningVar,
+            Buffer y, DoubleBuffer mean, DoubleBuffer invstd, Options options) {
+        Checks checks = new Checks(shape, x);
+        checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
+        checks.writable().row("running mean", runningMean).row("running var", runningVar).tensor("y", y);
+        checks.doubles("mean", mean).doubles("invstd", invstd);
+        check(library.bn_forward_training(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean, runningVar,
+            y, mean, invstd, OptionsStruct.of(options)));
+    }
+
+    /**
+     * Like forwardTraining, but normalizes with the running statistics, which stay as they are. mean and invstd are for
+     * backward with frozen.
+     */
+    public void forwardInference(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
+            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, Options options) {
+        Checks checks = new Checks(shape, x);
+        checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
+        checks.row("running mean", runningMean).row("running var", runningVar);
+        checks.writable().tensor("y", y).doubles("mean", mean).doubles("invstd", invstd);
+        check(library.bn_forward_inference(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean,
+            runningVar, y, mean, invstd, OptionsStruct.of(options)));
+    }
+
+    /**
+     * The gradients by x, gamma and beta, those that are not null, of a loss whose gradient by y is dy. dx may be dy,
+     * if it is a direct buffer.
+     */
+    public void backward(Shape shape, Buffer dy, Buffer x, Buffer gamma, DoubleBuffer mean, DoubleBuffer invstd,
+            Buffer dx, Buffer dgamma, Buffer dbeta, Options options) {
+        Checks checks = new Checks(shape, dy);
+        checks.tensor("dy", dy).tensor("x", x).row("gamma", gamma).doubles("mean", mean).doubles("invstd", invstd);
+        checks.writable().tensor("dx", dx).row("dgamma", dgamma).row("dbeta", dbeta);
+        check(library.bn_backward(new ShapeStruct(shape), checks.dtype, dy, x, gamma, mean, invstd, dx, dgamma, dbeta,
+            OptionsStruct.of(options)));
+    }
+
+    /** The number of values, the mean, and the sum of squared deviations from it, per channel. */
+    public void moments(Shape shape, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2) {
+        Checks checks = new Checks(shape, x).tensor("x", x);
+        checks.writable().doubles("count", count).doubles("mean", mean).doubles("m2", m2);
+        check(library.bn_moments(new ShapeStruct(shape), checks.dtype, x, count, mean, m2));
+    }
+
+    /** The number of threads that later calls may use: 1 to 1024, or 0 for the default. */
+    public void setNumThreads(int threads) {
+        check(library.bn_set_num_threads(threads));
+    }
+
+    /** major * 10000 + minor * 100 + patch of the library that was loaded. */
+    public int version() {
+        return library.bn_version();
+    }
+
+    private void check(int status) {
+        if (status != 0) {
+            throw new BatchNormException(status, library.bn_last_error());
+        }
+    }
+
+    /** What C cannot know of its arguments. */
+    private static final class Checks {
+        final int dtype;
+        private final Shape shape;
+        private boolean writable = false;
+
+        /** The first tensor says what the others are made of. */
+        Checks(Shape shape, Buffer first) {
+            this.shape = shape;
+            dtype = dtype(first);
+        }
+
+        /** The arguments from here on are outputs. */
+        Checks writable() {
+            writable = true;
+            return this;
+        }
+
+        Checks tensor(String name, Buffer buffer) {
+            // A number of elements that overflows is more than any buffer has.
+            long slice = multiply(shape.channels, shape.inner);
+            return check(name, buffer, multiply(shape.outer, slice), dtype);
+        }
+
+        Checks row(String name, Buffer buffer) {
+            return check(name, buffer, shape.channels, dtype);
+        }
+
+        Checks doubles(String name, DoubleBuffer buffer) {
+            return check(name, buffer, shape.channels, 2);
+        }
+
+        private Checks check(String name, Buffer buffer, long size, int type) {
+            if (buffer == null) {
+                return this;
+            }
+            if (dtype(buffer) != type) {
+                throw new IllegalArgumentException(name + " is of another type than the buffers before it");
+            }
+            if (buffer.remaining() != size) {
+                throw new IllegalArgumentException(name + " has " + buffer.remaining() + " elements, expected " + size);
+            }
+            if (writable && buffer.isReadOnly()) {
+                throw new IllegalArgumentException(name + " is read-only");
+            }
+            return this;
+        }
+
+        private static long multiply(long a, long b) {
+            return Math.multiplyHigh(a, b) == 0 && a * b >= 0 ? a * b : Long.MAX_VALUE;
+        }
+
+        /** The bn_dtype of a buffer. A direct one may have its bytes in the other order. */
+        private static int dtype(Buffer buffer) {
+            if (buffer instanceof FloatBuffer f && f.order() == ByteOrder.nativeOrder()) {
+                return 1;
+            }
+            if (buffer instanceof DoubleBuffer d && d.order() == ByteOrder.nativeOrder()) {
+                return 2;
+            }
+            String type = buffer == null ? "null" : buffer.getClass().getSimpleName();
+            throw new IllegalArgumentException("expected a FloatBuffer or DoubleBuffer in native order, not " + type);
+        }
+    }
+}

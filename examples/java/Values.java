@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+import java.nio.DoubleBuffer;
+import java.nio.FloatBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.function.IntToDoubleFunction;
+
+/** Three steps of training and one inference, on the data that values/make.py describes, compared with its results. */
+public final class Values {
+    private static final BatchNorm.Shape SHAPE = new BatchNorm.Shape(4, 3, 6);
+    private static final int SIZE = 4 * 3 * 6;
+
+    private static FloatBuffer tensor(IntToDoubleFunction value) {
+        FloatBuffer buffer = BatchNorm.floats(SIZE);
+        for (int i = 0; i < SIZE; i++) {
+            buffer.put(i, (float) value.applyAsDouble(i));
+        }
+        return buffer;
+    }
+
+    private static FloatBuffer batch(int k) {
+        return tensor(i -> (i * 37 + k * 11) % 101 / 8.0 - 5);
+    }
+
+    private static FloatBuffer row(float... values) {
+        return BatchNorm.floats(values.length).put(values).flip();
+    }
+
+    /** False for NaN, too. */
+    private static boolean near(double a, double b) {
+        return Math.abs(a - b) <= 1e-4 * Math.max(1, Math.abs(b));
+    }
+
+    private static void require(boolean condition, String message) {
+        if (!condition) {
+            throw new IllegalStateException(message);
+        }
+    }
+
+    /** Goes along the gradients, in place. */
+    private static void descend(FloatBuffer parameters, FloatBuffer gradients) {
+        for (int c = 0; c < 3; c++) {
+            parameters.put(c, parameters.get(c) - 0.01f * gradients.get(c));
+        }
+    }
+
+    private static Map<String, FloatBuffer> train(BatchNorm bn) {
+        FloatBuffer dy = tensor(i -> (i * 53 + 7) % 17 / 4.0 - 2);
+        FloatBuffer gamma = row(1, 2, 0.5f), beta = row(0, -1, 3);
+        FloatBuffer runningMean = row(0, 0, 0), runningVar = row(1, 1, 1);
+        FloatBuffer y = BatchNorm.floats(SIZE), dx = BatchNorm.floats(SIZE);
+        FloatBuffer dgamma = BatchNorm.floats(3), dbeta = BatchNorm.floats(3);
+        DoubleBuffer mean = BatchNorm.doubles(3), invstd = BatchNorm.doubles(3);
+        BatchNorm.Options options = BatchNorm.Options.DEFAULT;
+
+        for (int k = 0; k < 3; k++) {
+            FloatBuffer x = batch(k);
+            bn.forwardTraining(SHAPE, x, gamma, beta, runningMean, runningVar, y, mean, invstd, options);
+            bn.backward(SHAPE, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, options);
+            descend(gamma, dgamma);
+            descend(beta, dbeta);
+        }
+        FloatBuffer inferred = batch(0); // in place
+        bn.forwardInference(SHAPE, inferred, gamma, beta, runningMean, runningVar, inferred, null, null, options);
+        return Map.of("y", y, "dx", dx, "dgamma", dgamma, "dbeta", dbeta, "gamma", gamma, "beta", beta,
+            "running_mean", runningMean, "running_var", runningVar, "inferred", inferred);
+    }
+
+    /** A line of the file is a name, a number of values, and the values. Returns how many were compared. */
+    private static int compare(Map<String, FloatBuffer> results, Path file) throws Exception {
+        List<String> lines = Files.readAllLines(file);
+        require(lines.size() == results.size(), file + " has another number of lines than there are results");
+        int compared = 0;
+        for (String line : lines) {
+            String[] words = line.split(" ");
+            FloatBuffer result = results.get(words[0]);
+            require(result != null && result.remaining() == words.length - 2, words[0] + ": another number of values");
+            for (int i = 0; i < result.remaining(); i++, compared++) {
+                double wanted = Double.parseDouble(words[i + 2]);
+                float value = result.get(i);
+                require(near(value, wanted), words[0] + "[" + i + "] is " + value + ", expected " + wanted);
+            }
+        }
+        return compared;
+    }
+
+    /**
+     * What values.txt does not tell: at momentum 1 the running statistics are the batch's, which are its moments.
+     * Buffers over arrays do as well.
+     */
+    private static void checkOptions(BatchNorm bn) {
+        FloatBuffer x = batch(1), dy = batch(2), dx = FloatBuffer.allocate(SIZE), gamma = row(1.5f, 2, 0.5f);
+        FloatBuffer runningMean = FloatBuffer.allocate(3), runningVar = FloatBuffer.allocate(3);
+        DoubleBuffer mean = DoubleBuffer.allocate(3), invstd = DoubleBuffer.allocate(3);
+        DoubleBuffer count = DoubleBuffer.allocate(3), batchMean = DoubleBuffer.allocate(3);
+        DoubleBuffer m2 = DoubleBuffer.allocate(3);
+        BatchNorm.Options options = new BatchNorm.Options(0.5, 1, true, false);
+        BatchNorm.Options frozen = new BatchNorm.Options(1e-5, 0.1, false, true);
+
+        bn.forwardTraining(SHAPE, x, null, null, runningMean, runningVar, null, mean, invstd, options);
+        bn.moments(SHAPE, x, count, batchMean, m2);
+        bn.backward(SHAPE, dy, x, gamma, mean, invstd, dx, null, null, frozen);
+        for (int c = 0; c < 3; c++) {
+            double variance = m2.get(c) / count.get(c);
+            require(near(runningMean.get(c), batchMean.get(c)), "momentum");
+            require(near(runningVar.get(c), variance), "biasedRunningVar");
+            require(near(invstd.get(c), 1 / Math.sqrt(variance + options.eps())), "eps");
+        }
+        for (int i = 0; i < SIZE; i++) {
+            int c = i / 6 % 3;
+            require(near(dx.get(i), gamma.get(c) * dy.get(i) * invstd.get(c)), "frozen");
+        }
+    }
+
+    /** A call that the library has to refuse, in its words, and one that it must not see. */
+    private static void checkErrors(BatchNorm bn) {
+        DoubleBuffer none = BatchNorm.doubles(0);
+        try {
+            bn.moments(new BatchNorm.Shape(4, 0, 6), BatchNorm.floats(0), none, none, none);
+            throw new IllegalStateException("0 channels were accepted");
+        } catch (BatchNorm.BatchNormException error) {
+            require(error.status == 2 && error.getMessage().contains("channels"), "0 channels: " + error.getMessage());
+        }
+        DoubleBuffer row = BatchNorm.doubles(3);
+        try {
+            bn.moments(SHAPE, batch(0).position(1), row, row, row);
+            throw new IllegalStateException("a short buffer was accepted");
+        } catch (IllegalArgumentException error) {
+            require(error.getMessage().equals("x has 71 elements, expected 72"), error.getMessage());
+        }
+    }
+
+    public static void main(String[] arguments) {
+        try {
+            BatchNorm bn = new BatchNorm();
+            Path file = Path.of(arguments.length > 0 ? arguments[0] : "../values/values.txt");
+            int compared = compare(train(bn), file);
+            checkOptions(bn);
+            checkErrors(bn);
+            bn.setNumThreads(0);
+            System.out.println("java: " + compared + " values agree");
+        } catch (Exception error) {
+            System.err.println("java: " + error.getMessage());
+            System.exit(1);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libbatchnorm for Node.js: functions of one object each, whose properties have the names of batchnorm.h's arguments.
+ *
+ *     forwardTraining({ outer, channels, inner, x, y, gamma, beta, runningMean, runningVar, mean, invstd, eps, ... })
+ *
+ * Float32Array or Float64Array, all tensors and parameters alike; mean, invstd and moments are Float64Array. Arrays are
+ * read and written where they are, without a copy. Each is as long as the shape says, or the call throws a RangeError:
+ * C would go past its end. What the library refuses throws an Error of its own sentence, whose code is the status.
+ */
+#include <batchnorm.h>
+#include <node_api.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* What a function may be given, in this order. */
+enum {
+    OUTER, CHANNELS, INNER, EPS, MOMENTUM, BIASED_RUNNING_VAR, FROZEN,
+    X, Y, DY, DX, GAMMA, BETA, RUNNING_MEAN, RUNNING_VAR, DGAMMA, DBETA,
+    MEAN, INVSTD, COUNT, M2,
+    PROPERTIES
+};
+
+static const char *const names[PROPERTIES] = {
+    "outer", "channels", "inner", "eps", "momentum", "biasedRunningVar", "frozen",
+    "x", "y", "dy", "dx", "gamma", "beta", "runningMean", "runningVar", "dgamma", "dbeta",
+    "mean", "invstd", "count", "m2",
+};
+
+typedef struct arguments {
+    bn_shape shape;
+    bn_options options;
+    bn_dtype dtype;
+    void *data[PROPERTIES]; /* of the arrays; NULL for none */
+} arguments;
+
+static bool fail(napi_env env, const char *name, const char *expected)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%s: expected %s", name, expected);
+    napi_throw_type_error(env, NULL, text);
+    return false;
+}
+
+/* An integer from 0 to Number.MAX_SAFE_INTEGER. */
+static bool read_size(napi_env env, napi_value value, const char *name, size_t *size)
+{
+    double number;
+    if (napi_get_value_double(env, value, &number) != napi_ok || !(number >= 0 && number <= 0x1p53 - 1) ||
+        number != floor(number))
+        return fail(env, name, "a whole number that is not negative");
+    *size = (size_t)number;
+    return true;
+}
+
+static bool read_number(napi_env env, napi_value value, const char *name, double *number)
+{
+    napi_valuetype type;
+    napi_typeof(env, value, &type);
+    return type == napi_undefined || napi_get_value_double(env, value, number) == napi_ok ||
+           fail(env, name, "a number");
+}
+
+static bool read_flag(napi_env env, napi_value value, const char *name, int32_t *flag)
+{
+    napi_valuetype type;
+    bool set = false;
+    napi_typeof(env, value, &type);
+    if (type != napi_undefined && napi_get_value_bool(env, value, &set) != napi_ok)
+        return fail(env, name, "true or false");
+    *flag = set;
+    return true;
+}
+
+/* The number of elements that an array has to have; SIZE_MAX, which none has, if it overflows. */
+static size_t expected_length(const bn_shape *shape, int property)
+{
+    size_t size;
+    if (property > DX)
+        return shape->channels;
+    if (__builtin_mul_overflow(shape->outer, shape->channels, &size) ||
+        __builtin_mul_overflow(size, shape->inner, &size))
+        return SIZE_MAX;
+    return size;
+}
+
+static bool read_array(napi_env env, napi_value value, int property, arguments *a)
+{
+    static double empty; /* an array of no elements may have no address, which to the library means no array */
+    napi_valuetype kind;
+    napi_typedarray_type type;
+    size_t length, expected = expected_length(&a->shape, property);
+    bool is_array = false;
+
+    napi_typeof(env, value, &kind);
+    if (kind == napi_undefined || kind == napi_null)
+        return true;
+    if (napi_is_typedarray(env, value, &is_array) != napi_ok || !is_array ||
+        napi_get_typedarray_info(env, value, &type, &length, &a->data[property], NULL, NULL) != napi_ok ||
+        (type != napi_float32_array && type != napi_float64_array))
+        return fail(env, names[property], "a Float32Array or a Float64Array");
+
+    bn_dtype dtype = type == napi_float32_array ? BN_FLOAT32 : BN_FLOAT64;
+    if (property >= MEAN && dtype != BN_FLOAT64)
+        return fail(env, names[property], "a Float64Array");
+    if (property < MEAN && a->dtype == 0)
+        a->dtype = dtype;
+    if (property < MEAN && a->dtype != dtype)
+        return fail(env, names[property], "the type of the arrays before it");
+
+    if (length != expected) {
+        char text[128];
+        snprintf(text, sizeof text, "%s has %zu elements, expected %zu", names[property], length, expected);
+        napi_throw_range_error(env, NULL, text);
+        return false;
+    }
+    if (length == 0)
+        a->data[property] = &empty;
+    return true;
+}
+
+/* All properties are fetched before the first is looked into: a getter is foreign code, which could take the memory of
+ * an array away whose address is already known. */
+static bool read_arguments(napi_env env, napi_callback_info info, arguments *a)
+{
+    size_t count = 1;
+    napi_value object, values[PROPERTIES];
+    *a = (arguments){.shape = BN_SHAPE(0, 0, 0), .options = BN_OPTIONS_INIT};
+
+    napi_valuetype kind;
+    napi_get_cb_info(env, info, &count, &object, NULL, NULL);
+    napi_typeof(env, object, &kind);
+    if (kind != napi_object)
+        return fail(env, "arguments", "one object");
+    for (int i = 0; i < PROPERTIES; i++)
+        if (napi_get_named_property(env, object, names[i], &values[i]) != napi_ok)
+            return false;
+
+    if (!read_size(env, values[OUTER], names[OUTER], &a->shape.outer) ||
+        !read_size(env, values[CHANNELS], names[CHANNELS], &a->shape.channels) ||
+        !read_size(env, values[INNER], names[INNER], &a->shape.inner) ||
+        !read_number(env, values[EPS], names[EPS], &a->options.eps) ||
+        !read_number(env, values[MOMENTUM], names[MOMENTUM], &a->options.momentum) ||
+        !read_flag(env, values[BIASED_RUNNING_VAR], names[BIASED_RUNNING_VAR], &a->options.biased_running_var) ||
+        !read_flag(env, values[FROZEN], names[FROZEN], &a->options.frozen))
+        return false;
+    for (int i = X; i < PROPERTIES; i++)
+        if (!read_array(env, values[i], i, a))
+            return false;
+    if (a->dtype == 0)
+        return fail(env, "x", "a Float32Array or a Float64Array");
+    return true;
+}
+
+/* Throws unless the status is BN_OK. Every function returns undefined. */
+static napi_value done(napi_env env, bn_status status)
+{
+    char code[16];
+    snprintf(code, sizeof code, "%d", (int)status);
+    if (status != BN_OK)
+        napi_throw_error(env, code, bn_last_error());
+    return NULL;
+}
+
+/* Normalizes x into y, which may be x, with the statistics of the batch; updates runningMean and runningVar; writes
+ * what backward needs to mean and invstd. */
+static napi_value forward_training(napi_env env, napi_callback_info info)
+{
+    arguments a;
+    if (!read_arguments(env, info, &a))
+        return NULL;
+    void **d = a.data;
+    return done(env, bn_forward_training(&a.shape, a.dtype, d[X], d[GAMMA], d[BETA], d[RUNNING_MEAN], d[RUNNING_VAR],
+                                         d[Y], d[MEAN], d[INVSTD], &a.options));
+}
+
+/* Like forwardTraining, but normalizes with the running statistics, which stay as they are. */
+static napi_value forward_inference(napi_env env, napi_callback_info info)
+{
+    arguments a;
+    if (!read_arguments(env, info, &a))
+        return NULL;
+    void **d = a.data;
+    return done(env, bn_forward_inference(&a.shape, a.dtype, d[X], d[GAMMA], d[BETA], d[RUNNING_MEAN], d[RUNNING_VAR],
+                                          d[Y], d[MEAN], d[INVSTD], &a.options));
+}
+
+/* Writes the gradients by x, gamma and beta to dx, which may be dy, dgamma and dbeta, as far as they are given. frozen:
+ * mean and invstd are constants, as they are after forwardInference. */
+static napi_value backward(napi_env env, napi_callback_info info)
+{
+    arguments a;
+    if (!read_arguments(env, info, &a))
+        return NULL;
+    void **d = a.data;
+    return done(env, bn_backward(&a.shape, a.dtype, d[DY], d[X], d[GAMMA], d[MEAN], d[INVSTD], d[DX], d[DGAMMA],
+                                 d[DBETA], &a.options));
+}
+
+/* Writes the number of values, the mean, and the sum of squared deviations from it to count, mean and m2. */
+static napi_value moments(napi_env env, napi_callback_info info)
+{
+    arguments a;
+    if (!read_arguments(env, info, &a))
+        return NULL;
+    return done(env, bn_moments(&a.shape, a.dtype, a.data[X], a.data[COUNT], a.data[MEAN], a.data[M2]));
+}
+
+/* setNumThreads(threads): 1 to 1024, or 0 for the default. */
+static napi_value set_num_threads(napi_env env, napi_callback_info info)
+{
+    size_t count = 1;
+    napi_value value;
+    int32_t threads;
+    napi_get_cb_info(env, info, &count, &value, NULL, NULL);
+    if (napi_get_value_int32(env, value, &threads) != napi_ok) {
+        fail(env, "threads", "a number");
+        return NULL;
+    }
+    return done(env, bn_set_num_threads(threads));
+}
+
+/* version(): major * 10000 + minor * 100 + patch of the library that was loaded. */
+static napi_value version(napi_env env, napi_callback_info info)
+{
+    napi_value value;
+    (void)info;
+    return napi_create_int32(env, bn_version(), &value) == napi_ok ? value : NULL;
+}
+
+NAPI_MODULE_INIT()
+{
+    static const napi_property_descriptor functions[] = {
+        {"forwardTraining", NULL, forward_training, NULL, NULL, NULL, napi_enumerable, NULL},
+        {"forwardInference", NULL, forward_inference, NULL, NULL, NULL, napi_enumerable, NULL},
+        {"backward", NULL, backward, NULL, NULL, NULL, napi_enumerable, NULL},
+        {"moments", NULL, moments, NULL, NULL, NULL, napi_enumerable, NULL},
+        {"setNumThreads", NULL, set_num_threads, NULL, NULL, NULL, napi_enumerable, NULL},
+        {"version", NULL, version, NULL, NULL, NULL, napi_enumerable, NULL},
+    };
+    int v = bn_version();
+    if (v / 10000 != 1 || v < 10200) {
+        char text[128];
+        snprintf(text, sizeof text, "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d",
+                 v / 10000, v / 100 % 100, v % 100);
+        napi_throw_error(env, NULL, text);
+        return NULL;
+    }
+    napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions);
+    return exports;
+}

@@ -1,0 +1,94 @@
+% SPDX-License-Identifier: Apache-2.0
+
+% Three steps of training and an inference, compared with what examples/values/make.py computes.
+% The path of values.txt may be an argument.
+
+1; % a script, though functions come first
+
+function agree (name, values, expected)
+  values = double (values(:));
+  expected = double (expected(:));
+  assert (numel (values) == numel (expected), "%s: %d values, not %d", name, numel (values), numel (expected));
+  % A NaN is not within, either.
+  i = find (! (abs (values - expected) <= 1e-4 * max (1, abs (expected))), 1);
+  if (! isempty (i))
+    error ("%s(%d) is %.9g, not %.9g", name, i, values(i), expected(i));
+  end
+end
+
+function fails (message, varargin)
+  found = "no error";
+  try
+    batchnorm (varargin{:});
+  catch problem
+    found = problem.message;
+  end
+  assert (! isempty (strfind (found, message)), "not the error \"%s\": %s", message, found);
+end
+
+inner = 6; channels = 3; outer = 4;
+rate = 0.01;
+tensor = @(elements) reshape (single (elements), inner, channels, outer);
+i = 0:inner * channels * outer - 1;
+batch = @(k) tensor (mod (i * 37 + k * 11, 101) / 8 - 5);
+
+% The first call loads the library; Octave puts what the loader says of a missing one into lines of its own.
+try
+  batchnorm ("set_num_threads", 1);
+catch problem
+  missing = regexp (problem.message, 'libbatchnorm\.so\.1: .*', "match", "once");
+  if (! isempty (missing))
+    problem.message = ["libbatchnorm.so.1 was not found: " missing];
+  end
+  fprintf (stderr, "%s\n", problem.message);
+  exit (1);
+end
+
+dy = tensor (mod (i * 53 + 7, 17) / 4 - 2);
+gamma = single ([1; 2; 0.5]);
+beta = single ([0; -1; 3]);
+running_mean = zeros (3, 1, "single");
+running_var = ones (3, 1, "single");
+for k = 0:2
+  x = batch (k);
+  [y, mean, invstd, running_mean, running_var] = ...
+    batchnorm ("forward_training", x, gamma, beta, running_mean, running_var);
+  [dx, dgamma, dbeta] = batchnorm ("backward", dy, x, gamma, mean, invstd);
+  gamma -= rate * dgamma;
+  beta -= rate * dbeta;
+end
+x = batch (0);
+[inferred, mean, invstd] = batchnorm ("forward_inference", x, gamma, beta, running_mean, running_var);
+
+results = struct ("y", y, "dx", dx, "dgamma", dgamma, "dbeta", dbeta, "gamma", gamma, "beta", beta, ...
+                  "running_mean", running_mean, "running_var", running_var, "inferred", inferred);
+values = fullfile (fileparts (mfilename ("fullpath")), "..", "values", "values.txt");
+if (! isempty (argv ()))
+  values = argv (){1};
+end
+expected = struct ();
+for line = strsplit (strtrim (fileread (values)), "\n")
+  words = strsplit (line{1}, " ");
+  expected.(words{1}) = str2double (words(3:end));
+end
+compared = 0;
+for name = fieldnames (results)'
+  agree (name{1}, results.(name{1}), expected.(name{1}));
+  compared += numel (results.(name{1}));
+end
+
+% Frozen statistics are constants: dx = gamma * invstd * dy.
+frozen = batchnorm ("backward", dy, x, gamma, mean, invstd, struct ("frozen", true));
+agree ("frozen dx", frozen, (gamma .* invstd)' .* dy);
+
+% With momentum 1 and the biased variance, the running statistics are the moments of the batch.
+replace = struct ("eps", 1, "momentum", 1, "biased_running_var", true);
+[~, ~, invstd, new_mean, new_var] = batchnorm ("forward_training", x, [], [], running_mean, running_var, replace);
+[count, mean, m2] = batchnorm ("moments", x);
+agree ("momentum 1", [new_mean, new_var], [mean, m2 ./ count]);
+agree ("eps 1", invstd, 1 ./ sqrt (m2 ./ count + 1));
+
+fails ("bn_moments: channels is 0", "moments", zeros (inner, 0, outer, "single"));
+fails ("gamma has 2 elements", "forward_training", x, gamma(2:end), beta, running_mean, running_var);
+
+printf ("Octave: %d values agree\n", compared);

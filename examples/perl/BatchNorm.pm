@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+
+package BatchNorm;
+
+# libbatchnorm through FFI::Platypus: what batchnorm.h declares, with float tensors, named arguments and exceptions.
+#
+#     my $bn = BatchNorm->new;
+#     my ($y, $mean, $invstd) = $bn->forward_training([4, 3, 6], $x, gamma => floats(1, 2, 0.5), eps => 1e-3);
+#     print join(' ', unpack 'f*', $$y), "\n";
+#
+# Shapes are [outer, channels, inner]. Arrays are references to strings of packed numbers, 'f*' or for statistics 'd*',
+# whose bytes C reads and writes without a copy; a list of Perl's numbers is copied when it is packed or unpacked.
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use Exporter qw(import);
+use FFI::Platypus 2.00;
+use FFI::Platypus::Buffer qw(grow scalar_to_pointer);
+use FFI::Platypus::DL qw(dlerror dlopen RTLD_PLATYPUS_DEFAULT);
+use List::Util qw(all product);
+
+our @EXPORT_OK = qw(floats doubles);
+
+use constant { FLOAT32 => 1, FLOAT => 4, DOUBLE => 8 };
+
+# Name, arguments, result.
+my @functions = (
+    [bn_forward_training  => ['opaque', 'int', ('opaque') x 9] => 'int'],
+    [bn_forward_inference => ['opaque', 'int', ('opaque') x 9] => 'int'],
+    [bn_backward          => ['opaque', 'int', ('opaque') x 9] => 'int'],
+    [bn_moments           => ['opaque', 'int', ('opaque') x 4] => 'int'],
+    [bn_set_num_threads   => ['int'] => 'int'],
+    [bn_last_error        => [] => 'string'],
+);
+
+sub floats  { return \pack 'f*', @_ }
+sub doubles { return \pack 'd*', @_ }
+
+# Loads the library.
+sub new {
+    my ($class) = @_;
+    my $path = $ENV{BATCHNORM_LIBRARY} || 'libbatchnorm.so.1';
+    dlopen($path, RTLD_PLATYPUS_DEFAULT) or die 'libbatchnorm.so.1 was not found: ', dlerror(), "\n";
+
+    my $ffi = FFI::Platypus->new(api => 2, lib => $path);
+    $ffi->find_symbol('bn_version') or die "$path is not libbatchnorm: it has no bn_version\n";
+    my $version = $ffi->function(bn_version => [] => 'int')->call;
+    my ($major, $minor, $patch) = (int $version / 10_000, int($version / 100) % 100, $version % 100);
+    $major == 1 && $minor >= 2
+        or die "libbatchnorm 1.2 or a later 1.x is needed, but $path is $major.$minor.$patch\n";
+
+    return bless { ffi => $ffi, map { ($_->[0] => $ffi->function(@$_)) } @functions }, $class;
+}
+
+# Returns y, mean and invstd. gamma, beta, running_mean, running_var (updated in place) and the options may be missing.
+sub forward_training {
+    my ($self, @arguments) = @_;
+    return $self->_forward('bn_forward_training', @arguments);
+}
+
+# Returns y, and mean and invstd for a backward call that is frozen. running_mean and running_var are needed.
+sub forward_inference {
+    my ($self, @arguments) = @_;
+    return $self->_forward('bn_forward_inference', @arguments);
+}
+
+sub _forward {
+    my ($self, $function, $shape, $x, %named) = @_;
+    my @channels = my ($gamma, $beta, @running) = delete @named{qw(gamma beta running_mean running_var)};
+    my $options = _options(%named);
+    my $size    = _size($shape);
+    _check(FLOAT * $size, x => $x);
+    _check(FLOAT * $shape->[1], gamma        => $gamma,      beta        => $beta);
+    _check(FLOAT * $shape->[1], running_mean => $running[0], running_var => $running[1]);
+
+    # Perl's strings may share their bytes until one is written to: C must not write to all of them.
+    grow $$_, length $$_, { clear => 0 } for grep { defined } @running;
+    my @results = _make(FLOAT * $size, (DOUBLE * $shape->[1]) x 2);
+    $self->_call($function, _shape($shape), FLOAT32, $x, @channels, @results, $options);
+    return @results;
+}
+
+# Returns dx, dgamma and dbeta; gamma and the options may be missing.
+sub backward {
+    my ($self, $shape, $dy, $x, $mean, $invstd, %named) = @_;
+    my $gamma   = delete $named{gamma};
+    my $options = _options(%named);
+    my $size    = _size($shape);
+    _check(FLOAT * $size, dy => $dy, x => $x);
+    _check(FLOAT * $shape->[1],  gamma => $gamma);
+    _check(DOUBLE * $shape->[1], mean  => $mean, invstd => $invstd);
+
+    my @results = _make(FLOAT * $size, (FLOAT * $shape->[1]) x 2);
+    $self->_call('bn_backward', _shape($shape), FLOAT32, $dy, $x, $gamma, $mean, $invstd, @results, $options);
+    return @results;
+}
+
+# Returns the number of values, their mean and the sum of squared deviations from it.
+sub moments {
+    my ($self, $shape, $x) = @_;
+    _check(FLOAT * _size($shape), x => $x);
+    my @results = _make((DOUBLE * $shape->[1]) x 3);
+    $self->_call('bn_moments', _shape($shape), FLOAT32, $x, @results);
+    return @results;
+}
+
+sub set_num_threads {
+    my ($self, $threads) = @_;
+    return $self->_call('bn_set_num_threads', $threads);
+}
+
+# Calls with the addresses of what references refer to.
+sub _call {
+    my ($self, $function, @arguments) = @_;
+    my $status = $self->{$function}->call(map { ref $_ ? scalar_to_pointer $$_ : $_ } @arguments);
+    croak $self->{bn_last_error}->call if $status;
+    return;
+}
+
+sub _size {
+    my ($shape) = @_;
+    @$shape == 3 && all { /\A\d+\z/ } @$shape or croak "shape is [@$shape]; expected [outer, channels, inner]";
+    return product @$shape;
+}
+
+# C cannot know how long an array is. What is undefined is left to the library, which may need it or not.
+sub _check {
+    my ($bytes, %arrays) = @_;
+    for my $name (grep { defined $arrays{$_} } sort keys %arrays) {
+        ref $arrays{$name} eq 'SCALAR' or croak "$name is not a reference to packed numbers";
+        my $given = do { use bytes; length ${ $arrays{$name} } } // 0;
+        $given == $bytes or croak "$name has $given bytes; expected $bytes";
+    }
+    return;
+}
+
+sub _make {
+    my @bytes = @_;
+    return map { my $array; grow $array, $_; \$array } @bytes;
+}
+
+# struct_size, extents, three strides of 0 (dense), no weights.
+sub _shape {
+    my ($shape) = @_;
+    return \pack 'J8', 64, @$shape, (0) x 4;
+}
+
+# struct_size, the options, param_dtype and reserved, four descriptors that are NULL.
+sub _options {
+    my %named  = (eps => 1e-5, momentum => 0.1, biased_running_var => 0, frozen => 0, @_);
+    my @values = delete @named{qw(eps momentum biased_running_var frozen)};
+    croak "no such argument: @{[sort keys %named]}" if %named;
+    return \pack 'J d2 l4 J4', 72, @values, (0) x 6;
+}
+
+1;

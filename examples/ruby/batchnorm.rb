@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+
+require "fiddle/import"
+
+# libbatchnorm through Fiddle: what batchnorm.h declares, with float tensors, keywords for options and exceptions for
+# statuses. Shapes are [outer, channels, inner].
+module BatchNorm
+  extend Fiddle::Importer
+
+  # Carries the library's own sentence.
+  class Error < StandardError; end
+
+  # Numbers in memory that C shares: calls read and write it without a copy, only `fill` and `to_a` make one. Not a
+  # packed String, as two of those may be one piece of memory until Ruby, not C, writes to either.
+  class Numbers
+    attr_reader :size, :to_ptr # the latter is what Fiddle asks an argument for
+
+    def self.[](*values) = new(values.size).fill(values)
+
+    def initialize(size)
+      @size = size
+      @to_ptr = Fiddle::Pointer.malloc(size * self.class::BYTES, Fiddle::RUBY_FREE)
+    end
+
+    def fill(values)
+      raise ArgumentError, "#{values.size} values for #{size} elements" unless values.size == size
+
+      to_ptr[0, to_ptr.size] = values.pack("#{self.class::FORMAT}*")
+      self
+    end
+
+    def to_a = to_ptr[0, to_ptr.size].unpack("#{self.class::FORMAT}*")
+  end
+
+  class Floats < Numbers
+    BYTES, FORMAT = Fiddle::SIZEOF_FLOAT, "f"
+  end
+
+  class Doubles < Numbers
+    BYTES, FORMAT = Fiddle::SIZEOF_DOUBLE, "d"
+  end
+
+  FLOAT32 = 1
+
+  path = ENV.fetch("BATCHNORM_LIBRARY", "")
+  path = "libbatchnorm.so.1" if path.empty?
+  begin
+    dlload path
+    extern "int bn_version()"
+  rescue Fiddle::DLError => e
+    raise LoadError, "libbatchnorm.so.1 was not found: #{e.message}", cause: nil
+  end
+  major, minor, patch = bn_version.digits(100).reverse
+  unless major == 1 && minor >= 2
+    raise LoadError, "libbatchnorm 1.2 or a later 1.x is needed, but #{path} is #{major}.#{minor}.#{patch}"
+  end
+
+  extern "int bn_forward_training(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
+  extern "int bn_forward_inference(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
+  extern "int bn_backward(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
+  extern "int bn_moments(void*, int, void*, void*, void*, void*)"
+  extern "int bn_set_num_threads(int)"
+  extern "char *bn_last_error()"
+
+  class << self
+    # Returns y, mean and invstd; the running statistics are updated in place.
+    def forward_training(shape, x, gamma: nil, beta: nil, running_mean: nil, running_var: nil, **options)
+      check(shape, { x: }, { gamma:, beta:, running_mean:, running_var: })
+      forward(:bn_forward_training, shape, x, gamma, beta, running_mean, running_var, options)
+    end
+
+    # Returns y, and mean and invstd for a backward call that is frozen.
+    def forward_inference(shape, x, running_mean:, running_var:, gamma: nil, beta: nil, **options)
+      check(shape, { x: }, { gamma:, beta:, running_mean:, running_var: })
+      forward(:bn_forward_inference, shape, x, gamma, beta, running_mean, running_var, options)
+    end
+
+    # Returns dx, dgamma and dbeta.
+    def backward(shape, dy, x, mean, invstd, gamma: nil, **options)
+      check(shape, { dy:, x: }, { gamma: }, { mean:, invstd: })
+      gradients = Floats.new(shape.inject(:*)), Floats.new(shape[1]), Floats.new(shape[1])
+      call(:bn_backward, pack_shape(shape), FLOAT32, dy, x, gamma, mean, invstd, *gradients, pack_options(**options))
+      gradients
+    end
+
+    # Returns the number of values, their mean and the sum of squared deviations from it.
+    def moments(shape, x)
+      check(shape, { x: })
+      moments = Array.new(3) { Doubles.new(shape[1]) }
+      call(:bn_moments, pack_shape(shape), FLOAT32, x, *moments)
+      moments
+    end
+
+    def num_threads=(threads)
+      call(:bn_set_num_threads, threads)
+    end
+
+    private
+
+    def forward(function, shape, x, *channels, options)
+      results = Floats.new(shape.inject(:*)), Doubles.new(shape[1]), Doubles.new(shape[1])
+      call(function, pack_shape(shape), FLOAT32, x, *channels, *results, pack_options(**options))
+      results
+    end
+
+    # C cannot know how long an array is, or what it holds. A nil is left to the library, which may need it or not.
+    def check(shape, tensors, parameters = {}, statistics = {})
+      unless shape.size == 3 && shape.all? { |extent| extent.is_a?(Integer) && extent >= 0 }
+        raise ArgumentError, "shape is #{shape}; expected [outer, channels, inner]"
+      end
+
+      check_each(tensors, Floats, shape.inject(:*))
+      check_each(parameters, Floats, shape[1])
+      check_each(statistics, Doubles, shape[1])
+    end
+
+    def check_each(arrays, type, size)
+      arrays.compact.each do |name, array|
+        raise TypeError, "#{name} is a #{array.class}; expected #{type}" unless array.is_a?(type)
+        raise ArgumentError, "#{name} has #{array.size} elements; expected #{size}" unless array.size == size
+      end
+    end
+
+    def call(function, *arguments)
+      return if public_send(function, *arguments).zero?
+
+      raise Error, bn_last_error.to_s.force_encoding(Encoding::UTF_8)
+    end
+
+    # struct_size, extents, three strides of 0 (dense), no weights.
+    def pack_shape((outer, channels, inner)) = [64, outer, channels, inner, 0, 0, 0, 0].pack("J8")
+
+    # struct_size, the options, param_dtype and reserved, four descriptors that are NULL.
+    def pack_options(eps: 1e-5, momentum: 0.1, biased_running_var: false, frozen: false)
+      flags = [biased_running_var, frozen].map { |flag| flag ? 1 : 0 }
+      [72, eps, momentum, *flags, 0, 0, 0, 0, 0, 0].pack("Jd2l4J4")
+    end
+  end
+end

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+
+/// Outer x channels x inner, dense, the inner index running fastest: NCHW is (N, C, H * W), NHWC is (N * H * W, C, 1).
+public struct Shape: Hashable, Sendable {
+    public var outer: Int
+    public var channels: Int
+    public var inner: Int
+
+    public init(outer: Int, channels: Int, inner: Int) {
+        self.outer = outer
+        self.channels = channels
+        self.inner = inner
+    }
+}
+
+public struct Options: Hashable, Sendable {
+    /// Added to the variance.
+    public var eps = 1e-5
+    /// The weight of the new batch in the running statistics.
+    public var momentum = 0.1
+    /// The running variance takes the sum of squares / M in place of / (M - 1).
+    public var biasedRunningVar = false
+    /// Of `backward`: mean and invstd are constants, as they are after `forwardInference`.
+    public var frozen = false
+
+    public init() {}
+}
+
+public enum BatchNormError: Error, Hashable, CustomStringConvertible {
+    /// An array has another number of elements than the shape says: C would go past its end.
+    case length(argument: String, actual: Int, expected: Int)
+    /// The library's own status, and its sentence.
+    case library(status: UInt32, message: String)
+    /// The library that was loaded is not one that this package can use.
+    case version(Int)
+
+    public var description: String {
+        switch self {
+        case .length(let argument, let actual, let expected):
+            "\(argument) has \(actual) elements, expected \(expected)"
+        case .library(_, let message):
+            message
+        case .version(let version):
+            "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is "
+                + "\(version / 10000).\(version / 100 % 100).\(version % 100)"
+        }
+    }
+}
+
+/// `Float` and `Double`, and no other type: it would be read as one of them.
+public protocol Element: BitwiseCopyable {
+    static var dtype: DType { get }
+}
+
+/// A `bn_dtype` that only this module can make.
+public struct DType: Sendable {
+    let value: bn_dtype
+}
+
+extension Float: Element {
+    public static var dtype: DType { DType(value: BN_FLOAT32) }
+}
+
+extension Double: Element {
+    public static var dtype: DType { DType(value: BN_FLOAT64) }
+}
+
+/// Normalizes `x` into `y` with the statistics of the batch, and moves the running ones. `mean` and `invstd` are what
+/// `backward` needs.
+///
+/// Like all functions here it reads and writes the arrays where they are. That no two of them overlap is Swift's law of
+/// exclusivity.
+public func forwardTraining<T: Element>(
+    _ shape: Shape, x: [T], gamma: [T]? = nil, beta: [T]? = nil, runningMean: inout [T], runningVar: inout [T],
+    y: inout [T], mean: inout [Double], invstd: inout [Double], options: Options = Options()
+) throws(BatchNormError) {
+    try shape.checkTensors(["x": x.count, "y": y.count])
+    try shape.checkRows(["gamma": gamma?.count, "beta": beta?.count])
+    try shape.checkRows(["runningMean": runningMean.count, "runningVar": runningVar.count])
+    try shape.checkRows(["mean": mean.count, "invstd": invstd.count])
+    var (shape, options) = (bn_shape(shape), bn_options(options))
+    try call {
+        bn_forward_training(
+            &shape, T.dtype.value, x, gamma, beta, &runningMean, &runningVar, &y, &mean, &invstd, &options)
+    }
+}
+
+/// Like `forwardTraining`, but normalizes with the running statistics, which stay as they are. `mean` and `invstd` are
+/// for `backward` with `frozen`.
+public func forwardInference<T: Element>(
+    _ shape: Shape, x: [T], gamma: [T]? = nil, beta: [T]? = nil, runningMean: [T], runningVar: [T],
+    y: inout [T], mean: inout [Double], invstd: inout [Double], options: Options = Options()
+) throws(BatchNormError) {
+    try shape.checkTensors(["x": x.count, "y": y.count])
+    try shape.checkRows(["gamma": gamma?.count, "beta": beta?.count])
+    try shape.checkRows(["runningMean": runningMean.count, "runningVar": runningVar.count])
+    try shape.checkRows(["mean": mean.count, "invstd": invstd.count])
+    var (shape, options) = (bn_shape(shape), bn_options(options))
+    try call {
+        bn_forward_inference(
+            &shape, T.dtype.value, x, gamma, beta, runningMean, runningVar, &y, &mean, &invstd, &options)
+    }
+}
+
+/// The gradients by x, gamma and beta of a loss whose gradient by y is `dy`.
+public func backward<T: Element>(
+    _ shape: Shape, dy: [T], x: [T], gamma: [T]? = nil, mean: [Double], invstd: [Double],
+    dx: inout [T], dgamma: inout [T], dbeta: inout [T], options: Options = Options()
+) throws(BatchNormError) {
+    try shape.checkTensors(["dy": dy.count, "x": x.count, "dx": dx.count])
+    try shape.checkRows(["gamma": gamma?.count, "mean": mean.count, "invstd": invstd.count])
+    try shape.checkRows(["dgamma": dgamma.count, "dbeta": dbeta.count])
+    var (shape, options) = (bn_shape(shape), bn_options(options))
+    try call {
+        bn_backward(&shape, T.dtype.value, dy, x, gamma, mean, invstd, &dx, &dgamma, &dbeta, &options)
+    }
+}
+
+/// The number of values, the mean, and the sum of squared deviations from it, per channel.
+public func moments<T: Element>(
+    _ shape: Shape, x: [T], count: inout [Double], mean: inout [Double], m2: inout [Double]
+) throws(BatchNormError) {
+    try shape.checkTensors(["x": x.count])
+    try shape.checkRows(["count": count.count, "mean": mean.count, "m2": m2.count])
+    var shape = bn_shape(shape)
+    try call { bn_moments(&shape, T.dtype.value, x, &count, &mean, &m2) }
+}
+
+/// The number of threads that later calls may use: 1 to 1024, or 0 for the default.
+public func setNumThreads(_ threads: Int32) throws(BatchNormError) {
+    try call { bn_set_num_threads(threads) }
+}
+
+/// major * 10000 + minor * 100 + patch of the library that was loaded.
+public func version() -> Int {
+    Int(bn_version())
+}
+
+/// The error's sentence is of this thread, and good until its next failure: it is copied at once.
+private func call(_ function: () -> bn_status) throws(BatchNormError) {
+    let version = version()
+    guard version / 10000 == 1, version >= 10200 else { throw .version(version) }
+    let status = function()
+    guard status == BN_OK else {
+        throw .library(status: status.rawValue, message: String(cString: bn_last_error()))
+    }
+}
+
+extension Shape {
+    fileprivate func checkTensors(_ counts: KeyValuePairs<String, Int>) throws(BatchNormError) {
+        let (slice, overflow) = channels.multipliedReportingOverflow(by: inner)
+        let (size, further) = outer.multipliedReportingOverflow(by: slice)
+        // No array has a negative number of elements.
+        let expected = overflow || further || min(outer, channels, inner) < 0 ? -1 : size
+        for (argument, actual) in counts where actual != expected {
+            throw .length(argument: argument, actual: actual, expected: expected)
+        }
+    }
+
+    /// nil is an argument that is not there.
+    fileprivate func checkRows(_ counts: KeyValuePairs<String, Int?>) throws(BatchNormError) {
+        for (argument, actual) in counts {
+            guard let actual, actual != channels else { continue }
+            throw .length(argument: argument, actual: actual, expected: channels)
+        }
+    }
+}
+
+extension bn_shape {
+    fileprivate init(_ shape: Shape) {
+        self.init()  // all zero
+        struct_size = MemoryLayout<bn_shape>.size
+        outer = shape.outer
+        channels = shape.channels
+        inner = shape.inner
+    }
+}
+
+extension bn_options {
+    fileprivate init(_ options: Options) {
+        self.init()
+        struct_size = MemoryLayout<bn_options>.size
+        eps = options.eps
+        momentum = options.momentum
+        biased_running_var = options.biasedRunningVar ? 1 : 0
+        frozen = options.frozen ? 1 : 0
+    }
+}
