@@ -197,8 +197,9 @@ public func exportFoldIntoPrevious(
     foldedBias: UnsafeMutableRawPointer?
 ) -> bn_status {
     Call.compute("bn_fold_into_previous") { call throws(Failure) in
+        let geometry = try Geometry(shape, dtype)
         try Folding(
-            call, Geometry(shape, dtype), biases: .channels, weight: weight, bias: bias, scale: scale, shift: shift,
+            call, geometry, biases: geometry.channels, weight: weight, bias: bias, scale: scale, shift: shift,
             foldedWeight: foldedWeight, foldedBias: foldedBias
         ).intoPrevious()
     }
@@ -211,8 +212,9 @@ public func exportFoldIntoNext(
     foldedBias: UnsafeMutableRawPointer?
 ) -> bn_status {
     Call.compute("bn_fold_into_next") { call throws(Failure) in
+        let geometry = try Geometry(shape, dtype)
         try Folding(
-            call, Geometry(shape, dtype), biases: .outer, weight: weight, bias: bias, scale: scale, shift: shift,
+            call, geometry, biases: geometry.outer, weight: weight, bias: bias, scale: scale, shift: shift,
             foldedWeight: foldedWeight, foldedBias: foldedBias
         ).intoNext()
     }

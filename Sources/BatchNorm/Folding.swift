@@ -37,9 +37,6 @@ func scaleShift(
 
 /// The weights and the bias of a layer beside a batch norm, which does what the batch norm did.
 struct Folding {
-    /// What the bias has an element for.
-    enum Biases { case channels, outer }
-
     private let geometry: Geometry
     private let weight: Elements
     private let bias: Elements?
@@ -49,7 +46,7 @@ struct Folding {
     private let foldedBias: Elements
 
     init(
-        _ call: Call, _ geometry: Geometry, biases: Biases, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
+        _ call: Call, _ geometry: Geometry, biases count: Int, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
         scale: UnsafePointer<Double>?, shift: UnsafePointer<Double>?, foldedWeight: UnsafeMutableRawPointer?,
         foldedBias: UnsafeMutableRawPointer?
     ) throws(Failure) {
@@ -63,7 +60,6 @@ struct Folding {
         self.foldedWeight = Elements(try need(foldedWeight, "folded_weight"), element)
         self.foldedBias = Elements(try need(foldedBias, "folded_bias"), element)
         var memory = Memory(call)
-        let count = biases == .channels ? geometry.channels : geometry.outer
         if count > Int.max / element.size {
             throw Failure(
                 BN_ERROR_SHAPE, "shape->outer", .size(count), expected: "a bias within PTRDIFF_MAX bytes for each")
