@@ -19,6 +19,12 @@ struct Derivatives {
     let inverseStd: UnsafePointer<Double>
     let frozen: Bool
 
+    /// Σv and Σv · (x − mean) per channel, an array after the other.
+    struct Sums {
+        let values: UnsafeMutablePointer<Double>
+        let centred: UnsafeMutablePointer<Double>
+    }
+
     /// The mean of a tensor as a sum of two doubles; `scratch` takes what is not wanted.
     func means(
         of v: Operand, _ mean: UnsafeMutablePointer<Double>, _ rest: UnsafeMutablePointer<Double>, scratch: Sums
@@ -33,12 +39,6 @@ struct Derivatives {
         settlement.rest = rest
         sweep.settlement = .forward(settlement)
         try sweep.run(call)
-    }
-
-    /// Σv and Σv · (x − mean) per channel, an array after the other.
-    struct Sums {
-        let values: UnsafeMutablePointer<Double>
-        let centred: UnsafeMutablePointer<Double>
     }
 
     /// Values per channel, for means; of none, the sums are 0.
@@ -151,10 +151,27 @@ struct Derivatives {
     }
 }
 
-extension Geometry {
-    /// For a function whose formulas have no weights.
-    func refuseWeights() throws(Failure) {
-        if weights == nil { return }
-        throw Failure(BN_ERROR_OPTION, "shape->weights", .set, expected: "NULL, as this function does not take it")
+/// What a derivative keeps of its channels from one sweep to the next.
+struct Kept {
+    private let channels: Int
+    private var next: UnsafeMutableRawPointer
+
+    init(_ channels: Int, sums: Int, arrays: Int = 0, sweeps: Int, _ call: Call) throws(Failure) {
+        self.channels = channels
+        let room = MemoryLayout<Line>.stride + MemoryLayout<Combined>.stride
+        let each = (2 * sums + arrays) * MemoryLayout<Double>.stride + sweeps * room
+        let bytes = channels.multipliedReportingOverflow(by: each)
+        next = try call.thread.pointee.kept.reserve(bytes.overflow ? Int.max : bytes.partialValue)
+    }
+
+    mutating func sums() -> Derivatives.Sums { Derivatives.Sums(values: array(), centred: array()) }
+
+    mutating func array() -> UnsafeMutablePointer<Double> { take(Double.self) }
+
+    mutating func room() -> Derivatives.Room { Derivatives.Room(lines: take(Line.self), combined: take(Combined.self)) }
+
+    private mutating func take<T>(_: T.Type) -> UnsafeMutablePointer<T> {
+        defer { next += channels * MemoryLayout<T>.stride }
+        return next.bindMemory(to: T.self, capacity: channels)
     }
 }

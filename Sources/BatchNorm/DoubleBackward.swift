@@ -123,6 +123,7 @@ private struct SecondDerivatives {
         if mapsDy { try sweepToDy.run(call) } else { derivatives.fill(toDy, with: b) }
     }
 
+    /// In the place of one that is not needed.
     private func idle() -> Sweep { Sweep(geometry, derivatives.call.kernels) }
 
     /// A; and Σ u · dy with constants for statistics.

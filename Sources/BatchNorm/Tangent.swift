@@ -42,28 +42,3 @@ extension Call {
         try sweep.run(self)
     }
 }
-
-/// What a derivative keeps of its channels from one sweep to the next.
-struct Kept {
-    private let channels: Int
-    private var next: UnsafeMutableRawPointer
-
-    init(_ channels: Int, sums: Int, arrays: Int = 0, sweeps: Int, _ call: Call) throws(Failure) {
-        self.channels = channels
-        let room = MemoryLayout<Line>.stride + MemoryLayout<Combined>.stride
-        let each = (2 * sums + arrays) * MemoryLayout<Double>.stride + sweeps * room
-        let bytes = channels.multipliedReportingOverflow(by: each)
-        next = try call.thread.pointee.kept.reserve(bytes.overflow ? Int.max : bytes.partialValue)
-    }
-
-    mutating func sums() -> Derivatives.Sums { Derivatives.Sums(values: array(), centred: array()) }
-
-    mutating func array() -> UnsafeMutablePointer<Double> { take(Double.self) }
-
-    mutating func room() -> Derivatives.Room { Derivatives.Room(lines: take(Line.self), combined: take(Combined.self)) }
-
-    private mutating func take<T>(_: T.Type) -> UnsafeMutablePointer<T> {
-        defer { next += channels * MemoryLayout<T>.stride }
-        return next.bindMemory(to: T.self, capacity: channels)
-    }
-}

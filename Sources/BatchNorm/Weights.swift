@@ -136,3 +136,11 @@ struct Weights {
             stride: stride, ahead: 0, last: 0)
     }
 }
+
+extension Geometry {
+    /// For a function whose formulas have no weights.
+    func refuseWeights() throws(Failure) {
+        if weights == nil { return }
+        throw Failure(BN_ERROR_OPTION, "shape->weights", .set, expected: "NULL, as this function does not take it")
+    }
+}

@@ -15,7 +15,19 @@ import batchnorm as bn
 # By their files: in an installed package the library lies among them.
 MODULES = sorted({path.stem for path in Path(bn.__path__[0]).glob("[!_]*.py")} - {"cli"})
 # Of these every public function and class has a worked example.
-SHOWN = ["affine", "derivatives", "files", "folding", "frameworks", "frozen", "keras", "lazy", "onnx", "population"]
+SHOWN = [
+    "affine",
+    "derivatives",
+    "files",
+    "folding",
+    "frameworks",
+    "frozen",
+    "keras",
+    "layers",
+    "lazy",
+    "onnx",
+    "population",
+]
 SHOWN += ["recalibration"]
 
 
