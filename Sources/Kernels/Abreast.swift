@@ -15,7 +15,7 @@ struct Abreast<T: Terms>: Terms {
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         left = T(tile, channels, strip)
-        right = T(tile, channels, Abreast.second(strip))
+        right = T(tile, channels, Abreast.second(tile, strip))
     }
 
     @inline(__always)
@@ -28,15 +28,15 @@ struct Abreast<T: Terms>: Terms {
     func add(_ k: Int, to totals: Totals) -> Totals { (left.add(k, to: totals.0), right.add(k, to: totals.1)) }
 
     @inline(__always)
-    static func finish(_ totals: Totals, _ channels: kernel_channels, _ strip: Strip) {
-        T.finish(totals.0, channels, strip)
-        T.finish(totals.1, channels, second(strip))
+    static func finish(_ totals: Totals, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+        T.finish(totals.0, tile, channels, strip)
+        T.finish(totals.1, tile, channels, second(tile, strip))
     }
 
     @inline(__always)
-    private static func second(_ strip: Strip) -> Strip {
-        let columns = Order.channelPerColumn ? T.strips * laneCount : 0
-        let stretches = Order.channelPerColumn ? 0 : T.strips
+    private static func second(_ tile: kernel_tile, _ strip: Strip) -> Strip {
+        let columns = Order.channelPerColumn(tile.layout) ? T.strips * laneCount : 0
+        let stretches = Order.channelPerColumn(tile.layout) ? 0 : T.strips
         return Strip(
             run: strip.run, stretch: strip.stretch + stretches, column: strip.column + columns, count: strip.count,
             lanes: strip.lanes)

@@ -20,9 +20,9 @@ struct Activated<T: Element, L: Layout, K: EpilogueKind>: Formula {
         x = Column(tile.x, tile, strip)
         z = Column(residual: tile, strip)
         weights = K.isClip || tile.weights.base == nil ? nil : Positions(tile, strip)
-        mean = PerChannel(channels.mean, strip)
-        scale = PerChannel(channels.scale, strip)
-        shift = PerChannel(channels.shift, strip)
+        mean = PerChannel(channels.mean, tile, strip)
+        scale = PerChannel(channels.scale, tile, strip)
+        shift = PerChannel(channels.shift, tile, strip)
         activation = Activation(tile.epilogue.pointee)
         masked = tile.epilogue.pointee.masked
     }

@@ -21,11 +21,11 @@ struct ActivatedGradient<T: Element, L: Layout, K: EpilogueKind>: Formula {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         values = Passing(tile, channels, strip, reduces: false)
         dz = tile.dz.base == nil ? nil : Column(tile.dz, tile, strip)
-        dyMean = PerChannel(channels.dy_mean, strip)
-        slope = PerChannel(channels.slope, strip)
-        shift = PerChannel(channels.shift, strip)
-        scale = PerChannel(channels.scale, strip)
-        gain = PerChannel(channels.gain, strip)
+        dyMean = PerChannel(channels.dy_mean, tile, strip)
+        slope = PerChannel(channels.slope, tile, strip)
+        shift = PerChannel(channels.shift, tile, strip)
+        scale = PerChannel(channels.scale, tile, strip)
+        gain = PerChannel(channels.gain, tile, strip)
         epilogue = tile.epilogue.pointee
         weighs = !K.isClip && tile.weights.base != nil
     }

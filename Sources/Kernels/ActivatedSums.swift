@@ -12,7 +12,7 @@ struct ActivatedSums<T: Element, L: Layout>: Terms {
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         values = Passing(tile, channels, strip, reduces: true)
-        mean = PerChannel<Double, L>(channels.centre, strip).at(0)
+        mean = PerChannel<Double, L>(channels.centre, tile, strip).at(0)
     }
 
     @inline(__always)

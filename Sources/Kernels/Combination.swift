@@ -28,13 +28,14 @@ struct Combination<T: Element, L: Layout>: Formula {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         func term(_ operand: kernel_operand, _ mean: UnsafeRawPointer, _ scale: UnsafeRawPointer) -> Term {
             Term(
-                values: Column(operand, tile, strip), mean: PerChannel(mean, strip), scale: PerChannel(scale, strip))
+                values: Column(operand, tile, strip), mean: PerChannel(mean, tile, strip),
+                scale: PerChannel(scale, tile, strip))
         }
         dy = term(tile.dy, channels.dy_mean, channels.scale)
         z = term(tile.z, channels.z_mean, channels.gain)
         x = term(tile.x, channels.mean, channels.invstd)
-        slope = PerChannel(channels.slope, strip)
-        shift = PerChannel(channels.shift, strip)
+        slope = PerChannel(channels.slope, tile, strip)
+        shift = PerChannel(channels.shift, tile, strip)
     }
 
     @inline(__always)

@@ -13,7 +13,7 @@ struct DeviationSums<T: Arithmetic, L: Layout>: Terms {
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         x = Column(reducing: tile.x, tile, strip, L.self)
-        centre = PerChannel<Double, L>(channels.centre, strip).at(0)
+        centre = PerChannel<Double, L>(channels.centre, tile, strip).at(0)
         rest = SIMD16(repeating: T(channels.centre[strip.stretch]))
     }
 

@@ -6,7 +6,7 @@ import CKernels
 /// were rounded.
 struct Gradient<T: Element, L: Layout>: Formula {
     typealias Scalar = T
-    static var isShort: Bool { true }
+    static var isShort: Bool { hasLoopForEach }
 
     private let dy: Centred<T, L>
     private let x: Centred<T, L>
@@ -18,9 +18,9 @@ struct Gradient<T: Element, L: Layout>: Formula {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         dy = Centred(tile.dy, channels.dy_mean, tile, strip)
         x = Centred(tile.x, channels.mean, tile, strip)
-        slope = PerChannel(channels.slope, strip)
-        shift = PerChannel(channels.shift, strip)
-        scale = PerChannel(channels.scale, strip)
+        slope = PerChannel(channels.slope, tile, strip)
+        shift = PerChannel(channels.shift, tile, strip)
+        scale = PerChannel(channels.scale, tile, strip)
     }
 
     @inline(__always)

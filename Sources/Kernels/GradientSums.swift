@@ -13,7 +13,7 @@ struct GradientSums<T: Arithmetic, L: Layout>: Terms {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         dy = Column(reducing: tile.dy, tile, strip, L.self)
         x = Column(reducing: tile.x, tile, strip, L.self)
-        mean = PerChannel<Double, L>(channels.centre, strip).at(0)
+        mean = PerChannel<Double, L>(channels.centre, tile, strip).at(0)
     }
 
     @inline(__always)

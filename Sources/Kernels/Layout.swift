@@ -14,17 +14,25 @@ struct Strip {
 /// What a channel is to a tile. The loops know no other difference.
 protocol Layout {
     /// Whether each column of a tile is a channel; otherwise each stretch is one.
-    static var channelPerColumn: Bool { get }
+    static func channelPerColumn(_ layout: kernel_layout) -> Bool
 }
 
 /// NCHW: a channel is a stretch of every run.
 enum Planes: Layout {
-    static var channelPerColumn: Bool { false }
+    @inline(__always)
+    static func channelPerColumn(_ layout: kernel_layout) -> Bool { false }
 }
 
 /// NHWC and NC: a column of all runs is a channel, or an element of a short plane.
 enum Rows: Layout {
-    static var channelPerColumn: Bool { true }
+    @inline(__always)
+    static func channelPerColumn(_ layout: kernel_layout) -> Bool { true }
+}
+
+/// Either, as the tile says: for loops that are too long to be there once for each.
+enum AnyLayout: Layout {
+    @inline(__always)
+    static func channelPerColumn(_ layout: kernel_layout) -> Bool { layout == KERNEL_ROWS }
 }
 
 /// One operand along a strip.
@@ -79,17 +87,17 @@ struct Column<T: Element> {
 /// every step for rows. The arrays of the engine go on far enough for no strip to be too short.
 struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>
-    private let constant: SIMD16<T>
+    private let layout: kernel_layout
 
     @inline(__always)
-    init(_ values: UnsafeRawPointer, _ strip: Strip) {
-        let typed = values.assumingMemoryBound(to: T.self)
-        self.values = typed + strip.column
-        constant = L.channelPerColumn ? .zero : SIMD16(repeating: typed[strip.stretch])
+    init(_ values: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
+        layout = tile.layout
+        let place = L.channelPerColumn(layout) ? strip.column : strip.stretch
+        self.values = values.assumingMemoryBound(to: T.self) + place
     }
 
     @inline(__always)
     func at(_ k: Int) -> SIMD16<T> {
-        L.channelPerColumn ? loadLanes(values + k * laneCount) : constant
+        L.channelPerColumn(layout) ? loadLanes(values + k * laneCount) : SIMD16(repeating: values.pointee)
     }
 }

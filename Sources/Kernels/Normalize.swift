@@ -10,7 +10,7 @@ struct Centred<T: Element, L: Layout> {
     @inline(__always)
     init(_ operand: kernel_operand, _ mean: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
         values = Column(operand, tile, strip)
-        self.mean = PerChannel(mean, strip)
+        self.mean = PerChannel(mean, tile, strip)
     }
 
     @inline(__always)
@@ -23,7 +23,7 @@ struct Centred<T: Element, L: Layout> {
 /// y = (x − mean) · scale + shift, where scale is gamma · invstd and shift is beta.
 struct Normalize<T: Element, L: Layout>: Formula {
     typealias Scalar = T
-    static var isShort: Bool { true }
+    static var isShort: Bool { hasLoopForEach }
 
     private let x: Centred<T, L>
     private let scale: PerChannel<T.Number, L>
@@ -32,8 +32,8 @@ struct Normalize<T: Element, L: Layout>: Formula {
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         x = Centred(tile.x, channels.mean, tile, strip)
-        scale = PerChannel(channels.scale, strip)
-        shift = PerChannel(channels.shift, strip)
+        scale = PerChannel(channels.scale, tile, strip)
+        shift = PerChannel(channels.shift, tile, strip)
     }
 
     @inline(__always)

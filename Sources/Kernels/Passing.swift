@@ -28,7 +28,7 @@ struct Passing<T: Element, L: Layout, K: EpilogueKind> {
     /// Of a strip that runs within a stretch; or down the rows of a column, where the channels are the same at every step.
     @inline(__always)
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip, reduces: Bool) {
-        let down = reduces && L.channelPerColumn
+        let down = reduces && L.channelPerColumn(tile.layout)
         func column(_ operand: kernel_operand) -> Column<T> {
             Column(operand, tile, strip, step: down ? operand.stride : laneCount)
         }
@@ -37,9 +37,9 @@ struct Passing<T: Element, L: Layout, K: EpilogueKind> {
         z = Column(residual: tile, strip, down: down)
         bits = K.isClip || tile.bits.base == nil ? nil : Bits(tile, strip, step: down ? tile.bits.stride : laneCount)
         weights = K.isClip || tile.weights.base == nil ? nil : Positions(tile, strip, rows: down ? 1 : 0)
-        mean = PerChannel(channels.mean, strip)
-        scale = PerChannel(channels.u_scale, strip)
-        shift = PerChannel(channels.u_shift, strip)
+        mean = PerChannel(channels.mean, tile, strip)
+        scale = PerChannel(channels.u_scale, tile, strip)
+        shift = PerChannel(channels.u_shift, tile, strip)
         epilogue = tile.epilogue.pointee
         activation = Activation(epilogue)
         step = down ? 0 : 1

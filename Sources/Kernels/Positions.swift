@@ -6,20 +6,22 @@ struct Positions<T: Arithmetic, L: Layout> {
     private let base: UnsafeMutablePointer<T>
     private let step: Int
     private let lanes: Int
+    private let layout: kernel_layout
 
     /// Of a strip that runs within a stretch, or with `step` 1 down the rows of a column.
     @inline(__always)
     init(_ tile: kernel_tile, _ strip: Strip, rows: Int = 0) {
-        let offset = strip.run * tile.weights.stride + (L.channelPerColumn ? 0 : strip.column)
+        let offset = strip.run * tile.weights.stride + (L.channelPerColumn(tile.layout) ? 0 : strip.column)
         base = tile.weights.base.assumingMemoryBound(to: T.self) + offset
-        step = L.channelPerColumn ? rows * tile.weights.stride : laneCount
+        step = L.channelPerColumn(tile.layout) ? rows * tile.weights.stride : laneCount
         lanes = strip.lanes
+        layout = tile.layout
     }
 
     @inline(__always)
     func at(_ k: Int) -> SIMD16<T> {
         let place = UnsafePointer(base + k * step)
-        return L.channelPerColumn ? SIMD16(repeating: place.pointee) : loadLanes(place, lanes: lanes)
+        return L.channelPerColumn(layout) ? SIMD16(repeating: place.pointee) : loadLanes(place, lanes: lanes)
     }
 }
 

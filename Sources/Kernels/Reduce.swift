@@ -26,14 +26,14 @@ protocol Terms {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
     func add(_ k: Int, to totals: Totals) -> Totals
-    static func finish(_ totals: Totals, _ channels: kernel_channels, _ strip: Strip)
+    static func finish(_ totals: Totals, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
 }
 
 /// The one loop that reads tensors to learn something of their channels. As many strips at once as an instruction set has
 /// registers for, then those left over one by one; the bits of a channel are the same either way.
 @inline(__always)
 func reduce<T: Terms>(_: T.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    if T.Order.channelPerColumn {
+    if T.Order.channelPerColumn(tile.layout) {
         reduceColumns(T.self, tile, channels)
     } else {
         let done = reduceStretches(T.Many.self, tile, channels, from: 0)
@@ -87,7 +87,7 @@ private func reduceStretches<T: Terms>(
                 totals = sum(T.self, tile, channels, last, from: totals)
             }
         }
-        T.finish(totals, channels, Strip(run: 0, stretch: stretch, column: 0, count: 0, lanes: laneCount))
+        T.finish(totals, tile, channels, Strip(run: 0, stretch: stretch, column: 0, count: 0, lanes: laneCount))
         stretch += T.strips
     }
     return stretch
@@ -117,7 +117,7 @@ private func reduceColumns<T: Terms>(
 ) -> Strip {
     var strip = first
     while strip.column + T.strips * laneCount <= tile.length {
-        T.finish(sum(T.self, tile, channels, strip, from: T.zero), channels, strip)
+        T.finish(sum(T.self, tile, channels, strip, from: T.zero), tile, channels, strip)
         strip = Strip(
             run: strip.run, stretch: 0, column: strip.column + T.strips * laneCount, count: strip.count,
             lanes: laneCount)
@@ -129,11 +129,11 @@ private func reduceColumns<T: Terms>(
 private func reducePartOfColumn<T: Terms>(
     _: T.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip
 ) {
-    T.finish(sum(T.self, tile, channels, strip, from: T.zero), channels, strip)
+    T.finish(sum(T.self, tile, channels, strip, from: T.zero), tile, channels, strip)
 }
 
 extension Terms {
-    static var isShort: Bool { true }
+    static var isShort: Bool { hasLoopForEach }
 }
 
 /// A single strip.
@@ -144,8 +144,8 @@ extension Terms where Totals == Sums {
     /// The lanes of a plane's channel are one sum. The sums of a band of rows join those of the bands before it, which wait
     /// where the results will be.
     @inline(__always)
-    static func finish(_ sums: Sums, _ channels: kernel_channels, _ strip: Strip) {
-        if Order.channelPerColumn {
+    static func finish(_ sums: Sums, _ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
+        if Order.channelPerColumn(tile.layout) {
             let first = channels.first + strip.column
             let second = channels.second + strip.column
             var sums = sums
@@ -162,6 +162,6 @@ extension Terms where Totals == Sums {
 extension Column {
     @inline(__always)
     init<L: Layout>(reducing operand: kernel_operand, _ tile: kernel_tile, _ strip: Strip, _: L.Type) {
-        self.init(operand, tile, strip, step: L.channelPerColumn ? operand.stride : laneCount)
+        self.init(operand, tile, strip, step: L.channelPerColumn(tile.layout) ? operand.stride : laneCount)
     }
 }

@@ -15,9 +15,9 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         activated_sums: { run(ActivatedSumsLoop.self, $0!.pointee, $1!.pointee) },
         activated: { run(ActivatedLoop.self, $0!.pointee, $1!.pointee) },
         activated_gradient: { run(ActivatedGradientLoop.self, $0!.pointee, $1!.pointee) },
-        clipped_products: hasClips ? { run(ClippedProductsLoop.self, $0!.pointee, $1!.pointee) } : nil,
-        clipped: hasClips ? { run(ClippedLoop.self, $0!.pointee, $1!.pointee) } : nil,
-        clipped_gradient: hasClips ? { run(ClippedGradientLoop.self, $0!.pointee, $1!.pointee) } : nil,
+        clipped_products: hasLoopForEach ? { run(ClippedProductsLoop.self, $0!.pointee, $1!.pointee) } : nil,
+        clipped: hasLoopForEach ? { run(ClippedLoop.self, $0!.pointee, $1!.pointee) } : nil,
+        clipped_gradient: hasLoopForEach ? { run(ClippedGradientLoop.self, $0!.pointee, $1!.pointee) } : nil,
         write_bits: { tile, bits in
             switch tile!.pointee.element {
             case KERNEL_FLOAT32: writeBits(Float.self, tile!.pointee, bits!)
@@ -37,12 +37,13 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
 
 /// A loop and the elements that it is for; `run` picks, the one place that lists them all.
 private protocol Loop {
+    /// Too long to be there once for each element of float32 numbers.
+    static var isLong: Bool { get }
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
 }
 
-/// For loops that are too long to be there once for each element of float32 numbers.
-private protocol LongLoop {
-    static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+extension Loop {
+    static var isLong: Bool { false }
 }
 
 /// For elements that are numbers in memory as in registers.
@@ -58,47 +59,54 @@ private protocol FloatLoop {
 
 @inline(__always)
 private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    switch (tile.element, tile.layout) {
-    case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
-    case (KERNEL_FLOAT64, KERNEL_PLANES): K.run(Double.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT64, _): K.run(Double.self, Rows.self, tile, channels)
-    case (KERNEL_FLOAT16, KERNEL_PLANES): K.run(Float16Bits.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT16, _): K.run(Float16Bits.self, Rows.self, tile, channels)
-    case (_, KERNEL_PLANES): K.run(BFloat16Bits.self, Planes.self, tile, channels)
-    default: K.run(BFloat16Bits.self, Rows.self, tile, channels)
+    @inline(__always)
+    func run<L: Layout>(_: L.Type) {
+        switch tile.element {
+        case KERNEL_FLOAT64: K.run(Double.self, L.self, tile, channels)
+        case _ where K.isLong || !hasLoopForEach: K.run(AnyFloat.self, L.self, tile, channels)
+        case KERNEL_FLOAT32: K.run(Float.self, L.self, tile, channels)
+        case KERNEL_FLOAT16: K.run(Float16Bits.self, L.self, tile, channels)
+        default: K.run(BFloat16Bits.self, L.self, tile, channels)
+        }
     }
-}
-
-@inline(__always)
-private func run<K: LongLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    switch (tile.element, tile.layout) {
-    case (KERNEL_FLOAT64, KERNEL_PLANES): K.run(Double.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT64, _): K.run(Double.self, Rows.self, tile, channels)
-    case (_, KERNEL_PLANES): K.run(AnyFloat.self, Planes.self, tile, channels)
-    default: K.run(AnyFloat.self, Rows.self, tile, channels)
+    switch tile.layout {
+    case _ where !hasLoopForEach: run(AnyLayout.self)
+    case KERNEL_PLANES: run(Planes.self)
+    default: run(Rows.self)
     }
 }
 
 @inline(__always)
 private func run<K: ArithmeticLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    switch (tile.element, tile.layout) {
-    case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
-    case (_, KERNEL_PLANES): K.run(Double.self, Planes.self, tile, channels)
-    default: K.run(Double.self, Rows.self, tile, channels)
+    @inline(__always)
+    func run<L: Layout>(_: L.Type) {
+        switch tile.element {
+        case KERNEL_FLOAT64: K.run(Double.self, L.self, tile, channels)
+        default: K.run(Float.self, L.self, tile, channels)
+        }
+    }
+    switch tile.layout {
+    case _ where !hasLoopForEach: run(AnyLayout.self)
+    case KERNEL_PLANES: run(Planes.self)
+    default: run(Rows.self)
     }
 }
 
 @inline(__always)
 private func run<K: FloatLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    switch (tile.element, tile.layout) {
-    case (KERNEL_FLOAT32, KERNEL_PLANES): K.run(Float.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT32, _): K.run(Float.self, Rows.self, tile, channels)
-    case (KERNEL_FLOAT16, KERNEL_PLANES): K.run(Float16Bits.self, Planes.self, tile, channels)
-    case (KERNEL_FLOAT16, _): K.run(Float16Bits.self, Rows.self, tile, channels)
-    case (_, KERNEL_PLANES): K.run(BFloat16Bits.self, Planes.self, tile, channels)
-    default: K.run(BFloat16Bits.self, Rows.self, tile, channels)
+    @inline(__always)
+    func run<L: Layout>(_: L.Type) {
+        switch tile.element {
+        case _ where !hasLoopForEach: K.run(AnyFloat.self, L.self, tile, channels)
+        case KERNEL_FLOAT32: K.run(Float.self, L.self, tile, channels)
+        case KERNEL_FLOAT16: K.run(Float16Bits.self, L.self, tile, channels)
+        default: K.run(BFloat16Bits.self, L.self, tile, channels)
+        }
+    }
+    switch tile.layout {
+    case _ where !hasLoopForEach: run(AnyLayout.self)
+    case KERNEL_PLANES: run(Planes.self)
+    default: run(Rows.self)
     }
 }
 
@@ -140,31 +148,41 @@ private enum GradientLoop: Loop {
     }
 }
 
-private enum CombinationLoop: LongLoop {
+private enum CombinationLoop: Loop {
+    static var isLong: Bool { true }
+
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Combination<T, L>.self, tile, channels)
     }
 }
 
-private enum WeightedSumsLoop: LongLoop {
+private enum WeightedSumsLoop: Loop {
+    static var isLong: Bool { true }
+
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(WeightedSums<T, L>.self, tile, channels)
     }
 }
 
-private enum ActivatedSumsLoop: LongLoop {
+private enum ActivatedSumsLoop: Loop {
+    static var isLong: Bool { true }
+
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         reduce(ActivatedSums<T, L>.self, tile, channels)
     }
 }
 
-private enum ActivatedLoop: LongLoop {
+private enum ActivatedLoop: Loop {
+    static var isLong: Bool { true }
+
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Activated<T, L, Everything>.self, tile, channels)
     }
 }
 
-private enum ActivatedGradientLoop: LongLoop {
+private enum ActivatedGradientLoop: Loop {
+    static var isLong: Bool { true }
+
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(ActivatedGradient<T, L, Everything>.self, tile, channels)
     }

@@ -14,7 +14,7 @@ struct WeightedSums<T: Element, L: Layout>: Terms {
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip) {
         x = Column(reducing: tile.x, tile, strip, L.self)
         weights = Positions(tile, strip, rows: 1)
-        centre = PerChannel<Double, L>(channels.centre, strip).at(0)
+        centre = PerChannel<Double, L>(channels.centre, tile, strip).at(0)
     }
 
     @inline(__always)

@@ -9,5 +9,5 @@ public func kernelsAVX2(_ table: UnsafeMutablePointer<kernel_table>) { fill(tabl
 typealias Wide<T: Terms> = T
 typealias WidePair<T: Terms> = T
 
-/// Clips have loops of their own.
-let hasClips = true
+/// Elements of float32 numbers, layouts and clips have loops of their own.
+let hasLoopForEach = true

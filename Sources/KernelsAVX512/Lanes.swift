@@ -9,5 +9,5 @@ public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(ta
 typealias Wide<T: Terms> = Abreast<Abreast<T>>
 typealias WidePair<T: Terms> = Abreast<T>
 
-/// Clips have loops of their own.
-let hasClips = true
+/// Elements of float32 numbers, layouts and clips have loops of their own.
+let hasLoopForEach = true
