@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo test test-peers test-install test-runtimes install uninstall check bench bench-kernels clean
+.PHONY: help lib demo wheel install uninstall test test-peers test-install test-wheel test-runtimes check bench bench-kernels \
+	clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +10,9 @@ lib: ## build the shared library, .build/release/libbatchnorm.so
 
 demo: ## train a network with and without batch norm, and a layer from C
 	@scripts/demo
+
+wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and a source distribution, in .build-wheel
+	@scripts/wheel
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
@@ -24,6 +28,9 @@ uninstall: ## take them away
 
 test-install: ## install into an empty prefix, and build programs against it
 	@scripts/test-install
+
+test-wheel: ## look at the wheel, and run the Python tests with it in an older Debian
+	@scripts/test-wheel
 
 test-runtimes: ## run the examples in eleven other languages; the last line counts them
 	@scripts/test-runtimes

@@ -25,12 +25,13 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
 
 /// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty
 /// weak runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose; now
-/// and defs leave no symbol to be looked up, or missed, in the middle of a call.
+/// and defs leave no symbol to be looked up, or missed, in the middle of a call. Before glibc 2.34 threads were a library of
+/// their own, which is empty since then.
 let linked: [LinkerSetting] = [
     .unsafeFlags(
         [
             "-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow",
-            "-zdefs",
+            "-zdefs", "--no-as-needed", "-l:libpthread.so.0", "--as-needed",
         ]
         .flatMap { ["-Xlinker", $0] },
         .when(configuration: .release))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build hook: puts libbatchnorm.so, built from the Swift sources beside this folder, into the wheel.
 
-Environment: BATCHNORM_LIBRARY names a libbatchnorm.so to take instead of building one.
+Environment: BATCHNORM_LIBRARY names a libbatchnorm.so to take instead of building one, BATCHNORM_PLATFORM the platform that
+it is for, as in the names of wheels.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ class LibraryBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it puts the wheel together."""
-        library = given_library() or built_library(Path(self.root).parent)
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        library = given_library() or built_library(Path(self.root))
+        platform = os.environ.get("BATCHNORM_PLATFORM") or sysconfig.get_platform()
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = "py3-none-" + platform.replace("-", "_").replace(".", "_")
         if version == "editable":
             return  # the package finds the library where Swift leaves it
         self.folder = tempfile.mkdtemp()
@@ -53,12 +54,11 @@ def given_library() -> Path | None:
     return Path(given)
 
 
-def built_library(repository: Path) -> Path:
-    """The library that Swift builds in `repository`."""
-    if not (repository / "Package.swift").is_file():
-        raise SystemExit(
-            f"{repository} has no Package.swift: build in a checkout, or name a library in BATCHNORM_LIBRARY."
-        )
+def built_library(root: Path) -> Path:
+    """The library that Swift builds of the sources beside this folder, or in it if it came as a source distribution."""
+    repository = next((folder for folder in (root, root.parent) if (folder / "Package.swift").is_file()), None)
+    if repository is None:
+        raise SystemExit(f"{root.parent} has no Package.swift: build in a checkout, or name a library in BATCHNORM_LIBRARY.")
     swift = shutil.which("swift")
     if not swift:
         raise SystemExit(f"{NAME} needs a Swift toolchain: install one, or name a library in BATCHNORM_LIBRARY.")

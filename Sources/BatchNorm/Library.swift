@@ -30,7 +30,7 @@ struct Library: ~Copyable {
             return nil
         }
         var key = pthread_key_t()
-        guard pthread_key_create(&key, { ThreadState.destroy($0) }) == 0 else {
+        guard threads_key_create(&key, { ThreadState.destroy($0) }) == 0 else {
             pool.discard()
             free(memory)
             return nil
@@ -52,7 +52,7 @@ struct Library: ~Copyable {
     /// Undoes `make`.
     private static func discard(_ library: UnsafeMutablePointer<Library>) {
         library.pointee.environment.discard()
-        pthread_key_delete(library.pointee.key)
+        threads_key_delete(library.pointee.key)
         library.pointee.pool.discard()
         free(library)
     }

@@ -21,7 +21,7 @@ struct ThreadState {
 
     /// The calling thread's own; nil if there is no memory for it.
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
-        if let known = pthread_getspecific(key) { return known.assumingMemoryBound(to: ThreadState.self) }
+        if let known = threads_get(key) { return known.assumingMemoryBound(to: ThreadState.self) }
         let header = MemoryLayout<ThreadState>.stride
         // To the next cache line: the zeros are loaded once per vector.
         let regions = ((header + Memory.capacity * MemoryLayout<Region>.stride + 63) & ~63) - header
@@ -38,7 +38,7 @@ struct ThreadState {
                 regions: (memory + header).bindMemory(to: Region.self, capacity: Memory.capacity),
                 zeros: (memory + header + regions).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
-        guard pthread_setspecific(key, memory) == 0 else {
+        guard threads_set(key, memory) == 0 else {
             free(memory)
             return nil
         }

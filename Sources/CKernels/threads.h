@@ -11,12 +11,24 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Binds a function to the oldest of its versions. glibc 2.34 took those of libpthread into libc under new ones, 2.32 another,
+ * with no change in what they do; a library that asks for these cannot be loaded where there are none. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+#define THREADS_OLDEST(function) __asm__(".symver " #function ", " #function "@GLIBC_2.2.5")
+#elif defined(__GLIBC__) && defined(__aarch64__)
+#define THREADS_OLDEST(function) __asm__(".symver " #function ", " #function "@GLIBC_2.17")
+#else
+#define THREADS_OLDEST(function) (void)0
+#endif
+
 /* A detached thread that takes none of the signals that are sent to the host. Those that its own instructions raise are
  * the host's to handle: blocked, they would be fatal. Returns 0, or what pthread_create does. */
 static inline int threads_start(void *(*body)(void *), void *argument) {
     sigset_t all, before;
     pthread_attr_t attributes;
     pthread_t thread;
+    THREADS_OLDEST(pthread_create);
+    THREADS_OLDEST(pthread_sigmask);
     int error = pthread_attr_init(&attributes);
     if (error) return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -31,6 +43,27 @@ static inline int threads_start(void *(*body)(void *), void *argument) {
     pthread_sigmask(SIG_SETMASK, &before, 0);
     pthread_attr_destroy(&attributes);
     return error;
+}
+
+/* A pointer for each thread, destroyed with it. */
+static inline int threads_key_create(pthread_key_t *key, void (*destroy)(void *)) {
+    THREADS_OLDEST(pthread_key_create);
+    return pthread_key_create(key, destroy);
+}
+
+static inline void threads_key_delete(pthread_key_t key) {
+    THREADS_OLDEST(pthread_key_delete);
+    pthread_key_delete(key);
+}
+
+static inline void *threads_get(pthread_key_t key) {
+    THREADS_OLDEST(pthread_getspecific);
+    return pthread_getspecific(key);
+}
+
+static inline int threads_set(pthread_key_t key, const void *value) {
+    THREADS_OLDEST(pthread_setspecific);
+    return pthread_setspecific(key, value);
 }
 
 /* Where a thread is parked, and where it may run. glibc declares its wrappers of these system calls under _GNU_SOURCE

@@ -54,17 +54,18 @@ def test_a_build_that_fails(hook: Any, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert stop.value.code == "swift build -c release failed; its own messages stand above."
 
 
-def test_a_build_that_succeeds(hook: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("root", [".", "python"], ids=["a source distribution", "a checkout"])
+def test_a_build_that_succeeds(root: str, hook: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "Package.swift").touch()
     program(tmp_path, "swift", 'echo "$PWD: $*" > call')
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert hook.built_library(tmp_path) == tmp_path / ".build" / "release" / "libbatchnorm.so"
+    assert hook.built_library(tmp_path / root) == tmp_path / ".build" / "release" / "libbatchnorm.so"
     assert (tmp_path / "call").read_text() == f"{tmp_path}: build -c release\n"
 
 
 def test_outside_of_a_checkout(hook: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
-        hook.built_library(tmp_path)
+        hook.built_library(tmp_path / "python")
     assert stop.value.code == (
         f"{tmp_path} has no Package.swift: build in a checkout, or name a library in BATCHNORM_LIBRARY."
     )

@@ -365,7 +365,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "version 2": (lambda: zipped(("x.npy", npy("()", data=bytes(4), version=(2, 0)))), r"x: it is of version \(2, 0\)"),
     "version 9": (lambda: zipped(("x.npy", npy("()", data=bytes(4), version=(9, 0)))), r"x: it is of version \(9, 0\)"),
     "a deep header": (lambda: zipped(("x.npy", with_header(b"(" * 9000))), "x: "),
-    "a deeper header": (lambda: zipped(("x.npy", with_header(b"-" * 9000 + b"1"))), "x: its header cannot be read"),
+    "a deeper header": (
+        lambda: zipped(("x.npy", with_header(b"-" * 9000 + b"1"))),
+        "x: (its header cannot be read|malformed)",
+    ),
     "a long header": (lambda: zipped(("x.npy", with_header(b" " * 60_000))), "x: Header info length"),
     "code in the header": (lambda: zipped(("x.npy", with_header(b"exit(3)"))), "x: "),
     "no header": (lambda: zipped(("x.npy", with_header(b"{}"))), "x: Header does not contain the correct keys"),
