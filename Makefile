@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel install uninstall test test-peers test-install test-wheel test-runtimes check bench bench-kernels \
-	clean
+.PHONY: help lib demo wheel install uninstall test test-peers test-install test-wheel test-runtimes check docs bench \
+	bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-runtimes: ## run the examples in eleven other languages; the last line coun
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check
+
+docs: ## build the site of docs/, the header and the docstrings, .build-docs/html, and look for dead links
+	@scripts/docs
 
 bench: ## measure the library beside its peers; a quarter of an hour on an idle machine
 	@scripts/bench

@@ -147,7 +147,8 @@ typedef struct bn_weights {
 
 #define BN_WEIGHTS_INIT {sizeof(bn_weights), NULL, BN_MASKED_NORMALIZE, 0}
 
-/* What follows normalization: y = activation(u), with u = gamma * x_hat + beta + z. The values are pinned. */
+/* What follows normalization: y = activation(u), with u = gamma * x_hat + beta + z; NaN stays NaN. The values are
+ * pinned. */
 typedef enum bn_activation {
     BN_IDENTITY = 0,
     BN_RELU = 1,       /* u above 0, else 0 */
@@ -232,9 +233,11 @@ typedef struct bn_running {
     int32_t reserved;              /* 0 (default 0) */
     int64_t *num_batches;          /* batches seen so far, at least 0, which the call counts up; one for each row of
                                       running statistics. All averages but the exponential need it (default NULL) */
-    void *new_running_mean;        /* the pure form: these take the new statistics, and running_mean, running_var and */
-    void *new_running_var;         /* num_batches are only read. Both or neither of the two, and the third where */
-    int64_t *new_num_batches;      /* there is num_batches as well (default NULL: updated in place) */
+    /* The pure form: these take the new statistics, and running_mean, running_var and num_batches are only read. Both
+     * or neither of the two, and the third where there is num_batches as well (default NULL: updated in place). */
+    void *new_running_mean;
+    void *new_running_var;
+    int64_t *new_num_batches;
     int32_t *outcome;              /* takes a bn_outcome for each group of statistics (default NULL) */
 } bn_running;
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site that `make docs` builds. What a function does stands in the header or in its docstring, never here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "python")]
+
+from batchnorm import __version__  # noqa: E402
+
+project, release = "libbatchnorm", __version__
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "names"]
+nitpicky = True
+# Of C, not of the header.
+nitpick_ignore = [("c:identifier", name) for name in ("size_t", "int32_t", "int64_t", "uint8_t")]
+default_role = "code"
+highlight_language = "none"
+smartquotes = False
+
+autodoc_typehints = "none"  # the docstrings tell types, and more
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+c_maximum_signature_line_length = 100
+python_maximum_signature_line_length = 100
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
+html_title = f"libbatchnorm {release}"
+html_show_sourcelink = False
+html_show_copyright = False

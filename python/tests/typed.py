@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code blocks of Markdown, run as they stand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from helpers import REPOSITORY
+
+from batchnorm import _c_api
+
+
+def run(command: list[str], **environment: str) -> str:
+    """What a program prints; it has to end well."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_c(code: str, folder: Path, compiler: str = "cc") -> str:
+    """What a program of C prints that is linked with the library under test."""
+    source, program = folder / "program.c", folder / "program"
+    source.write_text(code, encoding="utf-8")
+    shutil.copy(_c_api.lib._name, folder / "libbatchnorm.so.1")
+    command = [compiler, "-Wall", "-Wextra", "-Werror", "-I", str(REPOSITORY / "Include"), str(source)]
+    run([*command, str(folder / "libbatchnorm.so.1"), f"-Wl,-rpath,{folder}", "-o", str(program)])
+    return run([str(program)])
