@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel install uninstall test test-peers test-install test-wheel test-runtimes check docs bench \
-	bench-kernels clean
+.PHONY: help lib demo wheel deb install uninstall test test-peers test-install test-wheel test-deb test-runtimes check docs \
+	bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ test-wheel: ## look at the wheel, and run the Python tests with it in an older D
 
 test-runtimes: ## run the examples in eleven other languages; the last line counts them
 	@scripts/test-runtimes
+
+deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
+	@scripts/deb
+
+test-deb: ## build the Debian packages, install them into an empty root, and build a program against that
+	@scripts/test-deb
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check
