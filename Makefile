@@ -14,6 +14,9 @@ demo: ## train a network with and without batch norm, and a layer from C
 wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and a source distribution, in .build-wheel
 	@scripts/wheel
 
+deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
+	@scripts/deb
+
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
 
@@ -32,11 +35,8 @@ test-install: ## install into an empty prefix, and build programs against it
 test-wheel: ## look at the wheel, and run the Python tests with it in an older Debian
 	@scripts/test-wheel
 
-test-runtimes: ## run the examples in eleven other languages; the last line counts them
+test-runtimes: ## run the examples, in C and eleven other languages; the last line counts
 	@scripts/test-runtimes
-
-deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
-	@scripts/deb
 
 test-deb: ## build the Debian packages, install them into an empty root, and build a program against that
 	@scripts/test-deb

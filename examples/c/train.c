@@ -40,8 +40,15 @@ static void check(bn_status status, const char *call)
 
 static void introduce(void)
 {
+    int version = bn_version();
+    if (version / 10000 != BN_VERSION_MAJOR || version / 100 < BN_VERSION / 100) {
+        fprintf(stderr, "libbatchnorm %d.%d or a later %d.x is needed, but libbatchnorm.so.1 is %d.%d.%d\n",
+                BN_VERSION_MAJOR, BN_VERSION_MINOR, BN_VERSION_MAJOR, version / 10000, version / 100 % 100,
+                version % 100);
+        exit(EXIT_FAILURE);
+    }
     const char *isa = bn_isa_name();
-    int threads = bn_get_num_threads(), version = bn_version();
+    int threads = bn_get_num_threads();
     check(isa != NULL && threads > 0 ? BN_OK : BN_ERROR_ENVIRONMENT, "environment");
     printf("libbatchnorm %d.%d.%d, instruction set: %s, threads: %d\n\n", version / 10000, version / 100 % 100,
            version % 100, isa, threads);

@@ -65,13 +65,16 @@ type Options struct {
 // DefaultOptions returns the library's defaults, to change one of them.
 func DefaultOptions() *Options { return &Options{Eps: 1e-5, Momentum: 0.1} }
 
-// LengthError says that a slice has another number of elements than the shape.
+// LengthError says that a slice has another number of elements than the shape; Wanted is -1 if that is no number at all.
 type LengthError struct {
 	Argument       string
 	Actual, Wanted int
 }
 
 func (e *LengthError) Error() string {
+	if e.Wanted < 0 {
+		return fmt.Sprintf("batchnorm: the shape of %s is negative, or beyond what can be addressed", e.Argument)
+	}
 	return fmt.Sprintf("batchnorm: %s has %d elements, expected %d", e.Argument, e.Actual, e.Wanted)
 }
 

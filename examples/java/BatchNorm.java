@@ -111,18 +111,23 @@ public final class BatchNorm {
     public BatchNorm() {
         String chosen = System.getenv("BATCHNORM_LIBRARY");
         String name = chosen == null || chosen.isEmpty() ? "libbatchnorm.so.1" : chosen;
-        int version;
+        String needed = "libbatchnorm 1.2 or a later 1.x is needed, but ";
         try {
             library = Native.load(name, Functions.class, Map.of(Library.OPTION_STRING_ENCODING, "UTF-8"));
-            version = library.bn_version();
         } catch (UnsatisfiedLinkError error) {
             // A line of JNA's own, then the system's.
             String reason = error.getMessage().lines().skip(1).findFirst().orElse(error.getMessage());
-            throw new BatchNormException(0, name + " was not found: " + reason);
+            throw new BatchNormException(0, needed + "cannot be loaded: " + reason);
+        }
+        int version;
+        try {
+            version = library.bn_version();
+        } catch (UnsatisfiedLinkError error) {
+            throw new BatchNormException(0, needed + name + " has no bn_version");
         }
         if (version / 10000 != 1 || version < 10200) {
-            throw new BatchNormException(0, String.format("libbatchnorm 1.2 or a later 1.x is needed, but %s "
-                + "is %d.%d.%d", name, version / 10000, version / 100 % 100, version % 100));
+            throw new BatchNormException(0, String.format("%s%s is %d.%d.%d", needed, name, version / 10000,
+                version / 100 % 100, version % 100));
         }
     }
 

@@ -40,17 +40,20 @@ local floats, doubles = ffi.typeof("float[?]"), ffi.typeof("double[?]")
 local function load()
     local path = os.getenv("BATCHNORM_LIBRARY") or ""
     path = path ~= "" and path or "libbatchnorm.so.1"
+    local function refuse(reason, ...)
+        error("libbatchnorm 1.2 or a later 1.x is needed, but " .. reason:format(...), 0)
+    end
     local found, C = pcall(ffi.load, path)
     if not found then
-        error("libbatchnorm.so.1 was not found: " .. C, 0)
+        refuse("cannot be loaded: %s", C)
     end
     local is_ours, version = pcall(function() return C.bn_version() end)
     if not is_ours then
-        error(path .. " is not libbatchnorm: it has no bn_version", 0)
+        refuse("%s has no bn_version", path)
     end
     local major, minor, patch = math.floor(version / 10000), math.floor(version / 100) % 100, version % 100
     if major ~= 1 or minor < 2 then
-        error(("libbatchnorm 1.2 or a later 1.x is needed, but %s is %d.%d.%d"):format(path, major, minor, patch), 0)
+        refuse("%s is %d.%d.%d", path, major, minor, patch)
     end
     return C
 end
@@ -81,6 +84,9 @@ end
 
 -- A bn_shape, and the numbers of elements of a tensor and of an array of channels.
 local function extents(shape)
+    if type(shape) ~= "table" then
+        error(("shape is %s; expected {outer, channels, inner}"):format(tostring(shape)), 3)
+    end
     local size = 1
     for i = 1, 3 do
         local extent = shape[i]

@@ -214,9 +214,12 @@ static napi_value set_num_threads(napi_env env, napi_callback_info info)
     size_t count = 1;
     napi_value value;
     int32_t threads;
+    double number;
     napi_get_cb_info(env, info, &count, &value, NULL, NULL);
-    if (napi_get_value_int32(env, value, &threads) != napi_ok) {
-        fail(env, "threads", "a number");
+    /* As int32 a number is what is left of it after some multiple of 2^32. */
+    if (napi_get_value_int32(env, value, &threads) != napi_ok ||
+        napi_get_value_double(env, value, &number) != napi_ok || number != threads) {
+        fail(env, "threads", "a whole number of 32 bits");
         return NULL;
     }
     return done(env, bn_set_num_threads(threads));

@@ -83,6 +83,7 @@ function checkErrors(bn) {
         { name: "Error", message: /channels/, code: "2" });
     assert.throws(() => bn.moments({ ...shape, x: batch(0).subarray(1), ...rows(3) }),
         { name: "RangeError", message: "x has 71 elements, expected 72" });
+    assert.throws(() => bn.setNumThreads(2 ** 32), { name: "TypeError", message: /^threads: / });
 }
 
 try {

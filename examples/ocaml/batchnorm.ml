@@ -19,18 +19,17 @@ type statistics = float64_elt channels
 
 let library =
   let path = match Sys.getenv_opt "BATCHNORM_LIBRARY" with None | Some "" -> "libbatchnorm.so.1" | Some path -> path in
-  let fail format = Printf.ksprintf (fun message -> raise (Error message)) format in
+  let refuse reason = raise (Error ("libbatchnorm 1.2 or a later 1.x is needed, but " ^ reason)) in
   let library =
     try Dl.(dlopen ~filename:path ~flags:[ RTLD_NOW ])
-    with Dl.DL_error message -> fail "libbatchnorm.so.1 was not found: %s" message
+    with Dl.DL_error message -> refuse ("cannot be loaded: " ^ message)
   in
   let version =
     try foreign ~from:library "bn_version" (void @-> returning int) ()
-    with Dl.DL_error _ -> fail "%s is not libbatchnorm: it has no bn_version" path
+    with Dl.DL_error _ -> refuse (path ^ " has no bn_version")
   in
   let major, minor, patch = (version / 10000, version / 100 mod 100, version mod 100) in
-  if major <> 1 || minor < 2 then
-    fail "libbatchnorm 1.2 or a later 1.x is needed, but %s is %d.%d.%d" path major minor patch;
+  if major <> 1 || minor < 2 then refuse (Printf.sprintf "%s is %d.%d.%d" path major minor patch);
   library
 
 (* A size_t and an int32_t, as OCaml sees them. *)
@@ -155,4 +154,5 @@ let moments (x : 'elt tensor) : statistics * statistics * statistics =
   check (C.moments (Shape.of_tensor x) (dtype x) (elements x) (numbers count) (numbers mean) (numbers m2));
   (count, mean, m2)
 
-let set_num_threads threads = check (C.set_num_threads threads)
+(* A number that C's int cannot hold is as wrong as -1. *)
+let set_num_threads threads = check (C.set_num_threads (if -1_000_000 < threads && threads < 1_000_000 then threads else -1))

@@ -87,4 +87,8 @@ let () =
   | exception Invalid_argument message when message = "gamma has 2 elements; expected 3" -> ()
   | _ -> fail "no error for a short gamma");
 
+  (match Batchnorm.set_num_threads (1 lsl 32) with
+  | exception Batchnorm.Error _ -> ()
+  | () -> fail "no error for more threads than an int can count");
+
   Printf.printf "OCaml: %d values agree\n" (List.fold_left (fun sum (_, values) -> sum + List.length values) 0 results)

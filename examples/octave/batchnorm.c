@@ -75,6 +75,13 @@ static void *new_channels(mxArray **result, mxClassID class, const struct tensor
     return mxGetData(*result);
 }
 
+static double number_of(const char *name, const mxArray *value)
+{
+    if (!(mxIsNumeric(value) || mxIsLogical(value)) || mxGetNumberOfElements(value) != 1)
+        mexErrMsgIdAndTxt("batchnorm:type", "%s is not a number", name);
+    return mxGetScalar(value);
+}
+
 static bn_options options_of(int count, const mxArray **given)
 {
     bn_options options = BN_OPTIONS_INIT;
@@ -84,10 +91,7 @@ static bn_options options_of(int count, const mxArray **given)
         mexErrMsgIdAndTxt("batchnorm:type", "options are not a struct");
     for (int i = 0; i < mxGetNumberOfFields(*given); i++) {
         const char *name = mxGetFieldNameByNumber(*given, i);
-        const mxArray *value = mxGetFieldByNumber(*given, 0, i);
-        if (!(mxIsNumeric(value) || mxIsLogical(value)) || mxGetNumberOfElements(value) != 1)
-            mexErrMsgIdAndTxt("batchnorm:type", "%s is not a number", name);
-        double number = mxGetScalar(value);
+        double number = number_of(name, mxGetFieldByNumber(*given, 0, i));
         if (strcmp(name, "eps") == 0)
             options.eps = number;
         else if (strcmp(name, "momentum") == 0)
@@ -161,7 +165,7 @@ static void moments(mxArray **results, int count, const mxArray **given)
 
 static void set_num_threads(mxArray **results, int count, const mxArray **given)
 {
-    double threads = mxGetScalar(given[0]);
+    double threads = number_of("threads", given[0]);
     (void)results, (void)count;
     /* A number that int cannot hold is as wrong as -1. */
     check(bn_set_num_threads(threads >= 0 && threads <= 1e6 ? (int)threads : -1));

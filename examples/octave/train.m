@@ -38,7 +38,7 @@ try
 catch problem
   missing = regexp (problem.message, 'libbatchnorm\.so\.1: .*', "match", "once");
   if (! isempty (missing))
-    problem.message = ["libbatchnorm.so.1 was not found: " missing];
+    problem.message = ["libbatchnorm 1.2 or a later 1.x is needed, but cannot be loaded: " missing];
   end
   fprintf (stderr, "%s\n", problem.message);
   exit (1);
@@ -89,6 +89,7 @@ agree ("momentum 1", [new_mean, new_var], [mean, m2 ./ count]);
 agree ("eps 1", invstd, 1 ./ sqrt (m2 ./ count + 1));
 
 fails ("bn_moments: channels is 0", "moments", zeros (inner, 0, outer, "single"));
+fails ("threads is not a number", "set_num_threads", "2");
 fails ("gamma has 2 elements", "forward_training", x, gamma(2:end), beta, running_mean, running_var);
 
 printf ("Octave: %d values agree\n", compared);

@@ -13,6 +13,7 @@ package BatchNorm;
 
 use strict;
 use warnings;
+use warnings FATAL => qw(numeric uninitialized);    # an eps that is not a number would be 0
 
 use Carp qw(croak);
 use Exporter qw(import);
@@ -42,14 +43,14 @@ sub doubles { return \pack 'd*', @_ }
 sub new {
     my ($class) = @_;
     my $path = $ENV{BATCHNORM_LIBRARY} || 'libbatchnorm.so.1';
-    dlopen($path, RTLD_PLATYPUS_DEFAULT) or die 'libbatchnorm.so.1 was not found: ', dlerror(), "\n";
+    my $needed = 'libbatchnorm 1.2 or a later 1.x is needed, but';
+    dlopen($path, RTLD_PLATYPUS_DEFAULT) or die "$needed cannot be loaded: ", dlerror(), "\n";
 
     my $ffi = FFI::Platypus->new(api => 2, lib => $path);
-    $ffi->find_symbol('bn_version') or die "$path is not libbatchnorm: it has no bn_version\n";
+    $ffi->find_symbol('bn_version') or die "$needed $path has no bn_version\n";
     my $version = $ffi->function(bn_version => [] => 'int')->call;
     my ($major, $minor, $patch) = (int $version / 10_000, int($version / 100) % 100, $version % 100);
-    $major == 1 && $minor >= 2
-        or die "libbatchnorm 1.2 or a later 1.x is needed, but $path is $major.$minor.$patch\n";
+    $major == 1 && $minor >= 2 or die "$needed $path is $major.$minor.$patch\n";
 
     return bless { ffi => $ffi, map { ($_->[0] => $ffi->function(@$_)) } @functions }, $class;
 }
@@ -108,6 +109,7 @@ sub moments {
 
 sub set_num_threads {
     my ($self, $threads) = @_;
+    ($threads // '') =~ /\A-?\d{1,9}\z/ or croak 'the number of threads is not a whole number that C has an int for';
     return $self->_call('bn_set_num_threads', $threads);
 }
 
@@ -121,7 +123,8 @@ sub _call {
 
 sub _size {
     my ($shape) = @_;
-    @$shape == 3 && all { /\A\d+\z/ } @$shape or croak "shape is [@$shape]; expected [outer, channels, inner]";
+    ref $shape eq 'ARRAY' && @$shape == 3 && all { defined && /\A\d+\z/ } @$shape
+        or croak 'the shape is not [outer, channels, inner], three whole numbers';
     return product @$shape;
 }
 

@@ -95,6 +95,8 @@ agree('momentum 1', [unpack 'f*', ${ $running{running_var} }], \@var);
 agree('eps 1', [unpack 'd*', $$invstd], [map { 1 / sqrt($_ + 1) } @var]);
 
 fails('bn_moments: channels is 0', sub { $bn->moments([$OUTER, 0, $INNER], floats()) });
+fails('not a whole number', sub { $bn->set_num_threads(2**32) });
+fails(q(isn't numeric), sub { $bn->forward_training(\@SHAPE, $x, eps => 'little') });
 fails('x has 284 bytes', sub { $bn->moments(\@SHAPE, floats((0) x ($SIZE - 1))) });
 
 print "Perl: $compared values agree\n";

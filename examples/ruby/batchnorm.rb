@@ -44,16 +44,19 @@ module BatchNorm
 
   path = ENV.fetch("BATCHNORM_LIBRARY", "")
   path = "libbatchnorm.so.1" if path.empty?
+  needed = "libbatchnorm 1.2 or a later 1.x is needed, but"
   begin
     dlload path
-    extern "int bn_version()"
   rescue Fiddle::DLError => e
-    raise LoadError, "libbatchnorm.so.1 was not found: #{e.message}", cause: nil
+    raise LoadError, "#{needed} cannot be loaded: #{e.message}", cause: nil
+  end
+  begin
+    extern "int bn_version()"
+  rescue Fiddle::DLError
+    raise LoadError, "#{needed} #{path} has no bn_version", cause: nil
   end
   major, minor, patch = bn_version.digits(100).reverse
-  unless major == 1 && minor >= 2
-    raise LoadError, "libbatchnorm 1.2 or a later 1.x is needed, but #{path} is #{major}.#{minor}.#{patch}"
-  end
+  raise LoadError, "#{needed} #{path} is #{major}.#{minor}.#{patch}" unless major == 1 && minor >= 2
 
   extern "int bn_forward_training(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
   extern "int bn_forward_inference(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
@@ -105,8 +108,8 @@ module BatchNorm
 
     # C cannot know how long an array is, or what it holds. A nil is left to the library, which may need it or not.
     def check(shape, tensors, parameters = {}, statistics = {})
-      unless shape.size == 3 && shape.all? { |extent| extent.is_a?(Integer) && extent >= 0 }
-        raise ArgumentError, "shape is #{shape}; expected [outer, channels, inner]"
+      unless shape.is_a?(Array) && shape.size == 3 && shape.all? { |extent| extent.is_a?(Integer) && extent >= 0 }
+        raise ArgumentError, "shape is #{shape.inspect}; expected [outer, channels, inner]"
       end
 
       check_each(tensors, Floats, shape.inject(:*))

@@ -28,7 +28,8 @@ public struct Options: Hashable, Sendable {
 }
 
 public enum BatchNormError: Error, Hashable, CustomStringConvertible {
-    /// An array has another number of elements than the shape says: C would go past its end.
+    /// An array has another number of elements than the shape says: C would go past its end. -1 is expected of a shape
+    /// that no array can have.
     case length(argument: String, actual: Int, expected: Int)
     /// The library's own status, and its sentence.
     case library(status: UInt32, message: String)
@@ -37,6 +38,8 @@ public enum BatchNormError: Error, Hashable, CustomStringConvertible {
 
     public var description: String {
         switch self {
+        case .length(let argument, _, -1):
+            "the shape of \(argument) is negative, or beyond what can be addressed"
         case .length(let argument, let actual, let expected):
             "\(argument) has \(actual) elements, expected \(expected)"
         case .library(_, let message):
