@@ -125,7 +125,9 @@ typedef struct kernel_table {
 
 /* One per instruction set: fills in its loops. */
 void kernels_baseline(kernel_table *table);
+#if defined(__x86_64__)
 void kernels_avx2(kernel_table *table);
 void kernels_avx512(kernel_table *table);
+#endif
 
 #endif

@@ -16,25 +16,19 @@
 #include <xmmintrin.h>
 #endif
 
+#if defined(__x86_64__)
 /* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
 static inline bool machine_has_avx2(void) {
-#if defined(__x86_64__)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-#else
-    return false;
-#endif
 }
 
 static inline bool machine_has_avx512(void) {
-#if defined(__x86_64__)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-#else
-    return false;
-#endif
 }
+#endif
 
 /* CPUs in the affinity mask of this thread; 1 if it cannot be read. The system call itself, as glibc declares
    its wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library.
