@@ -99,6 +99,22 @@ VECTOR_INLINE vector_u16x16 vector_narrow_f16(vector_f32x16 v) {
     h.hi = (half)_mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return h;
 }
+#elif defined(__aarch64__)
+/* Rounded as the caller's state says, as all arithmetic is; the instructions of x86-64 round to nearest whatever it says. */
+typedef _Float16 vector_f16x16 __attribute__((ext_vector_type(16)));
+
+VECTOR_INLINE vector_f32x16 vector_widen_f16(vector_u16x16 v) {
+    vector_f16x16 h;
+    memcpy(&h, &v, sizeof h);
+    return __builtin_convertvector(h, vector_f32x16);
+}
+
+VECTOR_INLINE vector_u16x16 vector_narrow_f16(vector_f32x16 v) {
+    vector_f16x16 h = __builtin_convertvector(v, vector_f16x16);
+    vector_u16x16 bits;
+    memcpy(&bits, &h, sizeof bits);
+    return bits;
+}
 #else
 /* The exponent of binary16 is five bits about 15, that of float32 eight about 127, with 13 bits more behind the point.
  * Subnormal numbers are multiples of 2^-24. Both functions are out of line, as they are fifty instructions or more. */

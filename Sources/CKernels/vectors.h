@@ -11,6 +11,9 @@
 #include <immintrin.h>
 #endif
 
+/* Where every CPU fuses, as arm64 does, a compiler of C would fuse whatever it is not told to leave alone. */
+#pragma STDC FP_CONTRACT OFF
+
 typedef float vector_f32x16 __attribute__((ext_vector_type(16)));
 typedef double vector_f64x16 __attribute__((ext_vector_type(16)));
 
@@ -22,7 +25,7 @@ VECTOR_INLINE vector_f32x16 vector_narrow(vector_f64x16 v) { return __builtin_co
 
 /* sum + a * b where the product is exact: fusing the two operations rounds no less and no more. */
 VECTOR_INLINE vector_f64x16 vector_add_product(vector_f64x16 sum, vector_f64x16 a, vector_f64x16 b) {
-#if defined(__FMA__) || defined(__AVX512F__)
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__aarch64__)
     return __builtin_elementwise_fma(a, b, sum);
 #else
     return sum + a * b;
