@@ -77,7 +77,11 @@ static void expect_isa_refused(void) {
 }
 
 static void isa_refused(void) {
-    static const char *const values[] = {"sse", "AVX2", "avx", "avx5120", "avx2,avx512"};
+    static const char *const values[] = {"sse", "AVX2", "avx", "avx5120", "avx2,avx512",
+#if !defined(__x86_64__)
+                                         "avx2", "avx512",
+#endif
+    };
     for (size_t v = 0; v < LENGTH(values); v++) in_child("BATCHNORM_ISA", values[v], expect_isa_refused);
 }
 

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Digests of what calls read and write, one for each of some thousand layers and derivatives, so that instruction sets
+ * and machines can be compared bit by bit. Inputs come from integers through operations that have one result everywhere.
+ * The sign and the payload of a NaN are the processor's, and left out. */
+#ifndef DIGESTS_H
+#define DIGESTS_H
+
+#include "cases.h"
+#include "derivatives.h"
+
+static uint64_t digest_so_far;
+static unsigned long digests_made;
+
+/* What is done with each digest. */
+static void (*on_digest)(const char *name, uint64_t digest);
+
+/* FNV-1a by element, mixed downwards, as a product carries upwards alone. */
+static void add_element(uint64_t bits) {
+    digest_so_far = (digest_so_far ^ bits) * 1099511628211u;
+    digest_so_far ^= digest_so_far >> 32;
+}
+
+static void add_bytes(const void *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++) add_element(((const unsigned char *)bytes)[i]);
+}
+
+static uint64_t infinity_of(bn_dtype dtype) {
+    switch (dtype) {
+    case BN_FLOAT32: return 0x7F800000;
+    case BN_FLOAT64: return UINT64_C(0x7FF) << 52;
+    case BN_FLOAT16: return 0x7C00;
+    default: return 0x7F80;
+    }
+}
+
+static void add_numbers(bn_dtype dtype, const void *numbers, size_t bytes) {
+    size_t size = size_of(dtype);
+    uint64_t sign = UINT64_C(1) << (8 * size - 1), infinity = infinity_of(dtype);
+    for (size_t i = 0; i < bytes / size; i++) {
+        uint64_t wide;
+        uint32_t single;
+        uint16_t half;
+        const char *place = (const char *)numbers + i * size;
+        if (size == 8) memcpy(&wide, place, 8);
+        else if (size == 4) memcpy(&single, place, 4), wide = single;
+        else memcpy(&half, place, 2), wide = half;
+        add_element((wide & ~sign) > infinity ? infinity + 1 : wide);
+    }
+}
+
+static void add_array(const layer *l, enum array array) {
+    if (l->arrays[array] == NULL) return;
+    switch (array) {
+    case X: case Y: case DY: case DX: case Z: case DZ: add_numbers(l->dtype, l->arrays[array], l->bytes[array]); break;
+    case WEIGHTS:
+        add_numbers(l->dtype == BN_FLOAT64 ? BN_FLOAT64 : BN_FLOAT32, l->arrays[array], l->bytes[array]);
+        break;
+    case GAMMA: case BETA: case RUNNING_MEAN: case RUNNING_VAR: case DGAMMA: case DBETA: case NEW_MEAN: case NEW_VAR:
+        add_numbers(l->param, l->arrays[array], l->bytes[array]);
+        break;
+    case SAVED_MEAN: case SAVED_INVSTD: case SAVED: add_numbers(BN_FLOAT64, l->arrays[array], l->bytes[array]); break;
+    default: add_bytes(l->arrays[array], l->bytes[array]); break;
+    }
+}
+
+static void end_digest(const char *what, int number, const layer *l) {
+    char name[100];
+    snprintf(name, sizeof name, "%s %d, %s, %zu x %zu x %zu", what, number, name_of(l->dtype), l->shape.outer,
+             l->shape.channels, l->shape.inner);
+    on_digest(name, digest_so_far);
+    digest_so_far = 0;
+    digests_made += 1;
+}
+
+/* Training, backward, and inference with what training made of the running statistics. */
+static void digest_layer(const char *what, int number, layer *l) {
+    CHECK_OK(train_layer(l));
+    CHECK_OK(back_layer(l));
+    for (int i = 0; i < array_count; i++) add_array(l, (enum array)i);
+    CHECK_OK(infer_layer(l));
+    for (int i = 0; i < array_count; i++) add_array(l, (enum array)i);
+    end_digest(what, number, l);
+    free_arrays(l);
+}
+
+static void digest_plain(const size_t extent[3], bn_dtype dtype, const char *what, int number, const double input[2]) {
+    layer l = layer_of(extent[0], extent[1], extent[2], dtype, 0);
+    make_arrays(&l);
+    fill(&l, X, dtype, input[0], input[1]);
+    digest_layer(what, number, &l);
+}
+
+static void digest_case(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of_case(number, extent[0], extent[1], extent[2], dtype);
+    make_arrays(&l);
+    digest_layer("case", number, &l);
+}
+
+/* Statistics by the library: those that derivatives.h finds are rounded as long double is on this machine. */
+static void digest_derivative(const size_t extent[3], bn_dtype dtype, int number) {
+    int frozen = number % 2;
+    layer l = derivative_of(extent[0], extent[1], extent[2], dtype, frozen);
+    make_derivative(&l);
+    CHECK_OK(frozen ? infer_layer(&l) : train_layer(&l));
+    fill(&l, GRAD_DX, dtype, 0.125, 1);
+    if (number % 3 == 0) put(l.param, l.arrays[GAMMA], 0, 1e-40); /* a coefficient that float32 does not have */
+    CHECK_OK(run_jvp(&l));
+    add_array(&l, Y_TANGENT);
+    CHECK_OK(run_double_backward(&l));
+    for (int i = 0; i < array_count; i++) add_array(&l, (enum array)i);
+    end_digest("derivative", number, &l);
+    free_arrays(&l);
+}
+
+/* Any bits as elements: all exponents, infinities, NaN. */
+static void digest_any_bits(const size_t extent[3], bn_dtype dtype, int number) {
+    static const enum array random[] = {X, DY, GAMMA, BETA, RUNNING_MEAN};
+    layer l = layer_of(extent[0], extent[1], extent[2], dtype, 0);
+    if (number % 2) l.options.eps = 0;
+    make_arrays(&l);
+    for (int a = 0; a < 5; a++) {
+        unsigned char *bytes = l.arrays[random[a]];
+        for (size_t i = 0; i < l.bytes[random[a]]; i++) bytes[i] = (unsigned char)random_bits();
+    }
+    digest_layer("any bits", number, &l);
+}
+
+/* The steps of a layer, of which the batch comes in two parts, and what it is folded into. */
+static void digest_steps(const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of(extent[0], extent[1], extent[2], dtype, 0);
+    make_arrays(&l);
+    void **a = l.arrays;
+    size_t channels = extent[1], bytes = channels * sizeof(double);
+    double *moments = allocate(6 * channels, sizeof(double)), *sums = allocate(4 * channels, sizeof(double));
+    double *counts = moments, *means = moments + 2 * channels, *m2s = moments + 4 * channels;
+    CHECK_OK(bn_moments(&l.shape, dtype, a[X], counts, means, m2s));
+    CHECK_OK(bn_moments(&l.shape, dtype, a[DY], counts + channels, means + channels, m2s + channels));
+    CHECK_OK(bn_merge_moments(2, channels, counts, means, m2s, counts, means, m2s));
+    CHECK_OK(bn_update_running(channels, l.param, counts, means, m2s, a[RUNNING_MEAN], a[RUNNING_VAR], &l.options));
+    CHECK_OK(bn_inverse_std(channels, counts, m2s, m2s, &l.options));
+    CHECK_OK(bn_normalize(&l.shape, dtype, a[X], a[GAMMA], a[BETA], means, m2s, a[Y], &l.options));
+    CHECK_OK(bn_backward_reduce(&l.shape, dtype, a[DY], a[X], means, m2s, sums, sums + channels));
+    CHECK_OK(bn_backward_apply(&l.shape, dtype, a[DY], a[X], a[GAMMA], means, m2s, counts, sums, sums + channels, a[DX],
+                               &l.options));
+    CHECK_OK(bn_scale_shift(channels, l.param, a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR], sums + 2 * channels,
+                            sums + 3 * channels, &l.options));
+    for (int i = 0; i < array_count; i++) add_array(&l, (enum array)i);
+    add_numbers(BN_FLOAT64, moments, 6 * bytes);
+    add_numbers(BN_FLOAT64, sums, 4 * bytes);
+    void *bias = allocate(larger(channels, extent[0]), size_of(dtype));
+    CHECK_OK(bn_fold_into_previous(&l.shape, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
+    add_array(&l, Y);
+    add_numbers(dtype, bias, channels * size_of(dtype));
+    CHECK_OK(bn_fold_into_next(&l.shape, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
+    add_array(&l, Y);
+    add_numbers(dtype, bias, extent[0] * size_of(dtype));
+    end_digest("steps", 0, &l);
+    free(moments), free(sums), free(bias), free_arrays(&l);
+}
+
+/* All of them, in order, of one element type. */
+static void digest_all(bn_dtype dtype) {
+    static const size_t shapes[][3] = {{6, 3, 49}, {9, 37, 1}, {6, 2, 5003}, {1200, 5, 1}, {300, 64, 1}, {6, 5, 7}};
+    static const size_t large[3] = {4, 3, 400000}, wild[][3] = {{3, 90, 17}, {6, 60, 5}, {7, 300, 1}};
+    for (size_t e = 0; e < sizeof extents / sizeof extents[0]; e++) {
+        for (int i = 0; i < 3; i++) digest_plain(extents[e], dtype, "input", i, inputs[i]);
+    }
+    for (int e = 0; e < 6; e++) {
+        for (int c = 0; c < case_count; c++) digest_case(c, shapes[e], dtype);
+        for (int i = 0; i < 6; i++) digest_derivative(shapes[e], dtype, i);
+        digest_steps(shapes[e], dtype);
+    }
+    /* Every tail of planes, of planes that are taken for rows, and of rows. */
+    for (size_t length = 1; length <= 67; length++) {
+        const size_t tails[][3] = {{3, 2, length}, {6, 2, length}, {6, length, 1}};
+        for (int i = 0; i < 3; i++) {
+            digest_plain(tails[i], dtype, "tail", i, inputs[0]);
+            digest_case((int)length % case_count, tails[i], dtype);
+            digest_derivative(tails[i], dtype, (int)length);
+        }
+    }
+    for (int i = 0; i < 6; i++) digest_any_bits(wild[i / 2], dtype, i);
+    digest_plain(large, dtype, "large", 0, inputs[0]); /* past the caches, where they are not larger than most */
+}
+
+#endif
