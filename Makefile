@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel deb install uninstall test test-peers test-install test-wheel test-deb test-runtimes check docs \
-	bench bench-kernels clean
+.PHONY: help lib demo wheel deb arm64 wheel-arm64 install uninstall test test-peers test-install test-wheel test-deb \
+	test-arm64 test-runtimes check docs bench bench-kernels clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lib: ## build the shared library, .build/release/libbatchnorm.so
 	@scripts/library
@@ -16,6 +16,12 @@ wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and
 
 deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
 	@scripts/deb
+
+arm64: ## build the library for arm64 Linux on another machine, .build-arm64/libbatchnorm.so
+	@scripts/arm64
+
+wheel-arm64: ## the wheel with that library, in .build-wheel-arm64
+	@scripts/wheel arm64
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
@@ -40,6 +46,9 @@ test-runtimes: ## run the examples, in C and eleven other languages; the last li
 
 test-deb: ## build the Debian packages, install them into an empty root, and build a program against that
 	@scripts/test-deb
+
+test-arm64: ## run the C tests on arm64, under qemu, and compare the bits with this machine's
+	@scripts/test-arm64
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check
