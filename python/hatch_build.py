@@ -2,7 +2,7 @@
 """Build hook: puts libbatchnorm.so, built from the Swift sources beside this folder, into the wheel.
 
 Environment: BATCHNORM_LIBRARY names a libbatchnorm.so to take instead of building one, BATCHNORM_PLATFORM the platform that
-it is for, as in the names of wheels.
+it is for, as in the names of wheels, and STRIP the program that strips it (default: strip).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LibraryBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return  # the package finds the library where Swift leaves it
         self.folder = tempfile.mkdtemp()
         bundled = Path(shutil.copy(library, Path(self.folder, NAME)))
-        strip = shutil.which("strip")
+        strip = shutil.which(os.environ.get("STRIP") or "strip")
         if strip:
             subprocess.run([strip, "--strip-unneeded", bundled], check=True)
         build_data["force_include"][str(bundled)] = f"batchnorm/{NAME}"
