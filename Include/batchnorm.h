@@ -39,7 +39,8 @@
  * everything but a thread's cancellation in the middle of a call.
  *
  * Environment, read once, at the first call:
- *     BATCHNORM_ISA          baseline, avx2 or avx512: the instruction set (default: the widest that the CPU has)
+ *     BATCHNORM_ISA          baseline, or on x86-64 avx2 or avx512: the instruction set (default: the widest that the
+ *                            CPU has)
  *     BATCHNORM_NUM_THREADS  1 to 1024: the number of threads (default: OMP_NUM_THREADS, else the CPUs granted to the
  *                            process by its affinity mask and its container's cgroup quota)
  * An empty value counts as none, and so does an OMP_NUM_THREADS below 1 or not a number; one above 1024 is 1024. Of the
@@ -538,8 +539,8 @@ const char *bn_status_string(bn_status status);
  * valid until the next call that fails on this thread, or its end. */
 const char *bn_last_error(void);
 
-/* The instruction set in use: "baseline", "avx2" or "avx512". NULL, with bn_last_error() set, if BATCHNORM_ISA names
- * none that this machine has. */
+/* The instruction set in use: "baseline", or on x86-64 "avx2" or "avx512". NULL, with bn_last_error() set, if
+ * BATCHNORM_ISA names none that this machine has. */
 const char *bn_isa_name(void);
 
 /* Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default that the environment gives.

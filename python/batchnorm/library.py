@@ -29,7 +29,10 @@ def get_num_threads() -> int:
 
 
 def isa() -> str:
-    """The instruction set in use: "baseline", "avx2" or "avx512". RuntimeError if BATCHNORM_ISA cannot be honoured."""
+    """The instruction set in use: "baseline", or on x86-64 "avx2" or "avx512".
+
+    RuntimeError if BATCHNORM_ISA cannot be honoured.
+    """
     name: bytes | None = lib.bn_isa_name()
     if name is None:
         raise RuntimeError(last_error())
