@@ -17,8 +17,13 @@ enum InstructionSet: Int {
     func load(_ table: UnsafeMutablePointer<kernel_table>) {
         switch self {
         case .baseline: kernels_baseline(table)
-        case .avx2: kernels_avx2(table)
-        case .avx512: kernels_avx512(table)
+        #if arch(x86_64)
+            case .avx2: kernels_avx2(table)
+            case .avx512: kernels_avx512(table)
+        #else
+            // No other architecture is found to have more than the baseline.
+            default: break
+        #endif
         }
     }
 
