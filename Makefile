@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel deb install uninstall test test-peers test-install test-wheel test-deb test-runtimes check docs \
-	bench bench-kernels clean
+.PHONY: help lib demo wheel deb wasm install uninstall test test-peers test-install test-wheel test-deb test-runtimes \
+	test-wasm check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and
 
 deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
 	@scripts/deb
+
+wasm: ## WebAssembly for browsers and Node: batchnorm.wasm and its ES module, in .build-wasm
+	@scripts/wasm
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
@@ -40,6 +43,9 @@ test-runtimes: ## run the examples, in C and eleven other languages; the last li
 
 test-deb: ## build the Debian packages, install them into an empty root, and build a program against that
 	@scripts/test-deb
+
+test-wasm: ## run batchnorm.wasm in Node and in headless Chromium, beside the native library; the last line counts
+	@scripts/test-wasm
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check
