@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel deb arm64 wheel-arm64 install uninstall test test-peers test-install test-wheel test-deb \
-	test-arm64 test-runtimes check docs bench bench-kernels clean
+.PHONY: help lib demo wheel deb arm64 wheel-arm64 wasm install uninstall test test-peers test-install test-wheel test-deb \
+	test-runtimes test-arm64 test-wasm check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ arm64: ## build the library for arm64 Linux on another machine, .build-arm64/lib
 
 wheel-arm64: ## the wheel with that library, in .build-wheel-arm64
 	@scripts/wheel arm64
+
+wasm: ## WebAssembly for browsers and Node: batchnorm.wasm and its ES module, in .build-wasm
+	@scripts/wasm
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
@@ -49,6 +52,9 @@ test-deb: ## build the Debian packages, install them into an empty root, and bui
 
 test-arm64: ## run the C tests on arm64, under qemu, and compare the bits with this machine's
 	@scripts/test-arm64
+
+test-wasm: ## run batchnorm.wasm in Node and in headless Chromium, beside the native library; the last line counts
+	@scripts/test-wasm
 
 check: ## look at the sources and at the library for what tests do not see
 	@scripts/check

@@ -69,7 +69,8 @@ struct Blocks {
 
     /// Whether so many threads have about as much to do: three quarters of the time of the one with most, or more.
     func isShared(by threads: Int) -> Bool {
-        4 * outer >= 3 * threads * span * ((count - 1) / threads + 1)
+        let most = threads * span * ((count - 1) / threads + 1)
+        return outer >= most - most / 4
     }
 
     /// Whether what is one per channel has to be laid out for the columns.

@@ -14,7 +14,7 @@ struct Epilogue {
 
     init(_ given: bn_epilogue) throws(Failure) {
         try checkSize(
-            given.struct_size, bn_epilogue.self, "epilogue->struct_size", expected: "sizeof(bn_epilogue), which is 88")
+            given.struct_size, bn_epilogue.self, "epilogue->struct_size", expected: "sizeof(bn_epilogue)")
         guard given.slope >= 0, given.slope < .infinity else {
             throw Failure(
                 BN_ERROR_OPTION, "epilogue->slope", .real(given.slope), expected: "a finite number, at least 0")

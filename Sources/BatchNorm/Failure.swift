@@ -11,6 +11,8 @@ struct Failure: Error {
         case integer(Int)
         /// A size as C sees it.
         case size(Int)
+        /// That of a structure, and what it should be.
+        case structSize(Int, Int)
         case real(Double)
         /// One of an array.
         case element(Int, Double)
@@ -43,7 +45,7 @@ struct Failure: Error {
         case .null: message.append(" is NULL")
         case .set: message.append(" is given")
         case .integer(let value): message.append(" is ", value)
-        case .size(let value): message.append(" is ", UInt(bitPattern: value))
+        case .size(let value), .structSize(let value, _): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)
         case .element(let index, let value): message.append(index, value)
         case .address(let value): message.append(" is ", hexadecimal: value)
@@ -54,6 +56,7 @@ struct Failure: Error {
         }
         message.append("; expected ")
         message.append(expected)
+        if case .structSize(_, let size) = found { message.append(", which is ", size) }
     }
 }
 

@@ -28,12 +28,11 @@ struct Geometry {
 
     init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
         guard let given = shape else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
-        guard given.pointee.struct_size == MemoryLayout<bn_shape>.size || given.pointee.struct_size == 56 else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "shape->struct_size", .size(given.pointee.struct_size),
-                expected: "sizeof(bn_shape), which is 64")
-        }
-        // What version 1.0 did not know is NULL, its default.
+        // What version 1.0 did not know, the last pointer, is NULL, its default.
+        let pointer = MemoryLayout<UnsafeRawPointer>.size
+        try checkSize(
+            given.pointee.struct_size, bn_shape.self, earlier: MemoryLayout<bn_shape>.size - pointer,
+            "shape->struct_size", expected: "sizeof(bn_shape)")
         var shape = bn_shape()
         memcpy(&shape, given, given.pointee.struct_size)
         element = try kernel_element(dtype, "dtype")

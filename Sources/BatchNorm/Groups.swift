@@ -43,7 +43,7 @@ struct Groups {
 
     init(_ given: bn_groups) throws(Failure) {
         try checkSize(
-            given.struct_size, bn_groups.self, "groups->struct_size", expected: "sizeof(bn_groups), which is 48")
+            given.struct_size, bn_groups.self, "groups->struct_size", expected: "sizeof(bn_groups)")
         guard given.samples > 0 else {
             throw Failure(BN_ERROR_OPTION, "groups->samples", .size(given.samples), expected: "at least 1")
         }
@@ -82,7 +82,7 @@ struct Groups {
         if geometry.outer % samples != 0 {
             throw Failure(BN_ERROR_OPTION, "groups->samples", .size(samples), expected: "a divisor of shape->outer")
         }
-        if geometry.channels.multipliedReportingOverflow(by: 64 * count).overflow {
+        if (64 * geometry.channels).multipliedReportingOverflow(by: count).overflow {
             throw Failure(BN_ERROR_OPTION, "groups->groups", .size(count), expected: "fewer rows than memory holds")
         }
         guard let index else { return }

@@ -16,9 +16,12 @@ func needBothOrNeither(_ a: UnsafeRawPointer?, _ b: UnsafeRawPointer?, _ names: 
     }
 }
 
-/// A descriptor of the size that this version knows.
-func checkSize<T>(_ size: Int, _: T.Type, _ name: StaticString, expected: StaticString) throws(Failure) {
-    if size != MemoryLayout<T>.size { throw Failure(BN_ERROR_STRUCT_SIZE, name, .size(size), expected: expected) }
+/// A structure of the size that this version knows, or of an earlier one's.
+func checkSize<T>(
+    _ size: Int, _: T.Type, earlier: Int? = nil, _ name: StaticString, expected: StaticString
+) throws(Failure) {
+    if size == MemoryLayout<T>.size || size == earlier { return }
+    throw Failure(BN_ERROR_STRUCT_SIZE, name, .structSize(size, MemoryLayout<T>.size), expected: expected)
 }
 
 /// A member of an enumeration whose values go from 0 to the last one's.

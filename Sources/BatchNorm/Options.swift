@@ -32,13 +32,11 @@ struct Options {
     init(_ options: UnsafePointer<bn_options>?) throws(Failure) {
         guard let given = options else { return }
         var options = bn_options()
-        guard let size = knownSize(given.pointee.struct_size) else {
-            throw Failure(
-                BN_ERROR_STRUCT_SIZE, "options->struct_size", .size(given.pointee.struct_size),
-                expected: "sizeof(bn_options), which is 72")
-        }
-        // What an earlier version did not know is 0, its default.
-        memcpy(&options, given, size)
+        // What version 1.0 did not know is 0, its default; it ended with `frozen`.
+        try checkSize(
+            given.pointee.struct_size, bn_options.self, earlier: 32, "options->struct_size",
+            expected: "sizeof(bn_options)")
+        memcpy(&options, given, given.pointee.struct_size)
         guard options.eps >= 0, options.eps < .infinity else {
             throw Failure(BN_ERROR_OPTION, "eps", .real(options.eps), expected: "a finite number, at least 0")
         }
@@ -87,6 +85,3 @@ extension Options {
         Failure(BN_ERROR_OPTION, name, .set, expected: "NULL, as this function does not take it")
     }
 }
-
-/// Of this version, and of 1.0.
-private func knownSize(_ size: Int) -> Int? { size == MemoryLayout<bn_options>.size || size == 32 ? size : nil }

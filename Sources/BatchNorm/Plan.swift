@@ -38,7 +38,8 @@ struct Plan {
         let geometry = sweep.geometry
         let channels = geometry.channels
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
-        let channelBytes = max(1, geometry.count * geometry.elementSize * inputs)
+        // Of tensors that fill half of an address space of 32 bits, no product may overflow: hence the quotients below.
+        let channelBytes = max(1, min(geometry.count * geometry.elementSize, Int.max / 2) * inputs)
         threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
 
         // Written values that will have left the caches before anybody reads them need not go through them; unless their
@@ -84,7 +85,7 @@ struct Plan {
         if abreast > 1 || blocks.abreast > 1 {
             groupSize = channels
         } else if !blocks.isRows {
-            let isUnitSmall = unit * channelBytes <= caches.second * 7 / 16
+            let isUnitSmall = channelBytes <= caches.second * 7 / 16 / unit
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
             groupSize = min(channels, max(1, some), shared)
         } else {
@@ -93,7 +94,7 @@ struct Plan {
             groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
         }
         isFarApart = !mapsRows || groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
-        if groupSize < channels && 2 * groupSize * channelBytes <= caches.second * 7 / 8 {
+        if groupSize < channels && groupSize <= caches.second * 7 / 16 / channelBytes {
             ahead = groupSize * geometry.inner
         }
     }

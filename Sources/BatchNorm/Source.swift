@@ -15,7 +15,7 @@ struct Source {
 
     init(_ given: bn_source) throws(Failure) {
         try checkSize(
-            given.struct_size, bn_source.self, "source->struct_size", expected: "sizeof(bn_source), which is 56")
+            given.struct_size, bn_source.self, "source->struct_size", expected: "sizeof(bn_source)")
         try checkMember(
             given.kind.rawValue, last: BN_SOURCE_UPDATED.rawValue, "source->kind",
             expected: "a bn_source_kind, from BN_SOURCE_BATCH (0) to BN_SOURCE_UPDATED (3)")

@@ -109,7 +109,7 @@ func lengthWeights(
     let lengths = try need(lengths, "lengths")
     let values = Elements(try need(weights, "weights"), number)
     var memory = Memory(call)
-    try memory.input(Region("lengths", lengths, count: samples, size: 8))
+    try memory.input(Region("lengths", lengths, count: samples, size: MemoryLayout<Int>.size))
     try memory.output(Region("weights", values.base, count: count, size: number.size))
     for sample in 0..<samples where !(0...positions ~= lengths[sample]) {
         throw Failure(

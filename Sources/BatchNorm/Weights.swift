@@ -15,7 +15,7 @@ struct Weights {
 
     init(_ weights: bn_weights, stride: Int) throws(Failure) {
         try checkSize(
-            weights.struct_size, bn_weights.self, "weights->struct_size", expected: "sizeof(bn_weights), which is 24")
+            weights.struct_size, bn_weights.self, "weights->struct_size", expected: "sizeof(bn_weights)")
         base = weights.values
         self.stride = stride
         switch weights.masked {

@@ -5,13 +5,15 @@
 #ifndef MACHINE_H
 #define MACHINE_H
 
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if !defined(__wasm__)
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -30,6 +32,15 @@ static inline bool machine_has_avx512(void) {
 }
 #endif
 
+#if defined(__wasm__)
+/* A module of WebAssembly has one thread, and no files. */
+static inline int machine_affinity(void) { return 1; }
+
+static inline void machine_read(const char *path, char *text, size_t size) {
+    (void)path, (void)size;
+    text[0] = 0;
+}
+#else
 /* CPUs in the affinity mask of this thread; 1 if it cannot be read. The system call itself, as glibc declares
    its wrapper under _GNU_SOURCE only, and with that a module no longer agrees with Swift's own view of the C library.
    */
@@ -40,6 +51,15 @@ static inline int machine_affinity(void) {
     for (long i = 0; i < bytes / (long)sizeof *mask; i++) count += __builtin_popcountl(mask[i]);
     return count > 0 ? count : 1;
 }
+
+/* The start of a small file as a string; "" if there is none. */
+static inline void machine_read(const char *path, char *text, size_t size) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? 0 : read(file, text, size - 1);
+    text[length < 0 ? 0 : length] = 0;
+    if (file >= 0) close(file);
+}
+#endif
 
 /* Rounding mode and what becomes of subnormal numbers, as the calling thread has them. */
 static inline unsigned machine_float_state(void) {
@@ -78,14 +98,6 @@ static inline void *machine_load(void *const *place) { return __atomic_load_n(pl
 static inline bool machine_publish(void **place, void *value) {
     void *none = 0;
     return __atomic_compare_exchange_n(place, &none, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-}
-
-/* The start of a small file as a string; "" if there is none. */
-static inline void machine_read(const char *path, char *text, size_t size) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? 0 : read(file, text, size - 1);
-    text[length < 0 ? 0 : length] = 0;
-    if (file >= 0) close(file);
 }
 
 /* The shortest of the usual spellings of a double; Swift's own needs tables of 30 KB. Returns the length. */

@@ -5,6 +5,9 @@
 #ifndef THREADS_H
 #define THREADS_H
 
+#if defined(__wasm__)
+#include "alone.h"
+#else
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -111,4 +114,5 @@ static inline void threads_move_from(threads_place *place, int processor) {
     if (syscall(SYS_sched_setaffinity, place->thread, sizeof place->others, others) == 0) place->moved = true;
 }
 
+#endif
 #endif

@@ -6,6 +6,7 @@
 #ifndef VECTORS_H
 #define VECTORS_H
 
+#include <stdint.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -139,8 +140,8 @@ VECTOR_INLINE vector_f64x16 vector_above_f64(vector_f64x16 a, vector_f64x16 b, v
     return a > b ? c : d;
 }
 
-typedef unsigned vector_u32x16 __attribute__((ext_vector_type(16)));
-typedef unsigned long vector_u64x16 __attribute__((ext_vector_type(16)));
+typedef uint32_t vector_u32x16 __attribute__((ext_vector_type(16)));
+typedef uint64_t vector_u64x16 __attribute__((ext_vector_type(16)));
 
 /* bit ? a : b, the lowest bit for the first lane. */
 VECTOR_INLINE vector_f32x16 vector_pick_f32(unsigned bits, vector_f32x16 a, vector_f32x16 b) {

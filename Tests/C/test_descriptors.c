@@ -240,7 +240,8 @@ static void lengths(void) {
     REFUSED(length_weights, BN_ERROR_ALIGNMENT, "weights", a.length_weights = (char *)memory.weights + 2);
     REFUSED(length_weights, BN_ERROR_ALIGNMENT, "weights",
             (a.dtype = BN_FLOAT64, a.length_weights = (char *)memory.counts + 4));
-    REFUSED(length_weights, BN_ERROR_ALIGNMENT, "lengths", a.lengths = (const size_t *)((char *)memory.lengths + 4));
+    REFUSED(length_weights, BN_ERROR_ALIGNMENT, "lengths",
+            a.lengths = (const size_t *)((char *)memory.lengths + sizeof(size_t) / 2));
     static const int unknown[] = {0, 5, -1};
     for (size_t d = 0; d < LENGTH(unknown); d++) {
         REFUSED(length_weights, BN_ERROR_DTYPE, "dtype", a.dtype = (bn_dtype)unknown[d]);

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// node.mjs FOLDER: the tests in Node, of the module in that folder. The last line counts them.
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+import { run } from "./tests.mjs";
+
+const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
+const { passed, failures } = await run(await import(new URL("batchnorm.mjs", folder)), async (name) => {
+    const bytes = await readFile(new URL(name, folder));
+    return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+});
+for (const failure of failures) console.error(failure);
+console.log(`${passed} passed, ${failures.length} failed`);
+process.exitCode = failures.length > 0 ? 1 : 0;

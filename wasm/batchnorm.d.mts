@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Float16Array, where the language has it. */
+type Halves = typeof globalThis extends { Float16Array: { prototype: infer T } } ? T : never;
+
+/** The elements of a tensor; those of a Uint16Array are bits, and `dtype` says of what. */
+export type Tensor = Float32Array | Float64Array | Uint16Array | Halves;
+
+/** What has an element per channel. All of a call are of one type, whatever the tensors'. */
+export type Parameter = Tensor;
+
+/** What the library refuses, in its own sentence. */
+export declare class BatchNormError extends Error {
+    /** A bn_status of batchnorm.h: 1 to 8 for the arguments, 20 and 21 for the data, 41 for memory. */
+    readonly status: number;
+    constructor(message: string, status: number);
+}
+
+export interface Shape<T extends Tensor> {
+    /** A tensor's extents: [N, C, H * W] for NCHW, [N * H * W, C, 1] for NHWC, [N, C, 1] for NC. */
+    shape: readonly [outer: number, channels: number, inner: number];
+    /** Of a Uint16Array. Its parameters are float32 as a rule. */
+    dtype?: T extends Uint16Array ? "float16" | "bfloat16" : never;
+}
+
+/** y = activation(u), where u = gamma * x_hat + beta + residual. */
+export interface Epilogue<T extends Tensor> {
+    /** (default "identity") */
+    activation?: "identity" | "relu" | "leakyRelu" | "clip" | "hardSwish" | "silu";
+    /** Of "leakyRelu" (default 0.01). */
+    slope?: number;
+    /** Of "clip" (default 0 and 6). */
+    low?: number;
+    high?: number;
+    /** Added before the activation (default none). */
+    residual?: T;
+}
+
+export interface Forward<T extends Tensor, P extends Parameter> extends Shape<T>, Epilogue<T> {
+    x: T;
+    /** Scale and shift (default 1 and 0). */
+    gamma?: P;
+    beta?: P;
+    /** Takes the result, and may be x (default: a new array). */
+    y?: T;
+    /** Added to the variance (default 1e-5). */
+    eps?: number;
+}
+
+export interface Training<T extends Tensor, P extends Parameter> extends Forward<T, P> {
+    /** Updated in place; both or neither (default none). */
+    runningMean?: P;
+    runningVar?: P;
+    /** Weight of this batch in the running statistics (default 0.1). */
+    momentum?: number;
+    /** Whether runningVar takes the variance / M, and not / (M - 1) (default false). */
+    biasedRunningVar?: boolean;
+}
+
+export interface Inference<T extends Tensor, P extends Parameter> extends Forward<T, P> {
+    runningMean: P;
+    runningVar: P;
+}
+
+/** What x was normalized with, for `backward`: an element per channel. */
+export interface Saved {
+    mean: Float64Array;
+    invstd: Float64Array;
+}
+
+export interface Backward<T extends Tensor, P extends Parameter> extends Shape<T>, Epilogue<T>, Saved {
+    /** The gradient of the loss by y, and the x, gamma, beta and epilogue of the forward call. */
+    dy: T;
+    x: T;
+    gamma?: P;
+    beta?: P;
+    /** Takes the gradient by x, and may be dy (default: a new array). */
+    dx?: T;
+    /** Whether mean and invstd are constants, as after `forwardInference` (default false). */
+    frozen?: boolean;
+}
+
+export interface Gradients<T extends Tensor, P extends Parameter> {
+    dx: T;
+    /** Of gamma's type. */
+    dgamma: P;
+    dbeta: P;
+    /** The gradient by the residual, where there is one. */
+    dz?: T;
+}
+
+export interface Moments {
+    count: Float64Array;
+    mean: Float64Array;
+    /** Sums of squared deviations from the mean. */
+    m2: Float64Array;
+}
+
+/**
+ * Every function throws a TypeError or a RangeError for arrays that do not go together, and a BatchNormError for what
+ * the library refuses. After an error all arrays are as they were.
+ */
+export interface BatchNorm {
+    /** major * 10000 + minor * 100 + patch. */
+    readonly version: number;
+    /** Normalizes x with the statistics of this batch, and moves the running statistics towards them. */
+    forwardTraining<T extends Tensor, P extends Parameter>(call: Training<T, P>): { y: T } & Saved;
+    /** Normalizes x with the running statistics. */
+    forwardInference<T extends Tensor, P extends Parameter>(call: Inference<T, P>): { y: T } & Saved;
+    /** Gradients of a loss by x, gamma and beta. */
+    backward<T extends Tensor, P extends Parameter>(call: Backward<T, P>): Gradients<T, P>;
+    /** Number of values, mean and sum of squared deviations, per channel. */
+    moments<T extends Tensor>(call: Shape<T> & { x: T }): Moments;
+}
+
+export type Source = Response | BufferSource | WebAssembly.Module;
+
+/**
+ * Instantiates batchnorm.wasm: the one beside this module, or that of a URL (in Node also a path), of a Response, of
+ * its bytes; or a module. It imports nothing.
+ */
+export declare function load(
+    source?: string | URL | Source | PromiseLike<Source>,
+): Promise<BatchNorm>;
