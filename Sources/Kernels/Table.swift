@@ -35,78 +35,72 @@ func fill(_ table: UnsafeMutablePointer<kernel_table>) {
         })
 }
 
-/// A loop and the elements that it is for; `run` picks, the one place that lists them all.
+/// A loop for any layout, of the elements that it is for.
 private protocol Loop {
+    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
+}
+
+@inline(__always)
+private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+    switch tile.layout {
+    case _ where !hasLoopForEach: K.run(AnyLayout.self, tile, channels)
+    case KERNEL_PLANES: K.run(Planes.self, tile, channels)
+    default: K.run(Rows.self, tile, channels)
+    }
+}
+
+/// For all elements.
+private protocol ElementLoop: Loop {
     /// Too long to be there once for each element of float32 numbers.
     static var isLong: Bool { get }
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
 }
 
-extension Loop {
+extension ElementLoop {
     static var isLong: Bool { false }
+
+    @inline(__always)
+    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        switch tile.element {
+        case KERNEL_FLOAT64: run(Double.self, L.self, tile, channels)
+        case _ where isLong || !hasLoopForEach: run(AnyFloat.self, L.self, tile, channels)
+        case KERNEL_FLOAT32: run(Float.self, L.self, tile, channels)
+        case KERNEL_FLOAT16: run(Float16Bits.self, L.self, tile, channels)
+        default: run(BFloat16Bits.self, L.self, tile, channels)
+        }
+    }
 }
 
 /// For elements that are numbers in memory as in registers.
-private protocol ArithmeticLoop {
+private protocol ArithmeticLoop: Loop {
     static func run<T: Arithmetic, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
 }
 
+extension ArithmeticLoop {
+    @inline(__always)
+    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+        switch tile.element {
+        case KERNEL_FLOAT64: run(Double.self, L.self, tile, channels)
+        default: run(Float.self, L.self, tile, channels)
+        }
+    }
+}
+
 /// For elements whose products are exact in double.
-private protocol FloatLoop {
+private protocol FloatLoop: Loop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels)
     where T.Number == Float
 }
 
-@inline(__always)
-private func run<K: Loop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
+extension FloatLoop {
     @inline(__always)
-    func run<L: Layout>(_: L.Type) {
+    static func run<L: Layout>(_: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         switch tile.element {
-        case KERNEL_FLOAT64: K.run(Double.self, L.self, tile, channels)
-        case _ where K.isLong || !hasLoopForEach: K.run(AnyFloat.self, L.self, tile, channels)
-        case KERNEL_FLOAT32: K.run(Float.self, L.self, tile, channels)
-        case KERNEL_FLOAT16: K.run(Float16Bits.self, L.self, tile, channels)
-        default: K.run(BFloat16Bits.self, L.self, tile, channels)
+        case _ where !hasLoopForEach: run(AnyFloat.self, L.self, tile, channels)
+        case KERNEL_FLOAT32: run(Float.self, L.self, tile, channels)
+        case KERNEL_FLOAT16: run(Float16Bits.self, L.self, tile, channels)
+        default: run(BFloat16Bits.self, L.self, tile, channels)
         }
-    }
-    switch tile.layout {
-    case _ where !hasLoopForEach: run(AnyLayout.self)
-    case KERNEL_PLANES: run(Planes.self)
-    default: run(Rows.self)
-    }
-}
-
-@inline(__always)
-private func run<K: ArithmeticLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    @inline(__always)
-    func run<L: Layout>(_: L.Type) {
-        switch tile.element {
-        case KERNEL_FLOAT64: K.run(Double.self, L.self, tile, channels)
-        default: K.run(Float.self, L.self, tile, channels)
-        }
-    }
-    switch tile.layout {
-    case _ where !hasLoopForEach: run(AnyLayout.self)
-    case KERNEL_PLANES: run(Planes.self)
-    default: run(Rows.self)
-    }
-}
-
-@inline(__always)
-private func run<K: FloatLoop>(_: K.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-    @inline(__always)
-    func run<L: Layout>(_: L.Type) {
-        switch tile.element {
-        case _ where !hasLoopForEach: K.run(AnyFloat.self, L.self, tile, channels)
-        case KERNEL_FLOAT32: K.run(Float.self, L.self, tile, channels)
-        case KERNEL_FLOAT16: K.run(Float16Bits.self, L.self, tile, channels)
-        default: K.run(BFloat16Bits.self, L.self, tile, channels)
-        }
-    }
-    switch tile.layout {
-    case _ where !hasLoopForEach: run(AnyLayout.self)
-    case KERNEL_PLANES: run(Planes.self)
-    default: run(Rows.self)
     }
 }
 
@@ -136,19 +130,19 @@ private enum GradientSumsLoop: ArithmeticLoop {
     }
 }
 
-private enum NormalizeLoop: Loop {
+private enum NormalizeLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Normalize<T, L>.self, tile, channels)
     }
 }
 
-private enum GradientLoop: Loop {
+private enum GradientLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Gradient<T, L>.self, tile, channels)
     }
 }
 
-private enum CombinationLoop: Loop {
+private enum CombinationLoop: ElementLoop {
     static var isLong: Bool { true }
 
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
@@ -156,7 +150,7 @@ private enum CombinationLoop: Loop {
     }
 }
 
-private enum WeightedSumsLoop: Loop {
+private enum WeightedSumsLoop: ElementLoop {
     static var isLong: Bool { true }
 
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
@@ -164,7 +158,7 @@ private enum WeightedSumsLoop: Loop {
     }
 }
 
-private enum ActivatedSumsLoop: Loop {
+private enum ActivatedSumsLoop: ElementLoop {
     static var isLong: Bool { true }
 
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
@@ -172,7 +166,7 @@ private enum ActivatedSumsLoop: Loop {
     }
 }
 
-private enum ActivatedLoop: Loop {
+private enum ActivatedLoop: ElementLoop {
     static var isLong: Bool { true }
 
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
@@ -180,7 +174,7 @@ private enum ActivatedLoop: Loop {
     }
 }
 
-private enum ActivatedGradientLoop: Loop {
+private enum ActivatedGradientLoop: ElementLoop {
     static var isLong: Bool { true }
 
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
@@ -195,13 +189,13 @@ private enum ClippedProductsLoop: FloatLoop {
     }
 }
 
-private enum ClippedLoop: Loop {
+private enum ClippedLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(Activated<T, L, Clips>.self, tile, channels)
     }
 }
 
-private enum ClippedGradientLoop: Loop {
+private enum ClippedGradientLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
         map(ActivatedGradient<T, L, Clips>.self, tile, channels)
     }
