@@ -58,7 +58,9 @@ def built_library(root: Path) -> Path:
     """The library that Swift builds of the sources beside this folder, or in it if it came as a source distribution."""
     repository = next((folder for folder in (root, root.parent) if (folder / "Package.swift").is_file()), None)
     if repository is None:
-        raise SystemExit(f"{root.parent} has no Package.swift: build in a checkout, or name a library in BATCHNORM_LIBRARY.")
+        raise SystemExit(
+            f"{root.parent} has no Package.swift: build in a checkout, or name a library in BATCHNORM_LIBRARY."
+        )
     swift = shutil.which("swift")
     if not swift:
         raise SystemExit(f"{NAME} needs a Swift toolchain: install one, or name a library in BATCHNORM_LIBRARY.")
