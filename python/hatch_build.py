@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build hook: puts libbatchnorm.so, built from the Swift sources beside this folder, into the wheel.
 
-Environment: BATCHNORM_LIBRARY names a libbatchnorm.so to take instead of building one, BATCHNORM_PLATFORM the platform that
-it is for, as in the names of wheels, and STRIP the program that strips it (default: strip).
+Environment: BATCHNORM_LIBRARY names a libbatchnorm.so to take instead of building one, BATCHNORM_PLATFORM the platform
+that it is for, as in the names of wheels, and STRIP the program that strips it (default: strip).
 """
 
 from __future__ import annotations
