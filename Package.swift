@@ -23,6 +23,18 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
         swiftSettings: shipped + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] })])
 }
 
+/// What only x86-64 has.
+#if arch(x86_64)
+    let wider = [
+        // Haswell and Zen or newer. FMA is for products that are exact: nothing else may be contracted, for its bits.
+        kernels("AVX2", ["-mavx2", "-mfma", "-mf16c"]),
+        // Skylake-X and Zen 4 or newer; without the preference LLVM splits every vector into ymm halves.
+        kernels("AVX512", ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"]),
+    ]
+#else
+    let wider: [Target] = []
+#endif
+
 /// The soname carries the major version of the ABI; the version script exports `bn_*` alone (without one, some forty
 /// weak runtime symbols leave the library); nodelete keeps the code of parked worker threads mapped after dlclose; now
 /// and defs leave no symbol to be looked up, or missed, in the middle of a call. Before glibc 2.34 threads were a library of
@@ -50,14 +62,10 @@ let package = Package(
         .systemLibrary(name: "CKernels", path: "Sources/CKernels"),
         // What every x86-64 (SSE2) and every arm64 (NEON) has.
         kernels("Baseline", []),
-        // Haswell and Zen or newer. FMA is for products that are exact: nothing else may be contracted, for its bits.
-        kernels("AVX2", ["-mavx2", "-mfma", "-mf16c"]),
-        // Skylake-X and Zen 4 or newer; without the preference LLVM splits every vector into ymm halves.
-        kernels("AVX512", ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"]),
         // The engine and the C ABI. It depends on the kernels to have them linked, and imports none of them.
         .target(
             name: "BatchNorm",
-            dependencies: ["CBatchNorm", "CKernels", "KernelsBaseline", "KernelsAVX2", "KernelsAVX512"],
+            dependencies: ["CBatchNorm", "CKernels", "KernelsBaseline"] + wider.map { .init(stringLiteral: $0.name) },
             exclude: ["batchnorm.map"],
             swiftSettings: shipped,
             linkerSettings: linked),
@@ -65,5 +73,5 @@ let package = Package(
             name: "BatchNormTests",
             dependencies: ["BatchNorm", "CBatchNorm", "CKernels"],
             swiftSettings: [.swiftLanguageMode(.v5)]),
-    ]
+    ] + wider
 )

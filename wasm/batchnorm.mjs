@@ -167,6 +167,10 @@ class Call {
     }
 
     statistic(name) {
+        const array = this.given[name];
+        if (!(ArrayBuffer.isView(array) && array[Symbol.toStringTag] === "Float64Array")) {
+            throw new TypeError(`${name}: expected the Float64Array that the forward call gave`);
+        }
         return this.#copied(name, "float64", this.#extents[1]);
     }
 

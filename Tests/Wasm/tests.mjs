@@ -182,6 +182,10 @@ const checks = {
             const { message } = throws({ name: "TypeError" }, () => bn.moments({ x, shape }));
             check(message.startsWith("x: expected a Float32Array"), message);
         }
+        for (const mean of [undefined, [1, 2, 3], new Float32Array(3)]) {
+            const message = "mean: expected the Float64Array that the forward call gave";
+            throws({ name: "TypeError", message }, () => bn.backward({ dy: x, x, shape, mean }));
+        }
         throws({ message: "eps is no argument; there are x, shape, dtype" }, () => bn.moments({ x, shape, eps: 1 }));
         throws({ name: "TypeError", message: "expected an object of arguments" }, () => bn.moments());
     },
