@@ -28,7 +28,8 @@ def code_of(path: Path) -> Iterator[str]:
 def tests() -> set[str]:
     """The names of tests, and of the files that hold them."""
     found = set()
-    for path in (*(ROOT / "Tests").rglob("*.*"), *(ROOT / "python" / "tests").rglob("*.py")):
+    sources = [path for kind in ("c", "cpp", "swift", "mjs", "py") for path in (ROOT / "Tests").rglob(f"*.{kind}")]
+    for path in (*sources, *(ROOT / "python" / "tests").rglob("*.py")):
         found |= {path.stem, *TEST.findall(path.read_text(encoding="utf-8"))}
     return found
 
