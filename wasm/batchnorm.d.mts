@@ -19,7 +19,7 @@ export declare class BatchNormError extends Error {
 export interface Shape<T extends Tensor> {
     /** A tensor's extents: [N, C, H * W] for NCHW, [N * H * W, C, 1] for NHWC, [N, C, 1] for NC. */
     shape: readonly [outer: number, channels: number, inner: number];
-    /** Of a Uint16Array. Its parameters are float32 as a rule. */
+    /** What the bits of a Uint16Array are. Its parameters are float32 as a rule. */
     dtype?: T extends Uint16Array ? "float16" | "bfloat16" : never;
 }
 
@@ -41,14 +41,14 @@ export interface Forward<T extends Tensor, P extends Parameter> extends Shape<T>
     /** Scale and shift (default 1 and 0). */
     gamma?: P;
     beta?: P;
-    /** Takes the result, and may be x (default: a new array). */
+    /** Takes the result: memory that no other array of the call has, or exactly that of x (default: a new array). */
     y?: T;
     /** Added to the variance (default 1e-5). */
     eps?: number;
 }
 
 export interface Training<T extends Tensor, P extends Parameter> extends Forward<T, P> {
-    /** Updated in place; both or neither (default none). */
+    /** Updated in place, each in memory that no other array of the call has; both or neither (default none). */
     runningMean?: P;
     runningVar?: P;
     /** Weight of this batch in the running statistics (default 0.1). */
@@ -74,7 +74,7 @@ export interface Backward<T extends Tensor, P extends Parameter> extends Shape<T
     x: T;
     gamma?: P;
     beta?: P;
-    /** Takes the gradient by x, and may be dy (default: a new array). */
+    /** Takes the gradient by x: memory that no other array has, or exactly that of dy (default: a new array). */
     dx?: T;
     /** Whether mean and invstd are constants, as after `forwardInference` (default false). */
     frozen?: boolean;
@@ -97,8 +97,9 @@ export interface Moments {
 }
 
 /**
- * Every function throws a TypeError or a RangeError for arrays that do not go together, and a BatchNormError for what
- * the library refuses. After an error all arrays are as they were.
+ * Every function throws a TypeError for an argument of another kind, a RangeError for an array of another length or one
+ * that overlaps what it may not, and a BatchNormError for what the library refuses. Each names the argument, what was
+ * found there and what was expected. After an error all arrays are as they were.
  */
 export interface BatchNorm {
     /** major * 10000 + minor * 100 + patch. */

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""browser.py BROWSER FOLDER: opens the folder's page.html in a headless Chromium, and prints what it sends back."""
+"""browser.py BROWSER FOLDER: opens the folder's page.html in a headless Chromium, and prints what it sends back.
+
+Or why it will not: a file that is not there is the end, and so is that of the browser.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,12 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=folder))
         self.received = threading.Event()
 
+    def take(self, text: str) -> None:
+        """The first is the result."""
+        if not self.received.is_set():
+            self.text = text
+            self.received.set()
+
 
 class Handler(SimpleHTTPRequestHandler):
     """Files by GET, the text by POST."""
@@ -27,10 +36,14 @@ class Handler(SimpleHTTPRequestHandler):
     server: Server
 
     def do_POST(self) -> None:
-        self.server.text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.send_response(204)
         self.end_headers()
-        self.server.received.set()
+        self.server.take(text)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        super().send_error(code, message, explain)
+        self.server.take(f"{self.path}: {code} {message}")
 
     def log_message(self, *_: object) -> None:
         """Says nothing of every file."""

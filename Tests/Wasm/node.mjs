@@ -7,8 +7,8 @@ import { pathToFileURL } from "node:url";
 import { run } from "./tests.mjs";
 
 const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
-const { passed, failures } = await run(await import(new URL("batchnorm.mjs", folder)), async (name) => {
-    const bytes = await readFile(new URL(name, folder));
+const { passed, failures } = await run(await import(new URL("batchnorm.mjs", folder)), folder, async (url) => {
+    const bytes = await readFile(url);
     return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
 });
 for (const failure of failures) console.error(failure);

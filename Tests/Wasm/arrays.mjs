@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which arrays may be given and are written to, and of which type results are.
+import { batch, check, checkSame, shape, size, throws } from "./assertions.mjs";
+
+export const arrayChecks = {
+    "arrays of a caller's own": ({ bn }) => {
+        const x = batch(0);
+        const { y: expected, ...saved } = bn.forwardTraining({ x, shape });
+        const y = new Float32Array(size);
+        check(bn.forwardTraining({ x, shape, y }).y === y, "y is another array");
+        checkSame(y, expected, undefined, "y");
+        const dy = batch(1);
+        const { dx } = bn.backward({ dy, x, shape, ...saved });
+        bn.backward({ dy, x, shape, ...saved, dx: dy });
+        checkSame(dy, dx, undefined, "dx in place");
+        bn.forwardTraining({ x, shape, y: x });
+        checkSame(x, expected, undefined, "y in place");
+        // What was checked is what is used.
+        let reads = 0;
+        bn.moments({ shape, get x() { return reads++, x; } });
+        check(reads === 1, `${reads} reads`);
+    },
+
+    "memory that overlaps": ({ bn }) => {
+        // x, then room for it to be shifted; gamma and the running statistics between other elements.
+        const [long, short] = [new Float32Array(size + 8), new Float32Array(12)];
+        const x = long.subarray(4, size + 4);
+        x.set(batch(0));
+        const [gamma, runningMean, runningVar] = [0, 3, 6].map((at) => short.subarray(at, at + 3).fill(1));
+        const given = { x, shape, gamma, runningMean, runningVar };
+        const overlaps = (name, other, twin, given, call = bn.forwardTraining.bind(bn)) => {
+            const kept = [long.slice(), short.slice()];
+            const message = `${name} overlaps ${other}; expected memory of its own${twin}`;
+            throws({ name: "RangeError", message }, () => call(given));
+            [long, short].forEach((array, i) => checkSame(array, kept[i], undefined, `after "${message}"`));
+        };
+        const orX = ", or that of x";
+        for (const at of [0, 3, 5, 8]) overlaps("y", "x", orX, { ...given, y: long.subarray(at, at + size) });
+        const y = batch(1);
+        overlaps("y", "residual", orX, { ...given, residual: y, y });
+        overlaps("y", "residual", orX, { ...given, residual: x, y: x });
+        overlaps("runningMean", "runningVar", "", { ...given, runningVar: runningMean });
+        overlaps("runningMean", "runningVar", "", { ...given, runningVar: short.subarray(5, 8) });
+        overlaps("runningMean", "gamma", "", { ...given, gamma: short.subarray(1, 4) });
+        overlaps("runningVar", "x", "", { ...given, runningVar: long.subarray(4, 7) });
+        // An extent of 1 makes tensors as short as parameters.
+        const small = { ...given, x: Float32Array.of(1, 2, 3), shape: [1, 3, 1] };
+        for (const name of ["gamma", "runningMean", "runningVar"]) {
+            overlaps("y", name, orX, { ...small, y: small[name] });
+            overlaps("y", name, orX, { ...small, y: small[name] }, bn.forwardInference.bind(bn));
+        }
+        const saved = { mean: new Float64Array(3), invstd: new Float64Array(3) };
+        const gradients = { dy: batch(1), x, shape, ...saved };
+        const backward = bn.backward.bind(bn);
+        overlaps("dx", "x", ", or that of dy", { ...gradients, dx: x }, backward);
+        overlaps("dx", "x", ", or that of dy", { ...gradients, dy: x, dx: x }, backward);
+        const doubles = { dy: Float64Array.of(1, 2, 3), x: Float64Array.of(1, 2, 3), shape: [1, 3, 1], ...saved };
+        overlaps("dx", "mean", ", or that of dy", { ...doubles, dx: saved.mean }, backward);
+        // What is only read may be one array, and neighbours are none that overlap.
+        bn.forwardInference({ ...given, runningVar: runningMean, gamma: runningMean });
+        bn.forwardTraining({ ...given, residual: x });
+        bn.forwardTraining({ ...given, y: x });
+        // Nothing overlaps nothing.
+        bn.forwardTraining({ x: x.subarray(0, 0), shape: [0, 3, 6], y: long.subarray(4, 4) });
+    },
+
+    "nothing is written before all else is done": ({ bn }) => {
+        const [x, y] = [batch(0), batch(1)];
+        const running = { runningMean: Float32Array.of(1, 2, 3), runningVar: Float32Array.of(1, 2, 3) };
+        const given = { x, shape, y, ...running };
+        const { slice } = Float64Array.prototype;
+        // Stands for a new array that there is no memory for.
+        Object.assign(Float64Array.prototype, { slice() { throw new RangeError("no memory"); } });
+        try {
+            throws({ message: "no memory" }, () => bn.forwardTraining(given));
+        } finally {
+            delete Float64Array.prototype.slice;
+        }
+        check(Float64Array.prototype.slice === slice, "slice is another one");
+        checkSame(y, batch(1), undefined, "y");
+        for (const array of Object.values(running)) check(array.join() === "1,2,3", `${array}`);
+        // What a target's own functions do is of no account.
+        y.set = () => { throw new Error("set"); };
+        const { invstd } = bn.forwardTraining(given);
+        checkSame(y, bn.forwardTraining({ x, shape }).y, undefined, "y");
+        check(invstd.length === 3 && running.runningMean[0] !== 1, "nothing is written");
+    },
+
+    "arrays whose memory has gone elsewhere": ({ bn }) => {
+        const detached = (length) => {
+            const array = new Float32Array(length);
+            structuredClone(array.buffer, { transfer: [array.buffer] });
+            return array;
+        };
+        const message = "y.length is 0; expected 72";
+        throws({ name: "RangeError", message }, () => bn.forwardTraining({ x: batch(0), shape, y: detached(size) }));
+        // As good as any where nothing is read or written; what follows is the library's.
+        const empty = { x: new Float32Array(0), shape: [0, 3, 6] };
+        const [x, y] = [detached(1), detached(1)];
+        const { mean } = bn.forwardTraining(empty);
+        checkSame(bn.forwardTraining({ ...empty, y }).mean, mean, undefined, "mean");
+        checkSame(bn.forwardTraining({ ...empty, x }).mean, mean, undefined, "mean");
+    },
+
+    "parameters of another type than the tensors": ({ bn }) => {
+        const x = batch(0);
+        const gamma = Float64Array.of(0.1, 0.2, 0.3);
+        const [runningMean, runningVar] = [new Float64Array(3), new Float64Array(3)];
+        const { y, ...saved } = bn.forwardTraining({ x, shape, gamma, runningMean, runningVar, momentum: 1 });
+        checkSame(runningMean, saved.mean, undefined, "runningMean");
+        check(bn.backward({ dy: y, x, shape, gamma, ...saved }).dgamma instanceof Float64Array, "dgamma");
+        check(bn.backward({ dy: y, x, shape, ...saved }).dgamma instanceof Float32Array, "dgamma without gamma");
+        const doubles = { dy: Float64Array.from(y), x: Float64Array.from(x), shape, ...saved };
+        const ones = Float64Array.of(1, 1, 1);
+        const [found, expected] = [bn.backward(doubles), bn.backward({ ...doubles, gamma: ones })];
+        for (const name of ["dgamma", "dbeta"]) checkSame(found[name], expected[name], undefined, `${name} of doubles`);
+        const bits = { dy: new Uint16Array(size), x: new Uint16Array(size), shape, dtype: "bfloat16", ...saved };
+        check(bn.backward(bits).dgamma instanceof Float32Array, "dgamma of bits");
+    },
+
+    "float16 as numbers": ({ bn }) => {
+        // A language without them has bits by another name, which for this module are the same.
+        const isKnown = "Float16Array" in globalThis;
+        globalThis.Float16Array ??= class Float16Array extends Uint16Array {
+            get [Symbol.toStringTag]() {
+                return "Float16Array";
+            }
+        };
+        try {
+            const { Float16Array } = globalThis;
+            const bits = Uint16Array.from({ length: size }, (_, i) => 0x3c00 + ((i * 37) % 101)); // from 1 to 1.1
+            const x = new Float16Array(bits.buffer);
+            const halves = (count) => new Float16Array(new ArrayBuffer(2 * count));
+            const { y, ...saved } = bn.forwardTraining({ x: bits, shape, dtype: "float16" });
+            const found = bn.forwardTraining({ x, shape }).y;
+            check(found instanceof Float16Array, "another type");
+            checkSame(new Uint16Array(found.buffer), y, "float16", "y");
+            const targets = [[x, new Uint16Array(size)], [bits, halves(size)]];
+            for (const [x, y] of targets) bn.forwardTraining({ x, shape, dtype: "float16", y });
+            for (const [, { buffer }] of targets) checkSame(new Uint16Array(buffer), y, "float16", "y of another type");
+            const [gamma, beta] = [halves(3), new Uint16Array(3)];
+            const { dgamma } = bn.backward({ dy: x, x, shape, dtype: "float16", gamma, beta, ...saved });
+            check(dgamma instanceof Float16Array, "dgamma is not of gamma's type");
+            const message = 'residual is Uint16Array; expected Float16Array, or Uint16Array and dtype "float16"';
+            throws({ name: "TypeError", message }, () => bn.forwardTraining({ x, shape, residual: bits }));
+        } finally {
+            if (!isKnown) delete globalThis.Float16Array;
+        }
+    },
+};

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the module is loaded, its memory, and the C ABI that it exports.
+import { check, throws } from "./assertions.mjs";
+
+/** The C ABI itself. */
+async function instantiate(bytes) {
+    const { exports } = await WebAssembly.instantiate(await WebAssembly.compile(bytes));
+    exports._initialize();
+    const text = (start) => {
+        const characters = new Uint8Array(exports.memory.buffer, start);
+        return new TextDecoder().decode(characters.subarray(0, characters.indexOf(0)));
+    };
+    return { exports, text };
+}
+
+export const moduleChecks = {
+    "memory is free again after every call": ({ bn }) => {
+        // A megabyte each: together they would be more than there is.
+        const [x, shape] = [new Float32Array(1 << 18), [1 << 9, 1, 1 << 9]];
+        for (let i = 0; i < 2100; i++) throws({ status: 5 }, () => bn.forwardTraining({ x, shape, eps: -1 }));
+        for (let i = 0; i < 2100; i++) bn.moments({ x, shape });
+    },
+
+    "no memory is an error": async ({ bn, bytes }) => {
+        // For arrays: more than a size can tell, and than there is.
+        const x = new Float32Array(0);
+        for (const channels of [2 ** 31 - 1, 89_478_000]) {
+            throws({ name: "BatchNormError", status: 41 }, () => bn.moments({ x, shape: [0, channels, 1] }));
+        }
+        // For the library's work.
+        const { exports, text } = await instantiate(bytes);
+        exports.bn_get_num_threads();
+        for (let size = 2 ** 30; size >= 64; size /= 2) while (exports.aligned_alloc(64, size) !== 0);
+        const at = exports.module_shape(0, 1000, 1);
+        check(exports.bn_moments(at, 1, 64, 64, 65536, 131072) === 41, "bn_moments");
+        const message = text(exports.bn_last_error());
+        check(/^bn_moments: working memory is \d+; expected that many bytes to be free$/.test(message), message);
+    },
+
+    "every way to load": async ({ url, bytes, load, BatchNormError }) => {
+        const module = await WebAssembly.compile(bytes);
+        check(WebAssembly.Module.imports(module).length === 0, "it imports something");
+        const typed = new Response(bytes, { headers: { "Content-Type": "application/wasm" } });
+        const binary = Array.from(new Uint8Array(bytes), (byte) => String.fromCharCode(byte)).join("");
+        const data = `data:application/wasm;base64,${btoa(binary)}`;
+        const blob = URL.createObjectURL(new Blob([bytes]));
+        const sources = [undefined, bytes, new Uint8Array(bytes), module, typed, new Response(bytes)];
+        sources.push(url, url.href, decodeURI(url.pathname), data, new URL(data), blob);
+        for (const source of [...sources, Promise.resolve(bytes)]) {
+            const bn = await load(source);
+            check(Math.floor(bn.version / 10000) === 1, "version");
+        }
+        const missing = await load(new Response("", { status: 404 })).catch((error) => error);
+        check(/404/.test(missing.message), `${missing.message}`);
+    },
+
+    "structures and sizes of 32 bits": async ({ bytes }) => {
+        const { exports, text } = await instantiate(bytes);
+        const [values, shape] = [exports.aligned_alloc(64, 64), exports.module_shape(1, 2, 2)];
+        const write = (at, value) => (new Uint32Array(exports.memory.buffer)[at / 4] = value);
+        const moments = () => exports.bn_moments(shape, 1, values, values + 16, values + 32, values + 48);
+        for (const size of [32, 28]) {
+            write(shape, size); // of this version, and of 1.0
+            check(moments() === 0, `struct_size ${size}`);
+        }
+        write(shape, 56); // what it was in 1.0, in 64 bits
+        check(moments() === 4, "struct_size 56");
+        const message = "bn_moments: shape->struct_size is 56; expected sizeof(bn_shape), which is 32";
+        check(text(exports.bn_last_error()) === message, text(exports.bn_last_error()));
+        // A size is aligned to four bytes.
+        write(values + 4, 2);
+        check(exports.bn_length_weights(1, 3, values + 4, 1, values + 8) === 0, "bn_length_weights");
+        const weights = new Float32Array(exports.memory.buffer, values + 8, 3);
+        check(weights.join() === "1,1,0", `weights ${weights}`);
+    },
+
+    "one thread, one instruction set": async ({ bytes }) => {
+        const { exports, text } = await instantiate(bytes);
+        check(text(exports.bn_isa_name()) === "baseline", "bn_isa_name");
+        check(exports.bn_get_num_threads() === 1, "bn_get_num_threads");
+        // The header: more may be asked for than are at work.
+        check(exports.bn_set_num_threads(8) === 0 && exports.bn_get_num_threads() === 8, "8 threads");
+        check(exports.bn_set_num_threads(0) === 0 && exports.bn_get_num_threads() === 1, "the default");
+        check(exports.bn_set_num_threads(1025) === 5 && exports.bn_set_num_threads(-1) === 5, "statuses");
+        const message = "bn_set_num_threads: threads is -1; expected 1 to 1024, or 0 for the default";
+        check(text(exports.bn_last_error()) === message, text(exports.bn_last_error()));
+    },
+};
