@@ -14,7 +14,7 @@ demo: ## train a network with and without batch norm, and a layer from C
 wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and a source distribution, in .build-wheel
 	@scripts/wheel
 
-deb: ## Debian packages, libbatchnorm1 and libbatchnorm-dev, in .build-deb
+deb: ## Debian packages, libbatchnorm2 and libbatchnorm-dev, in .build-deb
 	@scripts/deb
 
 arm64: ## build the library for arm64 Linux on another machine, .build-arm64/libbatchnorm.so

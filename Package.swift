@@ -42,7 +42,7 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
 let linked: [LinkerSetting] = [
     .unsafeFlags(
         [
-            "-soname=libbatchnorm.so.1", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow",
+            "-soname=libbatchnorm.so.2", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow",
             "-zdefs", "--no-as-needed", "-l:libpthread.so.0", "--as-needed",
         ]
         .flatMap { ["-Xlinker", $0] },

@@ -57,8 +57,8 @@
 extern "C" {
 #endif
 
-#define BN_VERSION_MAJOR 1
-#define BN_VERSION_MINOR 2
+#define BN_VERSION_MAJOR 2
+#define BN_VERSION_MINOR 0
 #define BN_VERSION_PATCH 0
 #define BN_VERSION (BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH)
 
@@ -95,8 +95,9 @@ typedef enum bn_status {
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
-    BN_ERROR_MEMORY = 41       /* working memory could not be had: some numbers per channel and row of groups, and 1024
+    BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, and 1024
                                   values */
+    BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler */
 } bn_status;
 
 /* The extents of a call's tensors, the distances between their outer slices, and the weights of their positions.
@@ -172,15 +173,15 @@ typedef enum bn_activation {
 typedef struct bn_epilogue {
     size_t struct_size;       /* sizeof(bn_epilogue) */
     bn_activation activation; /* (default BN_IDENTITY) */
-    int32_t from_output;      /* bn_backward only: 1 if x is the forward call's y (default 0) */
-    double slope;             /* of BN_LEAKY_RELU: finite, at least 0 (default 0.01) */
+    int32_t from_output;      /* for bn_backward, forward calls ignore it: 1 if x is the forward call's y (default 0) */
+    double slope;             /* of BN_LEAKY_RELU: 0, or a positive normal number of the type that the tensors are
+                                 computed with: float64, or float32 for all others (default 0.01) */
     double low, high;         /* of BN_CLIP: low below high (default 0 and 6) */
     const void *z;            /* the residual, of the tensors' type and shape; NULL for none (default NULL) */
     size_t z_stride;          /* its outer stride (default 0) */
-    void *dz;                 /* bn_backward only: output, the gradient by z, which is dy * activation'(u); may be dy,
-                                 and may be all that is wanted (default NULL) */
+    void *dz;                 /* for bn_backward, forward calls ignore it: output, the gradient with respect to z,
+                                 dy * activation'(u); may be dy, and may be all that is wanted (default NULL) */
     size_t dz_stride;         /* its outer stride (default 0) */
-    const void *beta;         /* bn_backward only: as in the forward call, where it is NULL for 0 (default NULL) */
     uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether
                                  the gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not
                                  slope), as y tells: where it is above low (or 0) and below high. A 16-bit y may be
@@ -188,7 +189,7 @@ typedef struct bn_epilogue {
                                  (default NULL) */
 } bn_epilogue;
 
-#define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL, NULL}
+#define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL}
 
 /* How a batch weighs in the running statistics, as the n-th that they see. The values are pinned. */
 typedef enum bn_average {
@@ -221,7 +222,9 @@ typedef enum bn_outcome {
                                  Where groups differ in that, no flag is right for all: give both calls a bn_source, of
                                  kind BN_SOURCE_BATCH if nothing else, whose saved tells it channel by channel */
     BN_OUTCOME_BETA = 3,      /* one value per channel, normalized to beta */
-    BN_OUTCOME_NONFINITE = 4  /* normalized with its own statistics, but not counted */
+    BN_OUTCOME_NONFINITE = 4, /* normalized with its own statistics, but not counted */
+    BN_OUTCOME_BLENDED = 5    /* one value per channel, normalized with what BN_SOURCE_BLEND makes of it and the running
+                                 statistics; not counted */
 } bn_outcome;
 
 /* bn_forward_training only: how the running statistics are kept. Only BN_OUTCOME_USED changes them, and their number of
@@ -382,8 +385,8 @@ bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void
  * weights, groups or a source, dx is as they say. Weights, epilogue, source and groups are those of the forward call.
  * Uses options: frozen, param_dtype, epilogue, source, groups. */
 bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
-                      const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma, void *dbeta,
-                      const bn_options *options);
+                      const void *beta, const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma,
+                      void *dbeta, const bn_options *options);
 
 /* ---- The building blocks --------------------------------------------------------------------------------------
  *

@@ -9,7 +9,6 @@ struct Epilogue {
     let dz: UnsafeMutableRawPointer?
     let zStride: Int
     let dzStride: Int
-    let beta: UnsafeRawPointer?
     let mask: UnsafeMutablePointer<UInt8>?
 
     init(_ given: bn_epilogue) throws(Failure) {
@@ -45,7 +44,6 @@ struct Epilogue {
         dz = given.dz
         zStride = given.z_stride
         dzStride = given.dz_stride
-        beta = given.beta
         mask = given.mask
         if mask != nil && (kernel.activation == KERNEL_HARD_SWISH || kernel.activation == KERNEL_SILU) {
             throw Failure(
@@ -74,18 +72,6 @@ struct Epilogue {
                 BN_ERROR_OPTION, "epilogue->slope", .real(kernel.slope),
                 expected: "0, or a number that float32 holds, in which these tensors are computed")
         }
-    }
-
-    /// For a forward call.
-    func forward() throws(Failure) -> Epilogue {
-        if kernel.from_output != 0 { throw misplaced("epilogue->from_output", .integer(1)) }
-        if dz != nil { throw misplaced("epilogue->dz", .set) }
-        if beta != nil { throw misplaced("epilogue->beta", .set) }
-        return self
-    }
-
-    private func misplaced(_ name: StaticString, _ found: Failure.Found) -> Failure {
-        Failure(BN_ERROR_OPTION, name, found, expected: "its default in a forward call")
     }
 
     /// Whether the activation's argument has to be known of each element.

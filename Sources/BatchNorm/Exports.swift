@@ -38,14 +38,14 @@ public func exportForwardInference(
 @_cdecl("bn_backward")
 public func exportBackward(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
-    gamma: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?,
-    dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
+    gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?,
+    savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_backward") { call throws(Failure) in
         try call.backward(
-            Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, savedMean: savedMean, savedInvstd: savedInvstd, dx: dx,
-            dgamma: dgamma, dbeta: dbeta, options: Options(options))
+            Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, beta: beta, savedMean: savedMean,
+            savedInvstd: savedInvstd, dx: dx, dgamma: dgamma, dbeta: dbeta, options: Options(options))
     }
 }
 

@@ -43,8 +43,7 @@ struct Forward {
     ) throws(Failure) {
         try geometry.addWeights(to: &memory)
         if options.groups != nil { try groups.check(geometry, &memory) }
-        guard let given = options.epilogue else { return }
-        let epilogue = try given.forward()
+        guard let epilogue = options.epilogue else { return }
         try epilogue.check(geometry)
         self.epilogue = epilogue
         if epilogue.z == nil { return }

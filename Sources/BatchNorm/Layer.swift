@@ -76,7 +76,6 @@ extension Call {
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
         let geometry = geometry.with(options)
-        try options.refuse([.running, .source])
         let groups = options.groups ?? Groups()
         var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: savedMean, savedInvstd: savedInvstd)
         if y != nil { forward.x = try geometry.input(x, "x", geometry.xStride) }

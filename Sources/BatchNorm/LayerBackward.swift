@@ -6,11 +6,10 @@ import CKernels
 extension Call {
     func backward(
         _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
-        savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?,
-        dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
+        beta: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?,
+        dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
         let geometry = geometry.with(options)
-        try options.refuse(.running)
         let groups = options.groups ?? Groups()
         let dyOperand = try geometry.input(dy, "dy", geometry.yStride)
         // Without x nothing but Σdy is asked of the reduction, and dy serves for what it reads there.
@@ -19,13 +18,14 @@ extension Call {
         var backward = Backward(
             geometry: geometry, dy: dyOperand, x: withoutX ? dyOperand : try geometry.input(x, "x", geometry.xStride),
             dx: Operand(base: dx, stride: geometry.dxStride), gamma: geometry.elements(gamma),
-            mean: try need(savedMean, "saved_mean"), inverseStd: try need(savedInvstd, "saved_invstd"),
+            beta: geometry.elements(beta), mean: try need(savedMean, "saved_mean"), inverseStd: try need(savedInvstd, "saved_invstd"),
             saved: options.source?.saved.map { UnsafePointer($0) }, frozen: options.frozen)
         var memory = Memory(self)
         let gradient = Region("dy", dy, geometry, stride: geometry.yStride)
         try memory.input(gradient)
         try memory.input(Region("x", x, geometry, stride: geometry.xStride))
         try memory.input(geometry.parameters("gamma", gamma, rows: groups.parameterRows))
+        try memory.input(geometry.parameters("beta", beta, rows: groups.parameterRows))
         try memory.input(geometry.statistics("saved_mean", savedMean, rows: groups.statisticsRows))
         try memory.input(geometry.statistics("saved_invstd", savedInvstd, rows: groups.statisticsRows))
         if !options.isPlain || geometry.weights != nil {
@@ -81,16 +81,14 @@ extension Backward {
             isClip = kernel.activation == KERNEL_CLIP && given.mask == nil && kernel.frozen == 0 && !hasEpilogue
             hasEpilogue =
                 hasEpilogue || kernel.activation != KERNEL_IDENTITY || given.dz != nil || kernel.from_output != 0
-            try add(given, groups, to: &memory, dyRegion)
+            try add(given, to: &memory, dyRegion)
             if kernel.from_output != 0 { try undo(options, groups, call) }
         }
     }
 
     private mutating func add(
-        _ epilogue: Epilogue, _ groups: Groups, to memory: inout Memory, _ dyRegion: Region
+        _ epilogue: Epilogue, to memory: inout Memory, _ dyRegion: Region
     ) throws(Failure) {
-        beta = geometry.elements(epilogue.beta)
-        try memory.input(geometry.parameters("epilogue->beta", epilogue.beta, rows: groups.parameterRows))
         if epilogue.z != nil && epilogue.needsArgument {
             z = Operand(
                 base: UnsafeMutableRawPointer(mutating: epilogue.z),

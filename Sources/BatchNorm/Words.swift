@@ -17,6 +17,7 @@ func words(_ status: bn_status) -> UnsafePointer<CChar> {
     case BN_ERROR_NONFINITE: characters("statistics that are not finite")
     case BN_ERROR_ENVIRONMENT: characters("environment variable cannot be honoured")
     case BN_ERROR_MEMORY: characters("out of memory")
+    case BN_ERROR_NESTED: characters("interrupts another call on this thread")
     default: characters("unknown status")
     }
 }

@@ -13,7 +13,7 @@
 #define PINNED(name, expression, value) typedef char name##_is_pinned[(expression) == (value) ? 1 : -1]
 #endif
 
-PINNED(version, BN_VERSION, 10200);
+PINNED(version, BN_VERSION, 20000);
 PINNED(version_parts, BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH, BN_VERSION);
 
 PINNED(dtype_size, sizeof(bn_dtype), sizeof(int));

@@ -42,7 +42,7 @@ static void introduce(void)
 {
     int version = bn_version();
     if (version / 10000 != BN_VERSION_MAJOR || version / 100 < BN_VERSION / 100) {
-        fprintf(stderr, "libbatchnorm %d.%d or a later %d.x is needed, but libbatchnorm.so.1 is %d.%d.%d\n",
+        fprintf(stderr, "libbatchnorm %d.%d or a later %d.x is needed, but libbatchnorm.so.2 is %d.%d.%d\n",
                 BN_VERSION_MAJOR, BN_VERSION_MINOR, BN_VERSION_MAJOR, version / 10000, version / 100 % 100,
                 version % 100);
         exit(EXIT_FAILURE);

@@ -144,8 +144,8 @@ func SetNumThreads(threads int32) error {
 func Version() int { return int(C.bn_version()) }
 
 func call(function func() C.bn_status) error {
-	if v := Version(); v/10000 != 1 || v < 10200 {
-		return fmt.Errorf("libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d",
+	if v := Version(); v/10000 != 1 || v < 20000 {
+		return fmt.Errorf("libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is %d.%d.%d",
 			v/10000, v/100%100, v%100)
 	}
 	// bn_last_error is of the thread that failed, which between two calls need not be this goroutine's any more.

@@ -110,8 +110,8 @@ public final class BatchNorm {
     /** The library that BATCHNORM_LIBRARY names, or the system's. */
     public BatchNorm() {
         String chosen = System.getenv("BATCHNORM_LIBRARY");
-        String name = chosen == null || chosen.isEmpty() ? "libbatchnorm.so.1" : chosen;
-        String needed = "libbatchnorm 1.2 or a later 1.x is needed, but ";
+        String name = chosen == null || chosen.isEmpty() ? "libbatchnorm.so.2" : chosen;
+        String needed = "libbatchnorm 2.0 or a later 2.x is needed, but ";
         try {
             library = Native.load(name, Functions.class, Map.of(Library.OPTION_STRING_ENCODING, "UTF-8"));
         } catch (UnsatisfiedLinkError error) {
@@ -125,7 +125,7 @@ public final class BatchNorm {
         } catch (UnsatisfiedLinkError error) {
             throw new BatchNormException(0, needed + name + " has no bn_version");
         }
-        if (version / 10000 != 1 || version < 10200) {
+        if (version / 10000 != 2 || version < 20000) {
             throw new BatchNormException(0, String.format("%s%s is %d.%d.%d", needed, name, version / 10000,
                 version / 100 % 100, version % 100));
         }

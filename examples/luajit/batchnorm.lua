@@ -39,9 +39,9 @@ local floats, doubles = ffi.typeof("float[?]"), ffi.typeof("double[?]")
 
 local function load()
     local path = os.getenv("BATCHNORM_LIBRARY") or ""
-    path = path ~= "" and path or "libbatchnorm.so.1"
+    path = path ~= "" and path or "libbatchnorm.so.2"
     local function refuse(reason, ...)
-        error("libbatchnorm 1.2 or a later 1.x is needed, but " .. reason:format(...), 0)
+        error("libbatchnorm 2.0 or a later 2.x is needed, but " .. reason:format(...), 0)
     end
     local found, C = pcall(ffi.load, path)
     if not found then

@@ -244,9 +244,9 @@ NAPI_MODULE_INIT()
         {"version", NULL, version, NULL, NULL, NULL, napi_enumerable, NULL},
     };
     int v = bn_version();
-    if (v / 10000 != 1 || v < 10200) {
+    if (v / 10000 != 2 || v < 20000) {
         char text[128];
-        snprintf(text, sizeof text, "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d",
+        snprintf(text, sizeof text, "libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is %d.%d.%d",
                  v / 10000, v / 100 % 100, v % 100);
         napi_throw_error(env, NULL, text);
         return NULL;

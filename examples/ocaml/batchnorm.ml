@@ -18,8 +18,8 @@ type 'elt channels = (float, 'elt, c_layout) Array1.t
 type statistics = float64_elt channels
 
 let library =
-  let path = match Sys.getenv_opt "BATCHNORM_LIBRARY" with None | Some "" -> "libbatchnorm.so.1" | Some path -> path in
-  let refuse reason = raise (Error ("libbatchnorm 1.2 or a later 1.x is needed, but " ^ reason)) in
+  let path = match Sys.getenv_opt "BATCHNORM_LIBRARY" with None | Some "" -> "libbatchnorm.so.2" | Some path -> path in
+  let refuse reason = raise (Error ("libbatchnorm 2.0 or a later 2.x is needed, but " ^ reason)) in
   let library =
     try Dl.(dlopen ~filename:path ~flags:[ RTLD_NOW ])
     with Dl.DL_error message -> refuse ("cannot be loaded: " ^ message)

@@ -185,9 +185,9 @@ void mexFunction(int wanted, mxArray **results, int count, const mxArray **given
         {"set_num_threads", "threads", 1, 1, 0, set_num_threads},
     };
     int version = bn_version();
-    if (version / 10000 != 1 || version < 10200)
+    if (version / 10000 != 2 || version < 20000)
         mexErrMsgIdAndTxt("batchnorm:version",
-                          "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d",
+                          "libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is %d.%d.%d",
                           version / 10000, version / 100 % 100, version % 100);
 
     char name[32] = "";

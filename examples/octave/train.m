@@ -38,7 +38,7 @@ try
 catch problem
   missing = regexp (problem.message, 'libbatchnorm\.so\.1: .*', "match", "once");
   if (! isempty (missing))
-    problem.message = ["libbatchnorm 1.2 or a later 1.x is needed, but cannot be loaded: " missing];
+    problem.message = ["libbatchnorm 2.0 or a later 2.x is needed, but cannot be loaded: " missing];
   end
   fprintf (stderr, "%s\n", problem.message);
   exit (1);

@@ -42,8 +42,8 @@ sub doubles { return \pack 'd*', @_ }
 # Loads the library.
 sub new {
     my ($class) = @_;
-    my $path = $ENV{BATCHNORM_LIBRARY} || 'libbatchnorm.so.1';
-    my $needed = 'libbatchnorm 1.2 or a later 1.x is needed, but';
+    my $path = $ENV{BATCHNORM_LIBRARY} || 'libbatchnorm.so.2';
+    my $needed = 'libbatchnorm 2.0 or a later 2.x is needed, but';
     dlopen($path, RTLD_PLATYPUS_DEFAULT) or die "$needed cannot be loaded: ", dlerror(), "\n";
 
     my $ffi = FFI::Platypus->new(api => 2, lib => $path);

@@ -12,7 +12,7 @@ load_batchnorm <- function(shim) {
   dll <- tryCatch(dyn.load(shim, now = FALSE), error = function(e) {
     message <- conditionMessage(e)
     missing <- regmatches(message, regexpr("libbatchnorm\\.so\\.1: .*", message))
-    needed <- "libbatchnorm 1.2 or a later 1.x is needed, but cannot be loaded:"
+    needed <- "libbatchnorm 2.0 or a later 2.x is needed, but cannot be loaded:"
     stop(if (length(missing)) paste(needed, missing) else message, call. = FALSE)
   })
   routines <- lapply(getDLLRegisteredRoutines(dll)$.Call, identity)

@@ -151,8 +151,8 @@ void R_init_batchnorm(DllInfo *dll)
         {NULL, NULL, 0},
     };
     int version = bn_version();
-    if (version / 10000 != 1 || version < 10200)
-        error("libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is %d.%d.%d", version / 10000,
+    if (version / 10000 != 2 || version < 20000)
+        error("libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is %d.%d.%d", version / 10000,
               version / 100 % 100, version % 100);
     R_registerRoutines(dll, NULL, methods, NULL, NULL);
     R_useDynamicSymbols(dll, FALSE);

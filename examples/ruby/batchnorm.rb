@@ -43,8 +43,8 @@ module BatchNorm
   FLOAT32 = 1
 
   path = ENV.fetch("BATCHNORM_LIBRARY", "")
-  path = "libbatchnorm.so.1" if path.empty?
-  needed = "libbatchnorm 1.2 or a later 1.x is needed, but"
+  path = "libbatchnorm.so.2" if path.empty?
+  needed = "libbatchnorm 2.0 or a later 2.x is needed, but"
   begin
     dlload path
   rescue Fiddle::DLError => e

@@ -26,7 +26,7 @@ _enum = c_int
 PROTOTYPES: dict[str, tuple[type, list[type]]] = {
     "bn_forward_training": (_enum, [_shape, _enum, *[_data] * 8, _options]),
     "bn_forward_inference": (_enum, [_shape, _enum, *[_data] * 8, _options]),
-    "bn_backward": (_enum, [_shape, _enum, *[_data] * 8, _options]),
+    "bn_backward": (_enum, [_shape, _enum, *[_data] * 9, _options]),
     "bn_moments": (_enum, [_shape, _enum, *[_data] * 4]),
     "bn_merge_moments": (_enum, [c_size_t, c_size_t, *[_data] * 6]),
     "bn_inverse_std": (_enum, [c_size_t, *[_data] * 3, _options]),
@@ -115,6 +115,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
     Status.ERROR_DTYPE: TypeError,
     Status.ERROR_MEMORY: MemoryError,
     Status.ERROR_ENVIRONMENT: RuntimeError,
+    Status.ERROR_NESTED: RuntimeError,
 }
 
 lib = load_library(find_library())

@@ -33,6 +33,7 @@ class Status(enum.IntEnum):
     ERROR_NONFINITE = 21
     ERROR_ENVIRONMENT = 40
     ERROR_MEMORY = 41
+    ERROR_NESTED = 42
 
 
 class Masked(enum.IntEnum):
@@ -96,7 +97,6 @@ class Epilogue(ctypes.Structure):
         ("z_stride", c_size_t),
         ("dz", c_void_p),
         ("dz_stride", c_size_t),
-        ("beta", c_void_p),
         ("mask", c_void_p),
     ]
 
@@ -140,6 +140,8 @@ class Outcome(enum.IntEnum):
         One value per channel, normalized to beta.
     NONFINITE
         Normalized with its own statistics, but not counted.
+    BLENDED
+        One value per channel, normalized with what a Blend makes of it and the running statistics; not counted.
     """
 
     USED = 0
@@ -147,6 +149,7 @@ class Outcome(enum.IntEnum):
     RUNNING = 2
     BETA = 3
     NONFINITE = 4
+    BLENDED = 5
 
 
 class Running(ctypes.Structure):

@@ -240,7 +240,6 @@ def epilogue_of(
     function: Chosen,
     tensors: Together,
     bits: NDArray[np.uint8] | None = None,
-    beta: int | None = None,
     from_output: bool = False,
 ) -> _c_structs.Epilogue | None:
     """An epilogue with the tensors that there are; None if it would say nothing."""
@@ -265,7 +264,6 @@ def epilogue_of(
             tensors.strides.get("residual", 0),
             dz,
             tensors.strides.get("residual_out", 0),
-            beta,
             None if bits is None else address(bits),
         )
     )

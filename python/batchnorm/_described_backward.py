@@ -80,7 +80,7 @@ def _backward(
             options.source = ctypes.pointer(struct)
         if group is not None:
             options.groups = ctypes.pointer(group.struct)
-        epilogue = epilogue_of(told.activation, tensors, told.bits, beta_address, from_output)
+        epilogue = epilogue_of(told.activation, tensors, told.bits, from_output)
         if epilogue is not None:
             options.epilogue = ctypes.pointer(epilogue)
             if not parameters:
@@ -91,6 +91,7 @@ def _backward(
             tensors.address("dy"),
             tensors.address("x"),
             gamma_address,
+            beta_address,
             saved.mean_address,
             saved.invstd_address,
             tensors.address("out"),

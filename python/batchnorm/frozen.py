@@ -163,6 +163,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
             dy_address,
             None,
             gamma,
+            None,
             saved.mean_address,
             saved.invstd_address,
             dx_address,

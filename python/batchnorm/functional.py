@@ -371,6 +371,7 @@ def backward(
         dy_address,
         x_address,
         gamma_address,
+        None,
         saved.mean_address,
         saved.invstd_address,
         dx_address,

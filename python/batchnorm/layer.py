@@ -249,6 +249,7 @@ class BatchNorm(Parameters):
             dy_address,
             x_address,
             gamma,
+            beta,
             saved.mean_address,
             saved.invstd_address,
             dx_address,

@@ -80,7 +80,7 @@ def test_another_major_version(tmp_path: Path, change: int) -> None:
     path = library(tmp_path, f"int bn_version(void) {{ return {number}; }}")
     message = import_error(path)
     wanted = _c_api.__version__.rpartition(".")[0]
-    assert f"batchnorm {_c_api.__version__} needs libbatchnorm {wanted} or a later 1.x, but {path} is " in message
+    assert f"batchnorm {_c_api.__version__} needs libbatchnorm {wanted} or a later 2.x, but {path} is " in message
     assert message.endswith(f" is {number // 10000}.{number // 100 % 100}.{number % 100}")
 
 

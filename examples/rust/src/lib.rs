@@ -55,7 +55,7 @@ impl fmt::Display for Error {
             Error::Library { message, .. } => f.write_str(message),
             Error::Version(v) => {
                 let (major, minor, patch) = (v / 10000, v / 100 % 100, v % 100);
-                write!(f, "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is {major}.{minor}.{patch}")
+                write!(f, "libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is {major}.{minor}.{patch}")
             }
         }
     }
@@ -199,7 +199,7 @@ pub fn version() -> i32 {
 /// bn_last_error() is of this thread, and good until its next failure: it is copied at once.
 fn call(function: impl FnOnce() -> c_int) -> Result<()> {
     let version = version();
-    if version / 10000 != 1 || version < 10200 {
+    if version / 10000 != 2 || version < 20000 {
         return Err(Error::Version(version));
     }
     match function() {

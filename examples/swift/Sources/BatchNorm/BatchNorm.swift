@@ -45,7 +45,7 @@ public enum BatchNormError: Error, Hashable, CustomStringConvertible {
         case .library(_, let message):
             message
         case .version(let version):
-            "libbatchnorm 1.2 or a later 1.x is needed, but libbatchnorm.so.1 is "
+            "libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is "
                 + "\(version / 10000).\(version / 100 % 100).\(version % 100)"
         }
     }
@@ -143,7 +143,7 @@ public func version() -> Int {
 /// The error's sentence is of this thread, and good until its next failure: it is copied at once.
 private func call(_ function: () -> bn_status) throws(BatchNormError) {
     let version = version()
-    guard version / 10000 == 1, version >= 10200 else { throw .version(version) }
+    guard version / 10000 == 2, version >= 20000 else { throw .version(version) }
     let status = function()
     guard status == BN_OK else {
         throw .library(status: status.rawValue, message: String(cString: bn_last_error()))
