@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import kind_of
-from ._conventions import COUNT, RUNNING, Convention, Path, path_of
+from ._conventions import COUNT, Convention, Path, path_of
 from ._layout import BITS, NAMES, Axis, code_of
+from ._loading import per_channel, whole
 from ._tensors import bfloat16, detached
 
 
@@ -105,21 +106,16 @@ def floats(given: Found) -> NDArray[Any]:
 
 def count(given: Found) -> int:
     """num_batches_tracked."""
-    array = detached(given.value, given.key)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{given.key} has dtype {array.dtype}, expected int64")
-    if array.shape != ():
-        raise ValueError(f"{given.key} has shape {array.shape}, expected ()")
-    if not 0 <= int(array) < 2**63:
-        raise ValueError(f"{given.key} is {array}, expected at least 0 and a number of int64")
-    return int(array)
+    return int(whole(detached(given.value, given.key), given.key))
 
 
-def channels(arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Found], axis: Axis, told: Any) -> tuple[int, ...]:
-    """The shape of all arrays, which is (told,) if that is a number."""
+def channels(arrays: dict[str, NDArray[Any]], found: Mapping[str, Found], axis: Axis, told: Any) -> tuple[int, ...]:
+    """The shape of all arrays, which is (told,) if that is a number; arrays of (1, C, 1, 1) and the like get it."""
     shape, reason = (None, "") if told is None else ((int(told),), "num_features")
-    for name, array in arrays.items():
+    for name, array in list(arrays.items()):
         key = found[name].key
+        if not isinstance(axis, tuple):
+            array = arrays[name] = per_channel(array)
         if array.ndim != (len(axis) if isinstance(axis, tuple) else 1):
             raise ValueError(f"{key} has shape {array.shape}, expected one element per channel along axis {axis}")
         if shape is None:
@@ -128,19 +124,6 @@ def channels(arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Found], axi
             raise ValueError(f"{key} has shape {array.shape}, expected {shape}, {reason}")
     assert shape is not None, "there are arrays, or num_features"
     return shape
-
-
-def check_statistics(arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Found]) -> None:
-    """Whether running statistics are finite, and variances not negative."""
-    for name in RUNNING:
-        if name in arrays:
-            values = arrays[name].astype(np.float64)
-            right = np.isfinite(values) if name == "running_mean" else np.isfinite(values) & (values >= 0)
-            if not right.all():
-                at = np.unravel_index(int(np.argmin(right)), right.shape)
-                channel = ", ".join(str(int(index)) for index in at)
-                expected = "finite numbers" if name == "running_mean" else "finite numbers of at least 0"
-                raise ValueError(f"{found[name].key} is {values[at]:g} in channel {channel}, expected {expected}")
 
 
 def common_dtype(arrays: Mapping[str, NDArray[Any]]) -> np.dtype[Any]:

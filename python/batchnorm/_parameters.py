@@ -46,6 +46,7 @@ class Parameters:
     running_var = Parameter()
     num_batches_tracked: Any  # an int, or with a row of running statistics per group an array
     param_dtype: np.dtype[Any]
+    eps: float
 
     _gamma: Any
     _beta: Any
@@ -132,6 +133,11 @@ class Parameters:
         """Takes over what state_dict(), or PyTorch's, gave: all of it, or after an error nothing.
 
         A missing num_batches_tracked counts as 0. With `strict`, any other key that is missing or unexpected is a
-        KeyError; without, it is passed over. A shape that does not fit is a ValueError, a dtype a TypeError.
+        KeyError; without, it is passed over. A shape that does not fit is a ValueError, a dtype a TypeError; (1, C, 1,
+        1) and the like fit, and so does a count of shape (1,) or a whole float.
+
+        A running mean that is infinite or NaN, and a running variance that is, or that is below -eps, is a ValueError,
+        as of from_state(): evaluation would give NaN, or beta for every x. PyTorch loads them. Weight and bias may hold
+        any number.
         """
         load_state_dict(self, state, strict)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import kind_of
+from ._loading import check_running, per_channel, whole
 from ._options import flag
 from ._tensors import detached
 
@@ -48,6 +49,7 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
             raise KeyError(f"{key} is unexpected: this layer has {', '.join(sorted(known))}")
     # Everything is checked before anything is written.
     values = {key: _checked(state[key], key, array) for key, array in arrays.items() if key in state}
+    check_running(values.get("running_mean"), values.get("running_var"), layer.eps, ("running_mean", "running_var"))
     count = layer.num_batches_tracked
     if _COUNT in known and (_COUNT in state or "running_mean" in state):
         count = _checked_count(state.get(_COUNT, count * 0), count)
@@ -58,6 +60,8 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
 
 def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
     array = detached(value, key)
+    if target.ndim == 1:
+        array = per_channel(array)
     if array.shape != target.shape:
         raise ValueError(f"{key} has shape {array.shape}, expected {target.shape}")
     if array.dtype != target.dtype:
@@ -69,11 +73,5 @@ def _checked(value: ArrayLike, key: str, target: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checked_count(value: ArrayLike, like: Any) -> Any:
-    count = detached(value, _COUNT)
-    if count.shape != np.shape(like):
-        raise ValueError(f"{_COUNT} has shape {count.shape}, expected {np.shape(like)}")
-    if count.dtype.kind not in "iu":
-        raise TypeError(f"{_COUNT} has dtype {count.dtype}, expected int64")
-    if (count < 0).any():
-        raise ValueError(f"{_COUNT} is {count}, expected at least 0")
-    return int(count) if count.ndim == 0 else count.astype(np.int64)
+    count = whole(detached(value, _COUNT), _COUNT, np.shape(like))
+    return int(count) if count.ndim == 0 else count

@@ -29,8 +29,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import _foreign
 from ._arrays import kind_of, plain
-from ._conventions import AFFINE, ARRAYS, COUNT, Convention, as_prefix, convention_of
+from ._conventions import AFFINE, ARRAYS, COUNT, RUNNING, Convention, as_prefix, convention_of
 from ._layout import Axis, as_axis, dtype_of, parameter_dtype
+from ._loading import check_running
 from ._options import flag, number
 from .layer import BatchNorm
 
@@ -102,8 +103,8 @@ def from_state(
     Raises
     ------
     ValueError
-        The framework is none of these; shapes differ, a mean is not finite, a variance not finite or negative; a number
-        is out of range.
+        The framework is none of these; shapes differ, a mean is not finite, a variance not finite or below -eps; a
+        number is out of range, a count no whole number.
     TypeError
         A value is no array of floating point numbers; `dtype` would lose digits; a setting that the framework has not.
     KeyError
@@ -126,7 +127,8 @@ def from_state(
     arrays = {name: _foreign.floats(found[name]) for name in ARRAYS if name in found}
     axis = as_axis(convention.axis if axis is None else axis)
     shape = _foreign.channels(arrays, found, axis, settings.get("num_features"))
-    _foreign.check_statistics(arrays, found)
+    keys = [found[name].key if name in found else "" for name in RUNNING]
+    check_running(arrays.get("running_mean"), arrays.get("running_var"), eps, (keys[0], keys[1]))
     batches = _foreign.count(found[COUNT]) if COUNT in found else 0
     of_x, of_parameters = _dtypes(_foreign.common_dtype(arrays), dtype)
     layer = BatchNorm(
@@ -145,6 +147,7 @@ def from_state(
         array = arrays[name].astype(of_parameters, order="C") if name in arrays else None
         if array is not None and name == "running_var":
             array = _times(array, factor, found[name].key)
+            check_running(None, array, eps, ("", found[name].key))
         setattr(layer, name, array)
     layer.num_batches_tracked = batches
     return layer

@@ -105,7 +105,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         TypeError
             `layer` is no BatchNorm.
         ValueError
-            It has another axis, or no running statistics.
+            It has another axis, no running statistics, or such as load_state_dict() refuses.
 
         Examples
         --------

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._arrays import Array
+from ._loading import flat
 from ._options import DEFAULT_MOMENTUM
 from ._parameters import Parameter, Parameters
 from .groups import rows_of
@@ -94,7 +95,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         With strict=False a state without any of them leaves it lazy.
         """
         telling = [key for name, key in _KEYS.items() if self.__dict__[name] is ... and key in state]
-        shape = np.shape(state[telling[0]]) if telling else ()
+        shape = flat(np.shape(state[telling[0]])) if telling else ()
         ready = self._ready(*(shape[-1], telling[0]) if shape else (1, ""))
         ready.load_state_dict(state, strict)
         if telling:

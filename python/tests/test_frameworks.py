@@ -284,7 +284,10 @@ def test_onnx_has_all_arrays() -> None:
     assert layer.gamma is None
 
 
-@pytest.mark.parametrize("tracked", [5, np.int64(5), np.array(5), np.array(5, np.int32), np.array(5, np.uint8)])
+@pytest.mark.parametrize(
+    "tracked",
+    [5, np.int64(5), np.array(5), np.array(5, np.int32), np.array(5, np.uint8), [5], np.full((1, 1), 5), 5.0, [5.0]],
+)
 def test_counts(tracked: Any) -> None:
     state = {**bn.BatchNorm(2).state_dict(), "num_batches_tracked": tracked}
     layer = bn.from_state(state, "pytorch")
@@ -443,7 +446,8 @@ HUGE = np.array([1, np.inf, 1], np.float32)
     ("index", "value", "error", "message"),
     [
         (0, np.ones(4, "f4"), ValueError, r"{key1} has shape \(3,\), expected \(4,\), as {key0} has"),
-        (3, np.ones((3, 1), "f4"), ValueError, r"{key3} has shape \(3, 1\), expected one element per channel along"),
+        (3, np.ones((3, 2), "f4"), ValueError, r"{key3} has shape \(3, 2\), expected one element per channel along"),
+        (3, np.ones((1, 3, 1, 2), "f4"), ValueError, r"{key3} has shape \(1, 3, 1, 2\), expected one element per"),
         (2, np.float32(1), ValueError, "{key2} is a single number, expected one element per channel"),
         (1, np.ones(0, "f4"), ValueError, r"{key1} has shape \(0,\), expected at least one channel"),
         (0, np.ones(3, "i8"), TypeError, "{key0} has dtype int64, expected float32, float64, float16 or bfloat16"),
@@ -457,9 +461,10 @@ HUGE = np.array([1, np.inf, 1], np.float32)
         (1, Unwilling(), TypeError, "{key1} is of type .*Unwilling, expected an array: no values yet"),
         (2, np.float32([0, 1, np.nan]), ValueError, "{key2} is nan in channel 2, expected finite numbers"),
         (2, HUGE, ValueError, "{key2} is inf in channel 1, expected finite numbers"),
-        (3, HUGE, ValueError, "{key3} is inf in channel 1, expected finite numbers of at least 0"),
+        (3, HUGE, ValueError, "{key3} is inf in channel 1, expected finite numbers of at least -eps"),
         (3, np.float32([np.nan, 1, 1]), ValueError, "{key3} is nan in channel 0"),
-        (3, np.float32([1, 1, -1e-30]), ValueError, "{key3} is -1e-30 in channel 2, expected finite numbers of at"),
+        (3, np.float32([1, 1, -1.01e-3]), ValueError, r"{key3} is -0.00101 in channel 2, expected .* -eps \(-0.001\)"),
+        (3, np.float32([1, -np.inf, 1]), ValueError, "{key3} is -inf in channel 1"),
     ],
 )
 def test_values_that_would_not_do(
@@ -470,17 +475,61 @@ def test_values_that_would_not_do(
     state[keys[index]] = value
     expected = message.format(**{f"key{i}": key for i, key in enumerate(keys)})
     with pytest.raises(error, match=f"^{expected}"):
-        bn.from_state(state, framework, prefix="a")
+        bn.from_state(state, framework, prefix="a", **{EPS[framework]: 1e-3})
+
+
+def test_a_variance_a_little_below_0(rng: np.random.Generator) -> None:
+    """As in published weights, where eps makes up for it; whichever way they come in, all say the same."""
+    x = rng.normal(size=(4, 2))
+    var = np.array([-9.9998997e-06, 4])
+    expected = x / np.sqrt(var + 1e-5)
+    for framework, keys in KEYS.items():
+        state = dict(zip(keys, [np.ones(2), np.zeros(2), np.zeros(2), var]))
+        layer = bn.from_state(state, framework, prefix="a", axis=1, **{EPS[framework]: 1e-5}).eval()
+        assert np.allclose(layer(x), expected, rtol=1e-9)
+        again = bn.BatchNorm(2, dtype=np.float64)
+        again.load_state_dict(layer.state_dict())
+        assert np.array_equal(again.eval()(x), layer(x))
+        for wrong in (-1.1e-5, -1.0, np.nan, np.inf):
+            state[keys[3]] = np.array([1.0, wrong])
+            with pytest.raises(ValueError, match=rf"{keys[3]} is {wrong:g} in channel 1"):
+                bn.from_state(state, framework, prefix="a", axis=1, **{EPS[framework]: 1e-5})
+            with pytest.raises(ValueError, match=rf"running_var is {wrong:g} in channel 1"):
+                again.load_state_dict({**layer.state_dict(), "running_var": np.array([1.0, wrong])})
+
+
+def test_a_variance_below_0_does_not_leave_eps_behind() -> None:
+    """By Bessel's factor, which moves it away from 0."""
+    state = {"gamma": [1.0], "beta": [0.0], "moving_mean": [0.0], "moving_variance": [-0.9e-5]}
+    bn.from_state(state, "keras", epsilon=1e-5)
+    with pytest.raises(ValueError, match=r"moving_variance is -1.35e-05 in channel 0, expected .* -eps \(-1e-05\)"):
+        bn.from_state(state, "keras", epsilon=1e-5, unbiased=True, count=3)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 1, 1), (1, 3), (3, 1), (1, 1, 1, 3)])
+def test_parameters_with_axes_of_one(rng: np.random.Generator, framework: str, shape: tuple[int, ...]) -> None:
+    arrays = arrays_of(rng)
+    layer = bn.from_state(state_of(framework, [array.reshape(shape) for array in arrays]), framework, prefix="a")
+    for ours, given in zip(attributes(layer), arrays):
+        assert np.array_equal(ours, given)
+    one = bn.from_state(state_of(framework, [array[:1].reshape(1, 1, 1) for array in arrays]), framework, prefix="a")
+    assert one.num_features == 1
 
 
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (1.5, TypeError, "a.num_batches_tracked has dtype float64, expected int64"),
+        (7.5, ValueError, "a.num_batches_tracked is 7.5, expected a whole number"),
+        (np.nan, ValueError, "a.num_batches_tracked is nan, expected a whole number"),
+        (np.inf, ValueError, "a.num_batches_tracked is inf, expected a whole number"),
+        (1e19, ValueError, r"a.num_batches_tracked is 1e\+19, expected at least 0 and"),
+        ("5", TypeError, "a.num_batches_tracked has dtype <U1"),
         (True, TypeError, "a.num_batches_tracked has dtype bool"),
         (-1, ValueError, "a.num_batches_tracked is -1, expected at least 0"),
         (2**63, ValueError, "a.num_batches_tracked is 9223372036854775808, expected at least 0 and"),
-        (np.zeros(1, int), ValueError, r"a.num_batches_tracked has shape \(1,\), expected \(\)"),
+        (np.zeros(2, int), ValueError, r"a.num_batches_tracked has shape \(2,\), expected \(\)"),
+        (np.zeros(0, int), ValueError, r"a.num_batches_tracked has shape \(0,\), expected \(\)"),
     ],
 )
 def test_counts_that_would_not_do(rng: np.random.Generator, value: Any, error: type[Exception], message: str) -> None:

@@ -58,12 +58,40 @@ def test_loading_is_in_place() -> None:
     assert type(layer.num_batches_tracked) is int
 
 
-@pytest.mark.parametrize("count", [7, np.int64(7), np.array(7), np.array(7, np.int32), np.array(7, np.uint8)])
+@pytest.mark.parametrize(
+    "count", [7, np.int64(7), np.array(7), np.array(7, np.int32), np.array(7, np.uint8), [7], np.float32(7), [[7.0]]]
+)
 def test_counts(count: Any) -> None:
     layer = bn.BatchNorm(3)
     layer.load_state_dict({**trained().state_dict(), "num_batches_tracked": count})
     assert layer.num_batches_tracked == 7
     assert type(layer.num_batches_tracked) is int
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 1, 1), (1, 3), (3, 1)])
+@pytest.mark.parametrize("kind", [bn.BatchNorm2d, bn.LazyBatchNorm2d])
+def test_arrays_with_axes_of_one(kind: Any, shape: tuple[int, ...]) -> None:
+    state = trained().state_dict()
+    layer = kind(3) if kind is bn.BatchNorm2d else kind()
+    layer.load_state_dict({key: value.reshape(shape) if value.ndim else value for key, value in state.items()})
+    assert same(layer.state_dict(), state)
+
+
+def test_a_row_per_group_is_not_flattened() -> None:
+    layer = bn.BatchNorm(3, groups=bn.Split(1))
+    state = layer.state_dict()
+    assert state["running_mean"].shape == (1, 3)
+    layer.load_state_dict({**state, "num_batches_tracked": np.array([4.0])})
+    assert layer.num_batches_tracked.tolist() == [4]
+    assert layer.num_batches_tracked.dtype == np.int64
+    with pytest.raises(ValueError, match=r"running_mean has shape \(3,\), expected \(1, 3\)"):
+        layer.load_state_dict({**state, "running_mean": np.zeros(3, "f4")})
+
+
+def test_parameters_may_be_any_numbers() -> None:
+    layer = bn.BatchNorm(3)
+    layer.load_state_dict({**trained().state_dict(), "weight": np.float32([np.nan, np.inf, 0])})
+    assert np.isnan(layer.gamma[0])
 
 
 def test_what_converts_to_an_array_is_taken() -> None:
@@ -92,10 +120,18 @@ def test_a_missing_count_is_zero() -> None:
     ("change", "error", "message"),
     [
         ({"weight": np.ones(4, "f4")}, ValueError, r"weight has shape \(4,\), expected \(3,\)"),
-        ({"running_var": np.ones((3, 1), "f4")}, ValueError, "running_var has shape"),
+        ({"running_var": np.ones((3, 2), "f4")}, ValueError, r"running_var has shape \(3, 2\), expected \(3,\)"),
+        ({"running_mean": np.float32([0, np.nan, 0])}, ValueError, "running_mean is nan in channel 1, expected finite"),
+        ({"running_mean": np.float32([0, 0, -np.inf])}, ValueError, "running_mean is -inf in channel 2"),
+        ({"running_var": np.float32([np.inf, 1, 1])}, ValueError, "running_var is inf in channel 0, expected finite"),
+        ({"running_var": np.float32([1, np.nan, 1])}, ValueError, "running_var is nan in channel 1"),
+        ({"running_var": np.float32([1, 1, -2e-5])}, ValueError, r"running_var is -2e-05 in .* -eps \(-1e-05\)"),
         ({"running_var": np.ones(3)}, TypeError, "running_var has dtype float64, expected float32"),
         ({"bias": None}, TypeError, "bias is None, expected an array"),
-        ({"num_batches_tracked": 1.5}, TypeError, "num_batches_tracked has dtype float64"),
+        ({"num_batches_tracked": 1.5}, ValueError, "num_batches_tracked is 1.5, expected a whole number"),
+        ({"num_batches_tracked": np.nan}, ValueError, "num_batches_tracked is nan, expected a whole number"),
+        ({"num_batches_tracked": True}, TypeError, "num_batches_tracked has dtype bool"),
+        ({"num_batches_tracked": 2**63}, ValueError, "num_batches_tracked is 9223372036854775808, expected at least"),
         ({"num_batches_tracked": -1}, ValueError, "num_batches_tracked is -1"),
         ({"num_batches_tracked": np.zeros(2, int)}, ValueError, r"num_batches_tracked has shape \(2,\)"),
         ({"running_mean": np.ma.zeros(3, "f4")}, TypeError, "running_mean is a masked array"),
@@ -114,6 +150,7 @@ def test_nothing_is_half_loaded(change: Any, error: type[Exception], message: st
 
 def test_values_may_be_the_layer_s_own_arrays() -> None:
     layer = trained()
+    layer.running_mean[...] = [1, 2, 3]  # which will do as variances
     before = layer.state_dict()
     swapped = {
         "weight": layer.beta,
