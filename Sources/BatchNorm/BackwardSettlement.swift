@@ -32,8 +32,8 @@ struct BackwardSettlement {
     var hasEpilogue = false
     var isToZ = false
 
-    /// Σdy and Σdy · (x − mean), and the number of values.
-    typealias Known = (count: Double, dy: Double, dyCentred: Double)
+    /// The number of values, Σdy, Σdy · (x − mean) where it was summed, and Σdy · x_hat.
+    typealias Known = (count: Double, dy: Double, dyCentred: Double, dyXHat: Double)
 
     /// The number of values, where there is nothing but what the formulas of a batch's own statistics, or of constants, know.
     func usualCount(_ sweep: borrowing Sweep) -> Double? {
@@ -42,28 +42,27 @@ struct BackwardSettlement {
     }
 
     @inline(__always)
-    func settleUsual<A: Access>(_: A.Type, _ known: Known, _ channel: Int) -> Line {
+    func settleUsual<A: Access>(
+        _: A.Type, _ count: Double, dy: Double, dyCentred: Double, _ channel: Int
+    ) -> Line {
         let inverseStd = inverseStd[channel]
-        let dyXHat = known.dyCentred * inverseStd
+        let dyXHat = dyCentred * inverseStd
         dgamma?[A.self, channel] = dyXHat
-        dbeta?[A.self, channel] = known.dy
+        dbeta?[A.self, channel] = dy
         let scale = (gamma?[A.self, channel] ?? 1) * inverseStd
         // The zero that changes nothing it is added to: 0 would turn −0 into itself.
         if frozen { return Line(scale: scale, shift: -0.0) }
         return Line(
-            mean: mean?[channel] ?? 0, scale: scale, dyMean: known.dy / known.count,
-            slope: dyXHat / known.count * inverseStd)
+            mean: mean?[channel] ?? 0, scale: scale, dyMean: dy / count, slope: dyXHat / count * inverseStd)
     }
 
     @inline(never)
     func settle(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
         let known = known(sweep, channel)
-        let normalizer = normalizer(channel)
-        let dyXHat = normalizer.gradient(known.dy, known.dyCentred)
-        dgamma?[channel] = dyXHat
+        dgamma?[channel] = known.dyXHat
         dbeta?[channel] = known.dy
         sumDy?[channel] = known.dy
-        sumDyXHat?[channel] = dyXHat
+        sumDyXHat?[channel] = known.dyXHat
         sumDyCentred?[channel] = known.dyCentred
         return line(channel, known)
     }
@@ -73,14 +72,16 @@ struct BackwardSettlement {
         switch sums {
         case .reduced(let values):
             // No values, no sums: and a mean of nothing would raise the invalid flag.
-            if sweep.geometry.count == 0 { return (1, 0, 0) }
-            let arrays = sweep.arrays
-            return (values == 0 ? 1 : values, arrays.first[channel], arrays.second[channel])
-        case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], dyXHats[channel])
-        case .totals(let count, let dys, let dyCentred, _):
-            return (count == 0 ? 1 : count, dys[channel], dyCentred[channel])
-        case .none: return (1, 0, 0)
+            if sweep.geometry.count == 0 { return (1, 0, 0, 0) }
+            return summed(values, sweep.arrays.first[channel], sweep.arrays.second[channel], channel)
+        case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], 0, dyXHats[channel])
+        case .totals(let count, let dys, let dyCentred, _): return summed(count, dys[channel], dyCentred[channel], channel)
+        case .none: return (1, 0, 0, 0)
         }
+    }
+
+    private func summed(_ count: Double, _ dy: Double, _ dyCentred: Double, _ channel: Int) -> Known {
+        (count == 0 ? 1 : count, dy, dyCentred, normalizer(channel).gradient(dy, dyCentred))
     }
 
     private func normalizer(_ channel: Int) -> Normalizer {
@@ -105,7 +106,7 @@ struct BackwardSettlement {
         let normalizer = normalizer(channel)
         var line = Line(
             mean: normalizer.mean, scale: scale, dyMean: normalizer.meanWeight * (known.dy / known.count),
-            slope: slope(normalizer, known, inverseStd))
+            slope: slope(normalizer, known))
         if hasEpilogue { line.argument = argument(channel).argument }
         if case .totals(_, _, _, true) = sums {
             line.gain = gamma
@@ -114,10 +115,9 @@ struct BackwardSettlement {
         return line
     }
 
-    /// What x − mean is subtracted with: invstd² · Σdy (x − mean) / count as a rule, in this order.
-    private func slope(_ normalizer: Normalizer, _ known: Known, _ inverseStd: Double) -> Double {
-        if case .given = sums { return known.dyCentred / known.count * inverseStd }
-        if saved == nil { return known.dyCentred * inverseStd / known.count * inverseStd }
+    /// The factor that x − mean is subtracted with: Σdy · x_hat / count · invstd for the batch's own statistics.
+    private func slope(_ normalizer: Normalizer, _ known: Known) -> Double {
+        if saved == nil { return known.dyXHat / known.count * normalizer.inverseStd }
         return normalizer.varianceWeight * ((known.dyCentred + normalizer.lean * known.dy) / known.count)
     }
 

@@ -136,6 +136,18 @@ struct Centres {
 }
 
 /// What elements are computed with, as the engine sees it: something to convert to and from double.
-protocol Real: BinaryFloatingPoint {}
-extension Float: Real {}
-extension Double: Real {}
+protocol Real: BinaryFloatingPoint {
+    /// Of weights above 0; those of float32 are far from the ends of double.
+    static var leastWeight: Self { get }
+    static var greatestWeight: Self { get }
+}
+
+extension Float: Real {
+    static var leastWeight: Float { .leastNonzeroMagnitude }
+    static var greatestWeight: Float { .greatestFiniteMagnitude }
+}
+
+extension Double: Real {
+    static var leastWeight: Double { Weights.least }
+    static var greatestWeight: Double { Weights.most }
+}

@@ -66,12 +66,13 @@ struct Epilogue {
     func check(_ geometry: Geometry) throws(Failure) {
         _ = try geometry.stride(zStride, "epilogue->z_stride")
         _ = try geometry.stride(dzStride, "epilogue->dz_stride")
-        let slope = Float(kernel.slope)
-        if geometry.number == KERNEL_FLOAT32 && kernel.slope != 0 && !slope.isNormal {
-            throw Failure(
-                BN_ERROR_OPTION, "epilogue->slope", .real(kernel.slope),
-                expected: "0, or a number that float32 holds, in which these tensors are computed")
-        }
+        if kernel.activation != KERNEL_LEAKY || kernel.slope == 0 { return }
+        let isFloat32 = geometry.number == KERNEL_FLOAT32
+        if isFloat32 ? Float(kernel.slope).isNormal : kernel.slope.isNormal { return }
+        throw Failure(
+            BN_ERROR_OPTION, "epilogue->slope", .real(kernel.slope),
+            expected: isFloat32
+                ? "0, or 1.2e-38 to 3.4e38: these tensors are computed in float32" : "0, or 2.3e-308 and more")
     }
 
     /// Whether the activation's argument has to be known of each element.

@@ -14,9 +14,9 @@ public func exportForwardTraining(
 ) -> bn_status {
     Call.compute("bn_forward_training") { call throws(Failure) in
         try call.forwardTraining(
-            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
+            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
             y: y,
-            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
+            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options, call))
     }
 }
 
@@ -29,9 +29,9 @@ public func exportForwardInference(
 ) -> bn_status {
     Call.compute("bn_forward_inference") { call throws(Failure) in
         try call.forwardInference(
-            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
+            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
             y: y,
-            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
+            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options, call))
     }
 }
 
@@ -44,8 +44,8 @@ public func exportBackward(
 ) -> bn_status {
     Call.compute("bn_backward") { call throws(Failure) in
         try call.backward(
-            Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, beta: beta, savedMean: savedMean,
-            savedInvstd: savedInvstd, dx: dx, dgamma: dgamma, dbeta: dbeta, options: Options(options))
+            Geometry(shape, dtype, call), dy: dy, x: x, gamma: gamma, beta: beta, savedMean: savedMean,
+            savedInvstd: savedInvstd, dx: dx, dgamma: dgamma, dbeta: dbeta, options: Options(options, call))
     }
 }
 
@@ -55,7 +55,7 @@ public func exportMoments(
     mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
 ) -> bn_status {
     Call.compute("bn_moments") { call throws(Failure) in
-        try call.moments(Geometry(shape, dtype), x: x, count: count, mean: mean, m2: m2)
+        try call.moments(Geometry(shape, dtype, call), x: x, count: count, mean: mean, m2: m2)
     }
 }
 
@@ -78,7 +78,7 @@ public func exportInverseStd(
     options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_inverse_std") { call throws(Failure) in
-        try inverseStd(call, channels: channels, count: count, m2: m2, invstd: invstd, options: Options(options))
+        try inverseStd(call, channels: channels, count: count, m2: m2, invstd: invstd, options: Options(options, call))
     }
 }
 
@@ -90,8 +90,8 @@ public func exportNormalize(
 ) -> bn_status {
     Call.compute("bn_normalize") { call throws(Failure) in
         try call.normalize(
-            Geometry(shape, dtype), x: x, gamma: gamma, beta: beta, mean: mean, invstd: invstd, y: y,
-            options: Options(options))
+            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, mean: mean, invstd: invstd, y: y,
+            options: Options(options, call))
     }
 }
 
@@ -103,7 +103,7 @@ public func exportBackwardReduce(
 ) -> bn_status {
     Call.compute("bn_backward_reduce") { call throws(Failure) in
         try call.backwardReduce(
-            Geometry(shape, dtype), dy: dy, x: x, mean: mean, invstd: invstd, sumDy: sumDy, sumDyXHat: sumDyXHat)
+            Geometry(shape, dtype, call), dy: dy, x: x, mean: mean, invstd: invstd, sumDy: sumDy, sumDyXHat: sumDyXHat)
     }
 }
 
@@ -117,8 +117,8 @@ public func exportBackwardApply(
 ) -> bn_status {
     Call.compute("bn_backward_apply") { call throws(Failure) in
         try call.backwardApply(
-            Geometry(shape, dtype), dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count, sumDy: sumDy,
-            sumDyXHat: sumDyXHat, dx: dx, options: Options(options))
+            Geometry(shape, dtype, call), dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count, sumDy: sumDy,
+            sumDyXHat: sumDyXHat, dx: dx, options: Options(options, call))
     }
 }
 
@@ -132,7 +132,7 @@ public func exportUpdateRunning(
         try updateRunning(
             call, channels: channels, element: kernel_element(dtype, "dtype"), count: count, mean: mean, m2: m2,
             runningMean: runningMean,
-            runningVar: runningVar, options: Options(options))
+            runningVar: runningVar, options: Options(options, call))
     }
 }
 
@@ -156,9 +156,9 @@ public func exportJvp(
 ) -> bn_status {
     Call.compute("bn_jvp") { call throws(Failure) in
         try call.jvp(
-            Geometry(shape, dtype), x: x, xTangent: xTangent, gamma: gamma, gammaTangent: gammaTangent,
+            Geometry(shape, dtype, call), x: x, xTangent: xTangent, gamma: gamma, gammaTangent: gammaTangent,
             betaTangent: betaTangent, savedMean: savedMean, savedInvstd: savedInvstd, yTangent: yTangent,
-            options: Options(options))
+            options: Options(options, call))
     }
 }
 
@@ -171,9 +171,9 @@ public func exportDoubleBackward(
 ) -> bn_status {
     Call.compute("bn_double_backward") { call throws(Failure) in
         try call.doubleBackward(
-            Geometry(shape, dtype),
+            Geometry(shape, dtype, call),
             Call.SecondOrder(dx: gradDx, dgamma: gradDgamma, dbeta: gradDbeta, dy: gradDy, x: gradX, gamma: gradGamma),
-            dy: dy, x: x, gamma: gamma, savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options))
+            dy: dy, x: x, gamma: gamma, savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options, call))
     }
 }
 
@@ -186,7 +186,7 @@ public func exportScaleShift(
     Call.compute("bn_scale_shift") { call throws(Failure) in
         try scaleShift(
             call, channels: channels, kernel_element(dtype, "dtype"), gamma: gamma, beta: beta,
-            runningMean: runningMean, runningVar: runningVar, scale: scale, shift: shift, options: Options(options))
+            runningMean: runningMean, runningVar: runningVar, scale: scale, shift: shift, options: Options(options, call))
     }
 }
 
@@ -197,7 +197,7 @@ public func exportFoldIntoPrevious(
     foldedBias: UnsafeMutableRawPointer?
 ) -> bn_status {
     Call.compute("bn_fold_into_previous") { call throws(Failure) in
-        let geometry = try Geometry(shape, dtype)
+        let geometry = try Geometry(shape, dtype, call)
         try Folding(
             call, geometry, biases: geometry.channels, weight: weight, bias: bias, scale: scale, shift: shift,
             foldedWeight: foldedWeight, foldedBias: foldedBias
@@ -212,7 +212,7 @@ public func exportFoldIntoNext(
     foldedBias: UnsafeMutableRawPointer?
 ) -> bn_status {
     Call.compute("bn_fold_into_next") { call throws(Failure) in
-        let geometry = try Geometry(shape, dtype)
+        let geometry = try Geometry(shape, dtype, call)
         try Folding(
             call, geometry, biases: geometry.outer, weight: weight, bias: bias, scale: scale, shift: shift,
             foldedWeight: foldedWeight, foldedBias: foldedBias

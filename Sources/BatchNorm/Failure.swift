@@ -9,8 +9,8 @@ struct Failure: Error {
         /// A pointer, where there should be none.
         case set
         case integer(Int)
-        /// A size as C sees it.
-        case size(Int)
+        /// A size, which is negative where a caller made one of a negative number; and the least that it may be.
+        case size(Int, least: Int? = nil)
         /// That of a structure, and what it should be.
         case structSize(Int, Int)
         case real(Double)
@@ -45,7 +45,13 @@ struct Failure: Error {
         case .null: message.append(" is NULL")
         case .set: message.append(" is given")
         case .integer(let value): message.append(" is ", value)
-        case .size(let value), .structSize(let value, _): message.append(" is ", UInt(bitPattern: value))
+        case .size(let value, _):
+            message.append(" is ", UInt(bitPattern: value))
+            if value < 0 {
+                message.append(" (", value)
+                message.append(" if it is signed)")
+            }
+        case .structSize(let value, _): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)
         case .element(let index, let value): message.append(index, value)
         case .address(let value): message.append(" is ", hexadecimal: value)
@@ -56,7 +62,10 @@ struct Failure: Error {
         }
         message.append("; expected ")
         message.append(expected)
-        if case .structSize(_, let size) = found { message.append(", which is ", size) }
+        switch found {
+        case .structSize(_, let size), .size(_, .some(let size)): message.append(", which is ", size)
+        default: break
+        }
     }
 }
 

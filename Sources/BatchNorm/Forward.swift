@@ -92,6 +92,7 @@ struct Forward {
     @inline(never)
     private func addEpilogue(to sweep: inout Sweep, _ call: Call) {
         var kernel = epilogue?.kernel ?? kernel_epilogue()
+        kernel.from_output = 0
         kernel.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
         let showsAll = kernel.masked == KERNEL_MASKED_NORMALIZE
         if y.base == nil || (kernel.activation == KERNEL_IDENTITY && showsAll && z.base == nil) { return }

@@ -26,15 +26,11 @@ struct Geometry {
     var lineElements: Int { 64 / elementSize }
     var bytes: Int { count * channels * elementSize }
 
-    init(_ shape: UnsafePointer<bn_shape>?, _ dtype: bn_dtype) throws(Failure) {
-        guard let given = shape else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
-        // What version 1.0 did not know, the last pointer, is NULL, its default.
-        let pointer = MemoryLayout<UnsafeRawPointer>.size
-        try checkSize(
-            given.pointee.struct_size, bn_shape.self, earlier: MemoryLayout<bn_shape>.size - pointer,
-            "shape->struct_size", expected: "sizeof(bn_shape)")
-        var shape = bn_shape()
-        memcpy(&shape, given, given.pointee.struct_size)
+    init(_ given: UnsafePointer<bn_shape>?, _ dtype: bn_dtype, _ call: Call) throws(Failure) {
+        guard let given else { throw Failure(BN_ERROR_NULL, "shape", .null, expected: "a bn_shape") }
+        try call.structure(given, "shape")
+        let shape = given.pointee
+        try checkSize(shape.struct_size, bn_shape.self, "shape->struct_size", expected: "sizeof(bn_shape)")
         element = try kernel_element(dtype, "dtype")
         parameter = element.number
         channels = try channelCount(shape.channels)
@@ -49,7 +45,10 @@ struct Geometry {
         xStride = try resolved(shape.x_stride, "shape->x_stride", outer, slice, element.size)
         yStride = try resolved(shape.y_stride, "shape->y_stride", outer, slice, element.size)
         dxStride = try resolved(shape.dx_stride, "shape->dx_stride", outer, slice, element.size)
-        if let weights = shape.weights { self.weights = try Weights(weights.pointee, stride: inner) }
+        if let given = shape.weights {
+            try call.structure(given, "shape->weights")
+            weights = try Weights(given.pointee, stride: inner)
+        }
     }
 }
 
@@ -78,7 +77,7 @@ private func resolved(
     _ stride: Int, _ name: StaticString, _ outer: Int, _ slice: Int, _ size: Int
 ) throws(Failure) -> Int {
     if stride != 0 && (stride < 0 || stride < slice) {
-        throw Failure(BN_ERROR_SHAPE, name, .size(stride), expected: "0, or at least channels * inner")
+        throw Failure(BN_ERROR_SHAPE, name, .size(stride, least: slice), expected: "0, or channels * inner or more")
     }
     let elements = max(stride, slice).multipliedReportingOverflow(by: max(outer, 1))
     let bytes = elements.partialValue.multipliedReportingOverflow(by: size)

@@ -14,28 +14,34 @@ struct GroupedBackward {
     private let dgamma: Elements?
     private let dbeta: Elements?
     private let call: Call
+    /// Whether a group of one value was normalized with constants.
+    private let freezesSingle: Bool
     /// The sums of a slice: Σdy, Σdy · (x − mean) and Σdy · x_hat. Those of statistics, two; and of parameters, two.
     private let ofSlice: UnsafeMutablePointer<Double>
     private let ofStatistics: UnsafeMutablePointer<Double>
     private let ofParameters: UnsafeMutablePointer<Double>
     private let totals: UnsafeMutablePointer<Double>
+    private let isSingle: UnsafeMutablePointer<Double>
     private var channels: Int { backward.geometry.channels }
     private var gains: Bool { groups.ownParameters && !groups.ownStatistics }
 
     init(
-        _ backward: Backward, _ groups: Groups, _ parameters: (Elements?, Elements?), _ call: Call
+        _ backward: Backward, _ groups: Groups, _ parameters: (Elements?, Elements?), freezesSingle: Bool, _ call: Call
     ) throws(Failure) {
         self.backward = backward
         self.groups = groups
         (dgamma, dbeta) = parameters
         self.call = call
+        self.freezesSingle = freezesSingle
         let channels = backward.geometry.channels
-        let size = channels * (3 + 2 * groups.statisticsRows + 2 * groups.parameterRows) + groups.statisticsRows
+        let size = channels * (3 + 2 * groups.statisticsRows + 2 * groups.parameterRows) + 2 * groups.statisticsRows
         ofSlice = try call.thread.pointee.kept.reserve(size * 8).assumingMemoryBound(to: Double.self)
         ofSlice.update(repeating: 0, count: size)
         ofStatistics = ofSlice + 3 * channels
         ofParameters = ofStatistics + 2 * channels * groups.statisticsRows
         totals = ofParameters + 2 * channels * groups.parameterRows
+        isSingle = totals + groups.statisticsRows
+        groups.weigh(backward.geometry, totals: totals, isSingle: isSingle)
     }
 
     /// Nothing is written before the memory of all maps is there.
@@ -65,7 +71,6 @@ struct GroupedBackward {
         sweep.settlement = .backward(settlement)
         try sweep.run(call)
         let row = groups.statisticsRow(slice.group)
-        totals[row] += part.geometry.values
         let statistics = ofStatistics + 2 * row * channels
         let parameters = ofParameters + 2 * groups.parameterRow(slice.group) * channels
         for channel in 0..<channels {
@@ -78,8 +83,9 @@ struct GroupedBackward {
     }
 
     private func map(_ slice: Slice) -> Sweep {
-        let part = backward.slice(slice, groups)
+        var part = backward.slice(slice, groups)
         let row = groups.statisticsRow(slice.group)
+        if freezesSingle && isSingle[row] == 1 { part.freeze() }
         let sums = ofStatistics + 2 * row * channels
         var sweep = Sweep(part.geometry, call.kernels)
         part.fill(&sweep, call, reduces: false, maps: true)

@@ -104,6 +104,18 @@ struct Groups {
         return Slices(self, outer, seen: seen)
     }
 
+    /// What the values of each row of statistics count for, added to `totals`; and whether they are one value: 1, or 0.
+    func weigh(_ geometry: Geometry, totals: UnsafeMutablePointer<Double>, isSingle: UnsafeMutablePointer<Double>) {
+        var slices = slices(geometry.outer)
+        while let slice = slices.next() {
+            let part = geometry.slice(slice)
+            let row = statisticsRow(slice.group)
+            if part.values == 0 { continue }
+            isSingle[row] = part.isSingle && totals[row] == 0 ? 1 : 0
+            totals[row] += part.values
+        }
+    }
+
     fileprivate func group(_ sample: Int) -> Int { index.map { Int($0[sample]) } ?? sample % count }
 
     /// Whether groups lie `length` outer indices to the sample, one after the other or at even distances.

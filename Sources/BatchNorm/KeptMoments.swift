@@ -43,14 +43,15 @@ struct KeptBatches {
     let rows: Int
     private let channels: Int
     private let values: UnsafeMutablePointer<Double>
-    let totals: UnsafeMutablePointer<Double>
+    private let totals: UnsafeMutablePointer<Double>
+    private let isSingle: UnsafeMutablePointer<Double>
     private let outcomes: UnsafeMutablePointer<bn_outcome>
     /// The settlement of the sweep at work.
     private let sourced: UnsafeMutablePointer<SourcedSettlement>
 
     /// As empty ones.
     init(_ rows: Int, _ channels: Int, _ call: Call) throws(Failure) {
-        let size = rows * (KeptMoments.size(channels) + 2)
+        let size = rows * (KeptMoments.size(channels) + 3)
         let memory = try call.thread.pointee.kept.reserve(
             size * MemoryLayout<Double>.size + MemoryLayout<SourcedSettlement>.stride)
         sourced = memory.assumingMemoryBound(to: SourcedSettlement.self)
@@ -58,7 +59,8 @@ struct KeptBatches {
         self.channels = channels
         values = (memory + MemoryLayout<SourcedSettlement>.stride).assumingMemoryBound(to: Double.self)
         totals = values + rows * KeptMoments.size(channels)
-        outcomes = UnsafeMutableRawPointer(totals + rows).assumingMemoryBound(to: bn_outcome.self)
+        isSingle = totals + rows
+        outcomes = UnsafeMutableRawPointer(isSingle + rows).assumingMemoryBound(to: bn_outcome.self)
         values.update(repeating: 0, count: size - rows)
         outcomes.update(repeating: BN_OUTCOME_EMPTY, count: rows)
     }
@@ -70,25 +72,31 @@ struct KeptBatches {
         return .sourced(UnsafePointer(sourced))
     }
 
+    func total(_ row: Int) -> Double { totals[row] }
+    func isSingle(_ row: Int) -> Bool { isSingle[row] == 1 }
+
+    func weigh(_ groups: Groups, _ geometry: Geometry) { groups.weigh(geometry, totals: totals, isSingle: isSingle) }
+
     subscript(outcome row: Int) -> bn_outcome {
         get { outcomes[row] }
         nonmutating set { outcomes[row] = newValue }
     }
 
-    /// Makes the first batch that is used one whose mean is the average of all their means, and its biased variance that of
+    /// None of the batches that are used can be.
+    func loseAll() {
+        for row in 0..<rows where outcomes[row] == BN_OUTCOME_USED { outcomes[row] = BN_OUTCOME_NONFINITE }
+    }
+
+    /// The average of the batches that are used, as moments of one value: its mean that of their means, and its m2 that of
     /// their variances.
-    func average(biased: Bool) {
-        var used = 0.0
+    func average(_ channel: Int, biased: Bool) -> Moments {
+        var (used, mean, variance) = (0.0, 0.0, 0.0)
         for row in 0..<rows where outcomes[row] == BN_OUTCOME_USED { used += 1 }
-        for channel in 0..<channels {
-            var (mean, variance, first) = (0.0, 0.0, -1)
-            for row in 0..<rows where outcomes[row] == BN_OUTCOME_USED {
-                let batch = moments(row)[channel]
-                mean += batch.mean / used
-                variance += batch.m2 / (biased ? batch.count : batch.count - 1) / used
-                if first < 0 { first = row }
-            }
-            if first >= 0 { moments(first)[channel] = Moments(count: 1, mean: mean, m2: variance) }
+        for row in 0..<rows where outcomes[row] == BN_OUTCOME_USED {
+            let batch = moments(row)[channel]
+            mean += batch.mean / used
+            variance += batch.variance(biased: biased) / used
         }
+        return used == 0 ? .empty : Moments(count: 1, mean: mean, m2: variance)
     }
 }

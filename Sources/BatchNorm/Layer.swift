@@ -65,7 +65,8 @@ extension Call {
                     variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter)
                 )
             }
-            try Training(forward, groups, options, running, self).run()
+            var training = try Training(forward, groups, options, running, self)
+            try training.run()
         }
         try forward.writeMask(self)
     }
@@ -88,6 +89,8 @@ extension Call {
         try forward.addInputs(options, groups, to: &memory)
         try memory.input(geometry.parameters("running_mean", runningMean, rows: groups.runningRows))
         try memory.input(geometry.parameters("running_var", runningVar, rows: groups.runningRows))
+        let source = options.source.map { $0.region(groups.statisticsRows, geometry.channels) }
+        if let source { try memory.output(source) }
         try forward.addOutputs(groups.statisticsRows, x: input, to: &memory)
         if geometry.weights != nil { try forward.geometry.weigh() }
         // Groups that share everything that inference knows of are none.
@@ -108,6 +111,8 @@ extension Call {
                 return sweep
             }
         }
+        // To bn_backward the running statistics are constants, in every channel.
+        if let source { source.clear() }
         try forward.writeMask(self)
     }
 
@@ -117,7 +122,7 @@ extension Call {
             expected: "more than 1 in training: one value has no variance")
     }
 
-    private var singlePosition: Failure {
+    var singlePosition: Failure {
         Failure(
             BN_ERROR_SINGLE_VALUE, "the number of positions with a weight above 0", .integer(1),
             expected: "0 or more than 1 in training: one value has no variance")

@@ -35,10 +35,14 @@ extension Call {
         try memory.output(geometry.parameters("dgamma", dgamma, rows: groups.parameterRows))
         try memory.output(geometry.parameters("dbeta", dbeta, rows: groups.parameterRows))
         if geometry.weights != nil { try backward.geometry.weigh() }
-        let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !options.frozen)
+        // As the forward call judged it.
+        let freezesSingle = options.source == nil && options.running?.singleValue == BN_SINGLE_VALUE_RUNNING
+        if freezesSingle && options.groups == nil && backward.geometry.isSingle { backward.freeze() }
+        let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !backward.frozen)
         if options.groups != nil {
             let parameters = (geometry.elements(dgamma), geometry.elements(dbeta))
-            try GroupedBackward(backward, groups, parameters, self).run(needsSums: needsSums)
+            try GroupedBackward(backward, groups, parameters, freezesSingle: freezesSingle, self)
+                .run(needsSums: needsSums)
             return
         }
         var sweep = Sweep(backward.geometry, kernels)
@@ -52,9 +56,8 @@ extension Call {
 }
 
 extension Backward {
-    /// Weights, and what the loops are told of them.
-    mutating func addWeights(to memory: inout Memory, _ call: Call) throws(Failure) {
-        try geometry.addWeights(to: &memory)
+    /// What the loops are told of weights, where dx is known.
+    mutating func tellOfWeights() {
         epilogue.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
         // What is kept is dx; dz is 0 there.
         if dx.base == nil && epilogue.masked == KERNEL_MASKED_KEEP { epilogue.masked = KERNEL_MASKED_ZERO }
@@ -62,12 +65,19 @@ extension Backward {
         hasEpilogue = geometry.weights != nil && (!frozen || epilogue.masked != KERNEL_MASKED_NORMALIZE)
     }
 
+    /// Takes the statistics for constants.
+    mutating func freeze() {
+        frozen = true
+        epilogue.frozen = 1
+    }
+
     /// What the descriptors tell of.
     @inline(never)
     fileprivate mutating func addOthers(
         _ options: Options, _ groups: Groups, to memory: inout Memory, _ dyRegion: Region, _ call: Call
     ) throws(Failure) {
-        try addWeights(to: &memory, call)
+        try geometry.addWeights(to: &memory)
+        tellOfWeights()
         if options.groups != nil { try groups.check(geometry, &memory) }
         if let source = options.source { try memory.input(source.region(groups.statisticsRows, geometry.channels)) }
         if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }

@@ -45,11 +45,17 @@ extension Moments {
         let weight = other.count / total
         let isFinite = difference - difference == 0
         let (shifted, lost) = twoSum(mean, difference * weight)
+        // Over thousands of merges the rest would grow beyond the last place of the mean.
+        let (sum, left) = twoSum(shifted, rest + lost)
         let blended = mean * (count / total) + other.mean * weight
         return Moments(
-            count: total, mean: isFinite ? shifted : blended, rest: isFinite ? rest + lost : 0,
+            count: total, mean: isFinite ? sum : blended, rest: isFinite ? left : 0,
             m2: m2 + other.m2 + difference * difference * (count * weight))
     }
+
+    /// Over the values, or over one less, which is an unbiased estimate; of values there are more than that.
+    @inline(__always)
+    func variance(biased: Bool) -> Double { m2 / (biased ? count : count - 1) }
 
     /// 1 / √(variance + eps). A channel without variance and without eps is left where it is: 0, as in PyTorch.
     @inline(__always)

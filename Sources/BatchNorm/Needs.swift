@@ -16,11 +16,9 @@ func needBothOrNeither(_ a: UnsafeRawPointer?, _ b: UnsafeRawPointer?, _ names: 
     }
 }
 
-/// A structure of the size that this version knows, or of an earlier one's.
-func checkSize<T>(
-    _ size: Int, _: T.Type, earlier: Int? = nil, _ name: StaticString, expected: StaticString
-) throws(Failure) {
-    if size == MemoryLayout<T>.size || size == earlier { return }
+/// A structure of the size that this version knows.
+func checkSize<T>(_ size: Int, _: T.Type, _ name: StaticString, expected: StaticString) throws(Failure) {
+    if size == MemoryLayout<T>.size { return }
     throw Failure(BN_ERROR_STRUCT_SIZE, name, .structSize(size, MemoryLayout<T>.size), expected: expected)
 }
 

@@ -10,33 +10,23 @@ struct Options {
     private(set) var frozen = false
     /// Of gamma, beta and the running statistics, if it is not what the data would have.
     private(set) var parameter: kernel_element?
-    /// Descriptors, which are checked here and looked at again by those who need one: most calls have none.
-    private var given = Given()
+    /// In memory of the thread's: most calls have none.
+    private var descriptors: UnsafePointer<Descriptors>?
 
-    private struct Given {
-        var epilogue: UnsafePointer<bn_epilogue>?
-        var running: UnsafePointer<bn_running>?
-        var source: UnsafePointer<bn_source>?
-        var groups: UnsafePointer<bn_groups>?
-    }
-
-    var epilogue: Epilogue? { given.epilogue.flatMap { try? Epilogue($0.pointee) } }
-    var running: Running? { given.running.flatMap { try? Running($0.pointee) } }
-    var source: Source? { given.source.flatMap { try? Source($0.pointee) } }
-    var groups: Groups? { given.groups.flatMap { try? Groups($0.pointee) } }
+    var epilogue: Epilogue? { descriptors?.pointee.epilogue }
+    var running: Running? { descriptors?.pointee.running }
+    var source: Source? { descriptors?.pointee.source }
+    var groups: Groups? { descriptors?.pointee.groups }
 
     /// Whether there is no descriptor; and whether there is none that makes more of a forward call than one sweep.
-    var isPlain: Bool { given.epilogue == nil && isOneBatch }
-    var isOneBatch: Bool { given.running == nil && given.source == nil && given.groups == nil }
+    var isPlain: Bool { descriptors == nil }
+    var isOneBatch: Bool { descriptors?.pointee.isOneBatch ?? true }
 
-    init(_ options: UnsafePointer<bn_options>?) throws(Failure) {
-        guard let given = options else { return }
-        var options = bn_options()
-        // What version 1.0 did not know is 0, its default; it ended with `frozen`.
-        try checkSize(
-            given.pointee.struct_size, bn_options.self, earlier: 32, "options->struct_size",
-            expected: "sizeof(bn_options)")
-        memcpy(&options, given, given.pointee.struct_size)
+    init(_ given: UnsafePointer<bn_options>?, _ call: Call) throws(Failure) {
+        guard let given else { return }
+        try call.structure(given, "options")
+        let options = given.pointee
+        try checkSize(options.struct_size, bn_options.self, "options->struct_size", expected: "sizeof(bn_options)")
         guard options.eps >= 0, options.eps < .infinity else {
             throw Failure(BN_ERROR_OPTION, "eps", .real(options.eps), expected: "a finite number, at least 0")
         }
@@ -49,36 +39,59 @@ struct Options {
         frozen = try flag(options.frozen, "frozen")
         try checkReserved(options.reserved, "reserved")
         if options.param_dtype.rawValue != 0 { parameter = try kernel_element(options.param_dtype, "param_dtype") }
-        self.given = Given(
-            epilogue: options.epilogue, running: options.running, source: options.source, groups: options.groups)
-        if !isPlain { try checkDescriptors() }
+        if options.epilogue != nil || options.running != nil || options.source != nil || options.groups != nil {
+            call.thread.pointee.descriptors.initialize(to: try Descriptors(options, call))
+            descriptors = UnsafePointer(call.thread.pointee.descriptors)
+        }
+    }
+}
+
+/// What options point to, checked; read once, as the caller's memory is the caller's.
+struct Descriptors {
+    private(set) var epilogue: Epilogue?
+    private(set) var running: Running?
+    private(set) var source: Source?
+    private(set) var groups: Groups?
+
+    var isOneBatch: Bool { running == nil && source == nil && groups == nil }
+
+    @inline(never)
+    fileprivate init(_ options: bn_options, _ call: Call) throws(Failure) {
+        if let given = options.epilogue {
+            try call.structure(given, "options->epilogue")
+            epilogue = try Epilogue(given.pointee)
+        }
+        if let given = options.running {
+            try call.structure(given, "options->running")
+            running = try Running(given.pointee)
+        }
+        if let given = options.source {
+            try call.structure(given, "options->source")
+            source = try Source(given.pointee)
+        }
+        if let given = options.groups {
+            try call.structure(given, "options->groups")
+            groups = try Groups(given.pointee)
+        }
+    }
+
+    struct Kinds: OptionSet {
+        let rawValue: Int
+        static var epilogue: Kinds { Kinds(rawValue: 1) }
+        static var running: Kinds { Kinds(rawValue: 2) }
+        static var source: Kinds { Kinds(rawValue: 4) }
+        static var groups: Kinds { Kinds(rawValue: 8) }
     }
 }
 
 extension Options {
-    @inline(never)
-    private func checkDescriptors() throws(Failure) {
-        if let epilogue = given.epilogue { _ = try Epilogue(epilogue.pointee) }
-        if let running = given.running { _ = try Running(running.pointee) }
-        if let source = given.source { _ = try Source(source.pointee) }
-        if let groups = given.groups { _ = try Groups(groups.pointee) }
-    }
-
-    struct Descriptors: OptionSet {
-        let rawValue: Int
-        static var epilogue: Descriptors { Descriptors(rawValue: 1) }
-        static var running: Descriptors { Descriptors(rawValue: 2) }
-        static var source: Descriptors { Descriptors(rawValue: 4) }
-        static var groups: Descriptors { Descriptors(rawValue: 8) }
-    }
-
-    /// For a function that does not take them.
-    func refuse(_ descriptors: Descriptors) throws(Failure) {
+    /// For a function whose result they would change, and which does not take them.
+    func refuse(_ kinds: Descriptors.Kinds) throws(Failure) {
         if isPlain { return }
-        if given.epilogue != nil && descriptors.contains(.epilogue) { throw refusal("options->epilogue") }
-        if given.running != nil && descriptors.contains(.running) { throw refusal("options->running") }
-        if given.source != nil && descriptors.contains(.source) { throw refusal("options->source") }
-        if given.groups != nil && descriptors.contains(.groups) { throw refusal("options->groups") }
+        if epilogue != nil && kinds.contains(.epilogue) { throw refusal("options->epilogue") }
+        if running != nil && kinds.contains(.running) { throw refusal("options->running") }
+        if source != nil && kinds.contains(.source) { throw refusal("options->source") }
+        if groups != nil && kinds.contains(.groups) { throw refusal("options->groups") }
     }
 
     private func refusal(_ name: StaticString) -> Failure {

@@ -13,8 +13,6 @@ struct Job {
     let body: Body
     /// Threads that have a share of the items, the caller's among them.
     fileprivate let shares: Int
-    /// Rounding and the treatment of subnormal numbers are the caller's on every thread.
-    fileprivate let floats = machine_float_state()
 
     fileprivate init(count: Int, context: UnsafeRawPointer, body: Body, shares: Int) {
         self.count = count
@@ -169,7 +167,7 @@ struct Pool {
         pthread_mutex_lock(&state.pointee.mutex)
     }
 
-    /// The life of a worker.
+    /// The life of a worker. It inherits the floating-point environment of the call that started it, which is the default.
     fileprivate func attend() -> Never {
         pthread_mutex_lock(&state.pointee.mutex)
         state.pointee.arrived += 1
@@ -189,7 +187,6 @@ struct Pool {
             seen = current
             flags.pointee.inside.wrappingAdd(1, ordering: .relaxed)
             pthread_mutex_unlock(&state.pointee.mutex)
-            machine_set_float_state(job.floats)
             work(job, worker: worker)
             pthread_mutex_lock(&state.pointee.mutex)
             let inside = flags.pointee.inside.wrappingSubtract(1, ordering: .relaxed).newValue

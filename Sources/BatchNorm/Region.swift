@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import CKernels
 
 /// A pointer argument and the memory that it stands for: `runs` pieces of `width` bytes, `stride` bytes apart.
 struct Region {
@@ -24,6 +25,12 @@ struct Region {
             alignment: size)
     }
 
+    @inline(never)
+    init<T>(_ name: StaticString, structure: UnsafePointer<T>) {
+        let size = MemoryLayout<T>.size
+        self.init(name, structure, runs: 1, width: size, stride: size, alignment: MemoryLayout<T>.alignment)
+    }
+
     private init(_ name: StaticString, _ base: UnsafeRawPointer?, runs: Int, width: Int, stride: Int, alignment: Int) {
         self.name = name
         self.base = UInt(bitPattern: base)
@@ -32,6 +39,9 @@ struct Region {
         self.stride = stride
         self.alignment = alignment
     }
+
+    /// Makes it all zeros; of an output.
+    func clear() { memset(UnsafeMutableRawPointer(bitPattern: base).unsafelyUnwrapped, 0, runs * width) }
 
     private var isEmpty: Bool { runs == 0 || width == 0 }
     private var isDense: Bool { runs == 1 || stride == width }

@@ -71,18 +71,20 @@ struct Running {
         for row in 0..<rows where numBatches[row] < 0 || numBatches[row] > .max - Int64(groups) {
             throw Failure(
                 BN_ERROR_OPTION, "running->num_batches", .element(row, Double(numBatches[row])),
-                expected: "at least 0, and below INT64_MAX")
+                expected: "0 to INT64_MAX, less what this call counts")
         }
     }
 
-    /// Where nothing is updated in place, makes the new statistics those of before; the counts that are to go up.
+    /// Where nothing is updated in place, makes the new statistics, which are those to go on with, those of before; the counts
+    /// that are to go up.
     func begin(
-        _ running: (mean: Elements, variance: Elements)?, rows: Int, _ geometry: Geometry
+        _ running: inout (mean: Elements, variance: Elements)?, rows: Int, _ geometry: Geometry
     ) -> UnsafeMutablePointer<Int64>? {
-        guard let running, let newMean, let newVar else { return numBatches }
+        guard let old = running, let newMean, let newVar else { return numBatches }
         let bytes = rows * geometry.channels * geometry.parameter.size
-        newMean.copyMemory(from: running.mean.base, byteCount: bytes)
-        newVar.copyMemory(from: running.variance.base, byteCount: bytes)
+        newMean.copyMemory(from: old.mean.base, byteCount: bytes)
+        newVar.copyMemory(from: old.variance.base, byteCount: bytes)
+        running = (Elements(newMean, geometry.parameter), Elements(newVar, geometry.parameter))
         guard let numBatches, let newNumBatches else { return nil }
         newNumBatches.update(from: numBatches, count: rows)
         return newNumBatches

@@ -12,12 +12,25 @@ struct RunningUpdate {
     @inline(__always)
     func apply<A: Access>(_: A.Type, _ batch: Moments, _ channel: Int) {
         if batch.count == 0 { return }
-        move(A.self, mean, channel, batch.mean)
-        move(A.self, variance, channel, batch.m2 / (biased ? batch.count : batch.count - 1))
+        mean[A.self, channel] = moved(mean[A.self, channel], batch.mean)
+        variance[A.self, channel] = moved(variance[A.self, channel], batch.variance(biased: biased))
     }
 
     @inline(__always)
-    private func move<A: Access>(_: A.Type, _ running: Elements, _ channel: Int, _ batch: Double) {
-        running[A.self, channel] = (1 - momentum) * running[A.self, channel] + momentum * batch
+    func moved(_ running: Double, _ batch: Double) -> Double { (1 - momentum) * running + momentum * batch }
+
+    /// What would be stored, of the running statistics' own type.
+    @inline(never)
+    func next(_ running: RunningPair, _ batch: Moments) -> RunningPair {
+        if batch.count == 0 { return running }
+        return (
+            mean.type.rounded(moved(running.mean, batch.mean)),
+            variance.type.rounded(moved(running.variance, batch.variance(biased: biased)))
+        )
     }
+
+    func stored(_ channel: Int) -> RunningPair { (mean[channel], variance[channel]) }
 }
+
+/// Running statistics of a channel.
+typealias RunningPair = (mean: Double, variance: Double)

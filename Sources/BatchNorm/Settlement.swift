@@ -47,8 +47,8 @@ enum Settlement {
             if let count = backward.usualCount(sweep) {
                 let (dy, dyCentred) = (sweep.arrays.first, sweep.arrays.second)
                 for channel in range {
-                    let known = (count, dy[channel], dyCentred[channel])
-                    let line = backward.settleUsual(A.self, known, channel)
+                    let line = backward.settleUsual(
+                        A.self, count, dy: dy[channel], dyCentred: dyCentred[channel], channel)
                     Settlement.record(line, isGradient, T.self, sweep, channel)
                 }
             } else {

@@ -121,9 +121,17 @@ func lengthWeights(
     }
 }
 
-private func checkCounts(_ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int) throws(Failure) {
-    for index in 0..<number where !(counts[index] >= 0 && counts[index] < .infinity) {
+/// Numbers of values, which may be sums of weights, in the range of those.
+func checkCounts(
+    _ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int, least: Double = 0
+) throws(Failure) {
+    for index in 0..<number {
+        let count = counts[index]
+        if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.most { continue }
         throw Failure(
-            BN_ERROR_OPTION, name, .element(index, counts[index]), expected: "a finite number of values, at least 0")
+            BN_ERROR_OPTION, name, .element(index, count),
+            expected: count > 0 && count < .infinity
+                ? "a number of values within 1e-150 to 1e150"
+                : least > 0 ? "a finite number of values, more than 0" : "a finite number of values, at least 0")
     }
 }

@@ -30,7 +30,7 @@ extension Call {
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
         let geometry = geometry.with(options)
-        try options.refuse([.running, .source, .groups])
+        try options.refuse([.source, .groups])
         var forward = Forward(geometry, gamma: gamma, beta: beta, savedMean: nil, savedInvstd: nil)
         forward.x = try geometry.input(x, "x", geometry.xStride)
         let mean = try need(mean, "mean")
@@ -64,7 +64,8 @@ extension Call {
         try memory.input(Region("x", x, geometry, stride: geometry.xStride))
         try memory.input(geometry.statistics("mean", mean))
         try memory.input(geometry.statistics("invstd", invstd))
-        try backward.addWeights(to: &memory, self)
+        try backward.geometry.addWeights(to: &memory)
+        backward.tellOfWeights()
         try memory.output(geometry.statistics("sum_dy", try need(sumDy, "sum_dy")))
         try memory.output(geometry.statistics("sum_dy_x_hat", try need(sumDyXHat, "sum_dy_x_hat")))
         try backward.geometry.weigh()
@@ -84,7 +85,7 @@ extension Call {
         options: Options
     ) throws(Failure) {
         let geometry = geometry.with(options)
-        try options.refuse([.epilogue, .running, .source, .groups])
+        try options.refuse([.epilogue, .source, .groups])
         var backward = Backward(
             geometry: geometry, dy: try geometry.input(dy, "dy", geometry.yStride),
             x: try geometry.input(x, "x", geometry.xStride), gamma: geometry.elements(gamma),
@@ -102,13 +103,10 @@ extension Call {
         try memory.input(geometry.statistics("count", count))
         try memory.input(geometry.statistics("sum_dy", sums.dy))
         try memory.input(geometry.statistics("sum_dy_x_hat", sums.dyXHat))
-        try backward.addWeights(to: &memory, self)
+        try backward.geometry.addWeights(to: &memory)
+        backward.tellOfWeights()
         try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
-        for channel in 0..<geometry.channels where !(count[channel] > 0 && count[channel] < .infinity) {
-            throw Failure(
-                BN_ERROR_OPTION, "count", .element(channel, count[channel]),
-                expected: "a finite number of values, more than 0")
-        }
+        try checkCounts("count", count, geometry.channels, least: Weights.least)
         try backward.geometry.weigh()
         var sweep = Sweep(backward.geometry, kernels)
         backward.fill(&sweep, self, reduces: false, maps: true)

@@ -8,8 +8,15 @@ struct ThreadState {
     /// What a call's loops are told of its epilogue: here, and first, so that its place is known and stays.
     var epilogue = kernel_epilogue()
     private var message: Message
-    /// Where a call gathers its arguments.
+    /// What bn_last_error() returns: the message, or a literal.
+    private(set) var lastError: UnsafePointer<CChar>
+    /// Whether a call is at work. One that comes meanwhile, from a signal handler, would write where this one does.
+    private var inside: Int32 = 0
+    /// Where a call gathers its arguments, and how many of them are its structures.
     let regions: UnsafeMutablePointer<Region>
+    var structures = 0
+    /// Where it keeps what its structures point to, which it reads once.
+    let descriptors: UnsafeMutablePointer<Descriptors>
     /// A vector of the elements that stand for no residual.
     private let zeros: UnsafeMutablePointer<UInt64>
     /// Of one sweep; of a call that takes several; and of one that finds x_hat from an output.
@@ -23,20 +30,22 @@ struct ThreadState {
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
         if let known = threads_get(key) { return known.assumingMemoryBound(to: ThreadState.self) }
         let header = MemoryLayout<ThreadState>.stride
+        let descriptors = (MemoryLayout<Descriptors>.stride + 15) & ~15
         // To the next cache line: the zeros are loaded once per vector.
-        let regions = ((header + Memory.capacity * MemoryLayout<Region>.stride + 63) & ~63) - header
+        let regions =
+            ((header + descriptors + Memory.capacity * MemoryLayout<Region>.stride + 63) & ~63) - header - descriptors
         let zeros = 16 * MemoryLayout<UInt64>.stride
         var found: UnsafeMutableRawPointer?
-        guard posix_memalign(&found, 64, header + regions + zeros + Message.capacity) == 0, let memory = found else {
-            return nil
-        }
+        let size = header + descriptors + regions + zeros + Message.capacity
+        guard posix_memalign(&found, 64, size) == 0, let memory = found else { return nil }
         let state = memory.bindMemory(to: ThreadState.self, capacity: 1)
-        let text = (memory + header + regions + zeros).bindMemory(to: CChar.self, capacity: Message.capacity)
+        let others = memory + header + descriptors
+        let text = (others + regions + zeros).bindMemory(to: CChar.self, capacity: Message.capacity)
         state.initialize(
             to: ThreadState(
-                message: Message(text),
-                regions: (memory + header).bindMemory(to: Region.self, capacity: Memory.capacity),
-                zeros: (memory + header + regions).bindMemory(to: UInt64.self, capacity: 16)))
+                message: Message(text), regions: others.bindMemory(to: Region.self, capacity: Memory.capacity),
+                descriptors: (memory + header).bindMemory(to: Descriptors.self, capacity: 1),
+                zeros: (others + regions).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
         guard threads_set(key, memory) == 0 else {
             free(memory)
@@ -66,15 +75,33 @@ struct ThreadState {
         epilogue.zeros = UnsafeRawPointer(zeros)
     }
 
-    var lastError: UnsafePointer<CChar> { UnsafePointer(message.text) }
+    mutating func record(_ failure: Failure, in function: StaticString) {
+        failure.describe(in: function, to: &message)
+        lastError = UnsafePointer(message.text)
+    }
 
-    mutating func record(_ failure: Failure, in function: StaticString) { failure.describe(in: function, to: &message) }
+    /// Whether no call is at work; this one is from now on. The message may be half written: what is said of a call that
+    /// interrupts another one is a literal.
+    mutating func enter() -> Bool {
+        if machine_enter(&inside) {
+            structures = 0
+            return true
+        }
+        lastError = characters(
+            "the call interrupts another one on the same thread; expected none from a signal handler before that one returns")
+        return false
+    }
+
+    mutating func leave() { machine_leave(&inside) }
 
     private init(
-        message: Message, regions: UnsafeMutablePointer<Region>, zeros: UnsafeMutablePointer<UInt64>
+        message: Message, regions: UnsafeMutablePointer<Region>, descriptors: UnsafeMutablePointer<Descriptors>,
+        zeros: UnsafeMutablePointer<UInt64>
     ) {
         self.message = message
+        lastError = UnsafePointer(message.text)
         self.regions = regions
+        self.descriptors = descriptors
         self.zeros = zeros
     }
 }

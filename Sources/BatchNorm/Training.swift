@@ -10,7 +10,7 @@ struct Training {
     private let source: Source
     private let options: Options
     private let policy: Running
-    private let running: (mean: Elements, variance: Elements)?
+    private var running: (mean: Elements, variance: Elements)?
     private let kept: KeptBatches
     private let call: Call
     private var geometry: Geometry { forward.geometry }
@@ -29,7 +29,7 @@ struct Training {
         kept = try KeptBatches(groups.statisticsRows, forward.geometry.channels, call)
     }
 
-    func run() throws(Failure) {
+    mutating func run() throws(Failure) {
         try judge()
         // A pass for the statistics alone where a group is not in one piece, or where nothing may be written yet.
         let isOnePass =
@@ -53,27 +53,26 @@ struct Training {
 
     /// What each batch counts for, and what follows if that is next to nothing.
     private func judge() throws(Failure) {
-        var slices = groups.slices(geometry.outer)
-        while let slice = slices.next() {
-            let part = geometry.slice(slice)
-            let row = groups.statisticsRow(slice.group)
-            if part.values == 0 { continue }
-            let isSingle = part.isSingle && kept.totals[row] == 0
-            kept.totals[row] += part.values
-            kept[outcome: row] = isSingle ? BN_OUTCOME_BETA : BN_OUTCOME_USED
-        }
-        for row in 0..<kept.rows {
-            if kept[outcome: row] != BN_OUTCOME_BETA {
-                if running != nil && geometry.weights != nil { try call.checkUnbiased(kept.totals[row], options) }
-            } else if policy.singleValue == BN_SINGLE_VALUE_ERROR {
-                if kept.rows == 1 { throw call.singleValue }
-                throw Failure(
-                    BN_ERROR_SINGLE_VALUE, "the number of values per channel of group", .element(row, 1),
-                    expected: "0 or more than 1, as running->single_value is BN_SINGLE_VALUE_ERROR")
-            } else if policy.singleValue == BN_SINGLE_VALUE_RUNNING {
-                kept[outcome: row] = BN_OUTCOME_RUNNING
+        kept.weigh(groups, geometry)
+        for row in 0..<kept.rows where kept.total(row) > 0 {
+            if kept.isSingle(row) {
+                kept[outcome: row] = try outcomeOfSingle(row)
+            } else {
+                if running != nil && geometry.weights != nil { try call.checkUnbiased(kept.total(row), options) }
+                kept[outcome: row] = BN_OUTCOME_USED
             }
         }
+    }
+
+    private func outcomeOfSingle(_ row: Int) throws(Failure) -> bn_outcome {
+        if policy.singleValue == BN_SINGLE_VALUE_RUNNING { return BN_OUTCOME_RUNNING }
+        if policy.singleValue == BN_SINGLE_VALUE_BETA { return BN_OUTCOME_BETA }
+        // Its mean and its variance of 0 have a share in those of the pseudo-values.
+        if source.kind == BN_SOURCE_BLEND && source.pseudoCount > 0 { return BN_OUTCOME_BLENDED }
+        if kept.rows == 1 { throw geometry.weights == nil ? call.singleValue : call.singlePosition }
+        throw Failure(
+            BN_ERROR_SINGLE_VALUE, "the number of values per channel of group", .element(row, 1),
+            expected: "0 or more than 1, as running->single_value is BN_SINGLE_VALUE_ERROR")
     }
 
     private func collect() throws(Failure) {
@@ -93,6 +92,7 @@ struct Training {
         try sweep.run(call)
     }
 
+    /// Before anything is written, makes of what a finite number of the running statistics' type cannot hold an error.
     private func checkFinite() throws(Failure) {
         if policy.nonfinite != BN_NONFINITE_ERROR { return }
         for row in 0..<kept.rows {
@@ -101,6 +101,30 @@ struct Training {
                 BN_ERROR_NONFINITE, "the variance of x in channel",
                 .element(row * geometry.channels + channel, kept.moments(row)[channel].m2.magnitude),
                 expected: "a finite number, as running->nonfinite says")
+        }
+        if running == nil { return }
+        for channel in 0..<geometry.channels { try checkStored(channel) }
+    }
+
+    /// Rows that share running statistics move them one after the other, each from where the one before it left them.
+    private func checkStored(_ channel: Int) throws(Failure) {
+        var (shared, seen) = (RunningPair(0, 0), Int64(0))
+        for row in 0..<kept.rows where kept[outcome: row] == BN_OUTCOME_USED {
+            let isFirst = seen == 0 || groups.ownRunning
+            guard let update = update(row, policy.numBatches, seen: groups.ownRunning ? 0 : seen) else { return }
+            let batch = groups.averaged ? average(channel) : kept.moments(row)[channel]
+            let next = update.next(isFirst ? update.stored(channel) : shared, batch)
+            if !next.mean.isFinite || !next.variance.isFinite {
+                let place = groups.runningRow(row) * geometry.channels + channel
+                let isMean = !next.mean.isFinite
+                throw Failure(
+                    BN_ERROR_NONFINITE, isMean ? "running_mean" : "running_var",
+                    .element(place, isMean ? next.mean : next.variance),
+                    expected: "a finite number of its type after the update, as running->nonfinite says")
+            }
+            if groups.averaged { return }
+            shared = next
+            seen += 1
         }
     }
 
@@ -114,32 +138,49 @@ struct Training {
             saved: saves ? source.saved.map { $0 + 4 * row * geometry.channels } : nil)
     }
 
-    private func factor(_ row: Int, _ batches: UnsafeMutablePointer<Int64>?) -> Double {
-        policy.factor(options.momentum, batches?[groups.runningRow(row)] ?? 0)
+    private func factor(_ row: Int, _ batches: UnsafePointer<Int64>?, seen: Int64 = 0) -> Double {
+        policy.factor(options.momentum, (batches?[groups.runningRow(row)] ?? 0) + seen)
+    }
+
+    private func average(_ channel: Int) -> Moments { kept.average(channel, biased: options.biasedRunningVariance) }
+
+    /// How a row's batch moves its running statistics, which have seen so many others of this call.
+    private func update(_ row: Int, _ batches: UnsafePointer<Int64>?, seen: Int64 = 0) -> RunningUpdate? {
+        guard let running else { return nil }
+        let offset = groups.runningRow(row) * geometry.channels
+        return RunningUpdate(
+            mean: running.mean.from(offset), variance: running.variance.from(offset),
+            momentum: factor(row, batches, seen: seen), biased: options.biasedRunningVariance || groups.averaged)
     }
 
     /// Outcomes, running statistics, and the number of batches that they have seen.
-    private func finish() {
-        for row in 0..<kept.rows {
-            let isLost = policy.nonfinite == BN_NONFINITE_SKIP && kept.moments(row).firstNonfinite != nil
-            if kept[outcome: row] == BN_OUTCOME_USED && isLost { kept[outcome: row] = BN_OUTCOME_NONFINITE }
-            policy.outcome?[row] = Int32(kept[outcome: row].rawValue)
+    private mutating func finish() {
+        let skips = policy.nonfinite == BN_NONFINITE_SKIP
+        for row in 0..<kept.rows where skips && kept[outcome: row] == BN_OUTCOME_USED {
+            if kept.moments(row).firstNonfinite != nil { kept[outcome: row] = BN_OUTCOME_NONFINITE }
         }
-        let batches = policy.begin(running, rows: groups.runningRows, geometry)
-        if groups.averaged { kept.average(biased: options.biasedRunningVariance) }
+        let batches = policy.begin(&running, rows: groups.runningRows, geometry)
         for row in 0..<kept.rows where kept[outcome: row] == BN_OUTCOME_USED {
-            if let running {
-                let offset = groups.runningRow(row) * geometry.channels
-                let update = RunningUpdate(
-                    mean: (policy.newMean.map { Elements($0, geometry.parameter) } ?? running.mean).from(offset),
-                    variance: (policy.newVar.map { Elements($0, geometry.parameter) } ?? running.variance).from(offset),
-                    momentum: factor(row, batches), biased: options.biasedRunningVariance || groups.averaged)
-                for channel in 0..<geometry.channels {
-                    update.apply(AnyElement.self, kept.moments(row)[channel], channel)
-                }
+            let isKept = move(row, batches, skips: skips)
+            if groups.averaged {
+                if !isKept { kept.loseAll() }
+                batches?[0] += isKept ? 1 : 0
+                break
             }
-            batches?[groups.runningRow(row)] += 1
-            if groups.averaged { break }
+            if isKept { batches?[groups.runningRow(row)] += 1 } else { kept[outcome: row] = BN_OUTCOME_NONFINITE }
         }
+        for row in 0..<kept.rows { policy.outcome?[row] = Int32(kept[outcome: row].rawValue) }
+    }
+
+    /// Moves the running statistics of a row; of none of its channels, if one would be lost that is not to be.
+    private func move(_ row: Int, _ batches: UnsafePointer<Int64>?, skips: Bool) -> Bool {
+        guard let update = update(row, batches) else { return true }
+        func batch(_ channel: Int) -> Moments { groups.averaged ? average(channel) : kept.moments(row)[channel] }
+        for channel in 0..<geometry.channels where skips {
+            let next = update.next(update.stored(channel), batch(channel))
+            if !next.mean.isFinite || !next.variance.isFinite { return false }
+        }
+        for channel in 0..<geometry.channels { update.apply(AnyElement.self, batch(channel), channel) }
+        return true
     }
 }

@@ -8,6 +8,11 @@ struct Weights {
     let masked: kernel_masked
     /// Numbers from one outer index to the next.
     var stride: Int
+    /// What a position, or all of them, may count for if it is not 0: a sum of such, and its inverse, are normal numbers,
+    /// and so are their products with squares that are not extreme themselves.
+    static let least = 1e-150
+    static let most = 1e150
+
     /// Σw.
     private(set) var total = 0.0
     /// Whether one position has all of it.
@@ -44,27 +49,27 @@ struct Weights {
     private mutating func weigh<T: Real>(_ values: UnsafePointer<T>, _ rows: Int, _ length: Int) throws(Failure) {
         // Rows without gaps are one.
         let (rows, length) = stride == length ? (1, rows * length) : (rows, length)
+        let (least, most) = (T.leastWeight, T.greatestWeight)
         var (faults, positive) = (0, 0)
         total = 0
         for row in 0..<rows {
             let line = values + row * stride
             for index in 0..<length {
                 let weight = line[index]
-                faults += weight >= 0 && weight <= T.greatestFiniteMagnitude ? 0 : 1
+                faults += (weight == 0 || weight >= least) && weight <= most ? 0 : 1
                 positive += weight > 0 ? 1 : 0
             }
             total += Weights.sum(line, length)
         }
         isSingle = positive == 1
-        if faults == 0 && total < .infinity { return }
+        if faults == 0 { return }
         for index in 0..<rows * length {
             let weight = values[index / length * stride + index % length]
-            if weight >= 0 && weight < .infinity { continue }
+            if (weight == 0 || weight >= least) && weight <= most { continue }
             throw Failure(
                 BN_ERROR_OPTION, "weights->values", .element(index, Double(weight)),
-                expected: "a finite number, at least 0")
+                expected: weight > 0 && weight < .infinity ? "0, or 1e-150 to 1e150" : "a finite number, at least 0")
         }
-        throw Failure(BN_ERROR_OPTION, "weights->values", .real(total), expected: "weights whose sum is finite")
     }
 
     /// In four sums, for the latency of an addition.

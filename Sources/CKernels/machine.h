@@ -61,26 +61,36 @@ static inline void machine_read(const char *path, char *text, size_t size) {
 }
 #endif
 
-/* Rounding mode and what becomes of subnormal numbers, as the calling thread has them. */
-static inline unsigned machine_float_state(void) {
+/* The floating-point environment of a thread: how it rounds, what becomes of subnormal numbers, which exceptions trap, and
+ * which it has met. */
+typedef struct machine_floats {
+    unsigned long control, flags;
+} machine_floats;
+
+/* Goes over to the default, to nearest, with subnormal numbers and without traps; returns what was before. To look takes
+ * 2 ns, to set 5: it is rarely needed. */
+static inline machine_floats machine_enter_floats(void) {
+    machine_floats before = {0, 0};
 #if defined(__x86_64__)
-    return _mm_getcsr();
+    const unsigned flags = 0x3f, standard = 0x1f80;
+    before.control = _mm_getcsr();
+    if ((before.control & ~flags) != standard) _mm_setcsr(standard);
 #elif defined(__aarch64__)
-    unsigned long state;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
-    return (unsigned)state;
-#else
-    return 0;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before.control) : : "memory");
+    __asm__ volatile("mrs %0, fpsr" : "=r"(before.flags) : : "memory");
+    if (before.control != 0) __asm__ volatile("msr fpcr, %0" : : "r"(0ul) : "memory");
 #endif
+    return before;
 }
 
-static inline void machine_set_float_state(unsigned state) {
+static inline void machine_leave_floats(machine_floats before) {
 #if defined(__x86_64__)
-    _mm_setcsr(state & ~0x3fu); /* without the exceptions that the other thread has met */
+    if (_mm_getcsr() != before.control) _mm_setcsr((unsigned)before.control);
 #elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)state));
+    if (before.control != 0) __asm__ volatile("msr fpcr, %0" : : "r"(before.control) : "memory");
+    __asm__ volatile("msr fpsr, %0" : : "r"(before.flags) : "memory");
 #else
-    (void)state;
+    (void)before;
 #endif
 }
 
@@ -91,6 +101,20 @@ static inline void machine_pause(void) {
 #elif defined(__aarch64__)
     __asm__ volatile("isb");
 #endif
+}
+
+/* Whether a thread that had not entered has done so. A signal handler on the same thread sees it, or what it does is over
+ * before the thread enters; no other thread looks. */
+static inline bool machine_enter(volatile int *inside) {
+    if (*inside) return false;
+    *inside = 1;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return true;
+}
+
+static inline void machine_leave(volatile int *inside) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    *inside = 0;
 }
 
 /* A pointer that is set once: what is there, and whether this thread was the one to set it. */
