@@ -83,21 +83,47 @@ class Foldable:
             given = ScaleShift(doubles(norm.scale, "norm's scale", shape), doubles(norm.shift, "norm's shift", shape))
             finite(given.scale, "norm's scale")
             finite(given.shift, "norm's shift")
-        elif isinstance(norm, BatchNorm):
-            given = ScaleShift.of(norm, "norm")
         else:
-            raise TypeError(f"norm is of type {kind_of(norm)}, expected BatchNorm or ScaleShift")
+            check_norm(norm)
+            given = ScaleShift.of(norm, "norm")
         expected = self.blocks.shape[0] * self.blocks.shape[axis]
         if given.scale.shape != (expected,):
             channels = given.scale.size if given.scale.ndim == 1 else given.scale.shape
             kind = "inputs" if axis == self.inputs else "outputs"
             raise ValueError(f"norm has {channels} channels, expected {expected}, the {kind} of weight {self.shape}")
+        if isinstance(norm, BatchNorm):
+            self._check_axis(norm)
         spread = tuple(length if a in (0, axis) else 1 for a, length in enumerate(self.blocks.shape))
         return given.scale.reshape(spread), given.shift.reshape(spread)
+
+    def _check_axis(self, norm: BatchNorm) -> None:
+        """Whether the axis of the norm can be that of the layer's channels: the first after the batch, or the last."""
+        axis = norm.axis[0] if isinstance(norm.axis, tuple) else norm.axis
+        rank = 2 + len(self.kernel)
+        if self.kernel and axis in (1, rank - 1, -1, 1 - rank):
+            return
+        if not self.kernel and (axis >= 1 or axis == -1):
+            return  # of tensors with more axes than two, the last one
+        if self.kernel:
+            expected, tensors = f"1 or -1, where a convolution of {rank - 2} axes has its channels", f"{rank} axes"
+        else:
+            expected, tensors = "-1, or 1 of two axes, where a linear layer has its channels", "another layout"
+        raise ValueError(
+            f"norm has its channels at axis {norm.axis}, expected {expected} "
+            f"(if these are they, of tensors of {tensors}, fold ScaleShift.of(norm))"
+        )
 
     def folded(self, blocks: Doubles, bias: Doubles) -> Folded:
         """The layer with other numbers."""
         return Folded(rounded(blocks.reshape(self.shape), self.dtype, "weight"), rounded(bias, self.dtype, "bias"))
+
+
+def check_norm(norm: Any, weight: Any = None) -> None:
+    """TypeError for what is no norm, or for a norm in the place of the weight."""
+    if isinstance(weight, (BatchNorm, ScaleShift)):
+        raise TypeError(f"weight is a {type(weight).__name__}, expected an array: were the arguments swapped?")
+    if not isinstance(norm, (BatchNorm, ScaleShift)):
+        raise TypeError(f"norm is of type {kind_of(norm)}, expected BatchNorm or ScaleShift")
 
 
 def _divisor(groups: int, shape: tuple[int, ...], rows: str) -> int:

@@ -10,7 +10,8 @@ All of it is computed in float64 and rounded once, to the dtype of the weight: f
 the package ml_dtypes). A layer without a bias gets one. What is given stays as it is, and what is returned is new.
 
 `norm` is a layer, of which counts what it does in evaluation, or a ScaleShift. Its channels are those of the layer that
-it is folded into, on whatever axis of the tensors they are.
+it is folded into: a BatchNorm has them at axis 1 or at the last axis of the tensors, or is refused. A weight does not
+say which of the two its convolution works on: that is for the caller to know.
 
 Weights are laid out as in PyTorch and ONNX: (out, in) of a linear layer, (out, in / groups, *kernel) of a convolution
 and (in, out / groups, *kernel) of a transposed one. Those of Keras are brought into this order, and back, by
@@ -31,7 +32,7 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._foldable import Foldable, Folded
+from ._foldable import Foldable, Folded, check_norm
 from ._rounding import index_of
 from .affine import ScaleShift
 from .layer import BatchNorm
@@ -59,8 +60,8 @@ def fold_linear(weight: ArrayLike, bias: ArrayLike | None, norm: Norm) -> Folded
     Raises
     ------
     ValueError
-        A shape does not fit, a number is not finite, a result is beyond what the dtype holds, or `norm` is a layer that
-        ScaleShift.of() refuses.
+        A shape does not fit, a number is not finite, a result is beyond what the dtype holds, or `norm` is a layer of
+        another axis, or one that ScaleShift.of() refuses.
     TypeError
         A dtype is none of the four, bias has another one than weight, or `norm` is neither layer nor ScaleShift.
 
@@ -73,6 +74,7 @@ def fold_linear(weight: ArrayLike, bias: ArrayLike | None, norm: Norm) -> Folded
     >>> print(folded.weight.tolist(), folded.bias.tolist())
     [[10.0, 20.0], [1.5, 2.0]] [7.0, 8.0]
     """
+    check_norm(norm, weight)
     return _after(Foldable(weight, bias, (2,)), norm)
 
 
@@ -112,6 +114,7 @@ def fold_conv(
     >>> print(folded.weight.tolist(), folded.bias.tolist())
     [[[10.0, 10.0, 10.0]], [[0.5, 0.5, 0.5]]] [47.0, 10.0]
     """
+    check_norm(norm, weight)
     return _after(Foldable(weight, bias, (3, 4, 5), groups, transposed), norm)
 
 
@@ -149,6 +152,7 @@ def fold_into_linear(norm: Norm, weight: ArrayLike, bias: ArrayLike | None) -> F
     >>> print(folded.weight.tolist(), folded.bias.tolist())
     [[10.0, 10.0, 10.0, 0.5, 0.5, 0.5]] [45.0]
     """
+    check_norm(norm, weight)
     return _before(Foldable(weight, bias, (2,)), norm)[0]
 
 
@@ -213,6 +217,7 @@ def fold_into_conv(
     Traceback (most recent call last):
     ValueError: norm has shift 7 at channel 0, expected 0: the convolution pads with zeros, ...
     """
+    check_norm(norm, weight)
     layer = Foldable(weight, bias, (3, 4, 5), groups, transposed)
     strides = _per_axis(stride, "stride", layer.kernel, 1)
     dilations = _per_axis(dilation, "dilation", layer.kernel, 1)

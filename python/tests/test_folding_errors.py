@@ -100,6 +100,41 @@ def test_norms_that_do_not_fit(name: str) -> None:
     assert given.unchanged()
 
 
+@pytest.mark.parametrize("rank", [2, 3, 4, 5])
+@pytest.mark.parametrize("axis", range(-5, 5))
+def test_norms_of_another_axis(rank: int, axis: int) -> None:
+    """With as many channels as the layer has, which height and width may have too."""
+    weight, norm = np.ones((4, 4, 4, 4, 4)[:rank], np.float32), bn.BatchNorm(4, axis=axis)
+    calls = [lambda norm: bn.fold_linear(weight, None, norm), lambda norm: bn.fold_into_linear(norm, weight, None)]
+    if rank > 2:
+        calls = [lambda norm: bn.fold_conv(weight, None, norm), lambda norm: bn.fold_into_conv(norm, weight, None)]
+        calls.append(lambda norm: bn.fold_conv(weight, None, norm, transposed=True))
+    # The first after the batch, or the last; a linear layer takes tensors of any rank, and channels from the last axis.
+    is_right = axis % rank in (1, rank - 1) and -rank <= axis < rank if rank > 2 else axis in (1, 2, 3, 4, -1)
+    for call in calls:
+        expected = call(bn.ScaleShift.of(norm))
+        if is_right:
+            assert np.array_equal(call(norm).weight, expected.weight)
+        else:
+            with pytest.raises(ValueError, match=rf"^norm has its channels at axis {axis}, expected .*ScaleShift\.of"):
+                call(norm)
+
+
+def test_a_norm_in_the_place_of_the_weight() -> None:
+    layer, square = bn.BatchNorm2d(6), W[..., 0]
+    for norm, kind in ((layer, "BatchNorm2d"), (OF_SIX, "ScaleShift")):
+        for call in (bn.fold_conv, bn.fold_linear):
+            with pytest.raises(TypeError, match=f"^weight is a {kind}, expected an array: were the arguments swapped"):
+                call(norm, W, None)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="^norm is of type NoneType, expected BatchNorm or ScaleShift"):
+                call(W, B, None)  # type: ignore[arg-type]
+        for call in (bn.fold_into_conv, bn.fold_into_linear):
+            with pytest.raises(TypeError, match=f"^weight is a {kind}, expected an array"):
+                call(norm, norm, None)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="^norm is of type numpy.ndarray, expected BatchNorm or ScaleShift"):
+                call(square, B, norm)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("dtype", "scale", "shift", "match"),
     [
