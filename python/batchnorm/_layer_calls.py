@@ -72,9 +72,11 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     settings.update(weights=counted.weights, lengths=counted.lengths, masked=counted.masked)
     running = layer.running_mean, layer.running_var
     observer = layer._observer
-    seen = None if observer is None else observer.look(array, counted)  # before x may be overwritten
-    if (layer.training and not layer.frozen) or layer.running_mean is None or observer is not None:
-        source = layer.source if observer is None else None
+    is_observed = observer is not None and not observer.is_settled
+    seen = observer.look(array, counted) if is_observed else None  # before x may be overwritten
+    trains = layer.training and not layer.frozen and observer is None
+    if trains or layer.running_mean is None or is_observed:
+        source = None if is_observed else layer.source
         settings.update(running=_policy(layer), source=source, unbiased=layer.unbiased)
         if not _tracks(layer) and source is None and settings["running"].single_value != "running":
             running = None, None
@@ -98,7 +100,7 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
             array, layer.gamma, layer.beta, *running, axis=layer.axis, eps=layer.eps, out=out, **settings
         )
         saved = frozen_statistics(*running, layer.eps, beta=layer.beta, **settings)
-    if observer is not None:
+    if is_observed:
         observer.take(seen)
     layer._x, layer._saved = array, saved
     layer._from_output = in_place

@@ -29,6 +29,33 @@ class Statistics(NamedTuple):
     var: NDArray[Any]
 
 
+class Turn:
+    """Of several layers, the one that this pass is for: the first that is called of those that are not settled."""
+
+    def __init__(self) -> None:
+        self.owner: Population | None = None
+        self.next_batch()
+
+    def next_batch(self) -> None:
+        """In each the owner has to come first again: what is called before it does not evaluate yet."""
+        self.was_called = False
+        self.other: Population | None = None
+
+    def is_of(self, population: Population) -> bool:
+        """Whether it is this one's turn, which is about to be called."""
+        self.owner = self.owner or population
+        if population is not self.owner:
+            self.other = self.other or population
+            return False
+        if self.other is not None and not self.was_called:
+            raise ValueError(
+                f"forward() calls {self.other.name} before {population.name} in batch {population.batch}, "
+                "but not in an earlier one: layerwise=True needs one order of the layers"
+            )
+        self.was_called = True
+        return True
+
+
 class Population:
     """What goes into a layer; the layer's observer, which its calls report to."""
 
@@ -36,6 +63,8 @@ class Population:
         self.layer = layer
         self.name = f"{name} ({type(layer).__name__} of {layer.num_features} channels)"
         self.batch = 0
+        self.turn: Turn | None = None
+        self.is_settled = False  # then the layer has its new statistics, and evaluates with them
         if layer._observer is not None:
             raise RuntimeError(f"{self.name} is being recalibrated already")
         if not layer.num_features:
@@ -64,8 +93,10 @@ class Population:
                 raise ValueError(f"{name} of {self.name} is None, expected an array")
         return [array.reshape(shape) for array in arrays.values()]
 
-    def look(self, x: Array, counted: Counted) -> list[tuple[int, Moments]]:
-        """The moments of what goes into a call, with the row that they belong to."""
+    def look(self, x: Array, counted: Counted) -> list[tuple[int, Moments]] | None:
+        """The moments of what goes into a call, with the row that they belong to; None while others have their turn."""
+        if self.turn is not None and not self.turn.is_of(self):
+            return None
         axes = channel_axes(self.layer.axis, x.ndim)
         group = grouping(self.layer.groups, x.shape, axes)
         if (group.rows(PerGroup.RUNNING) if group else 0) != (len(self.moments) if self.has_rows else 0):
@@ -85,11 +116,18 @@ class Population:
             raise ValueError(f"batch {self.batch} is empty where it reaches {self.name}")
         policy = self.layer.running
         if policy is not None and policy.nonfinite == "skip":
-            parts = [(row, part) for row, part in parts if _finite(part).all()]
+            parts = [(row, part) for row, part in parts if self.can_hold(part)]
         return parts
 
-    def take(self, parts: list[tuple[int, Moments]]) -> None:
+    def can_hold(self, part: Moments) -> bool:
+        """Whether the layer's running statistics could be those of this part, which float16 ends at 65504 for."""
+        values = part.mean, part.var(self.layer.unbiased and bool((part.count > 1).all()))
+        return all(np.isfinite(cast(each, self.layer.param_dtype)).all() for each in values)
+
+    def take(self, parts: list[tuple[int, Moments]] | None) -> None:
         """Pools what look() gave, after the call has succeeded."""
+        if parts is None:
+            return
         self.calls += 1
         for row, part in parts:
             self.moments[row].merge(part)

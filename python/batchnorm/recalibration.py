@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Callable
 
 from ._arrays import kind_of
 from ._observer import Population
-from ._progress import shown
+from ._options import flag
+from ._passes import Pass, iter_of, settle_in_turn
 from .layer import BatchNorm
 from .population import _at_least_one
 
@@ -25,6 +25,7 @@ def recalibrate(
     *,
     num_batches: int | None = None,
     progress: bool | None = None,
+    layerwise: bool = False,
 ) -> None:
     """Gives layers the mean and the variance of all that goes into them, as running statistics.
 
@@ -33,6 +34,11 @@ def recalibrate(
     statistics, whatever train(), eval() and `source` say, and updates nothing; the moments of what goes in are pooled
     exactly. PyTorch's update_bn() averages the batches' variances instead, which leaves out how their means differ, and
     has every batch weigh the same, whatever its size.
+
+    Of a layer that no other one comes before, these are the statistics of what evaluation feeds it. What evaluation
+    feeds a later one has gone through running statistics, not through those of each batch, and its mean and variance
+    are others, the more so the smaller the batches. With `layerwise` they are right: one layer after the other, in the
+    order in which they are called, while those before it evaluate with their new statistics already.
 
     If all goes well, running_mean and running_var (as `unbiased` of the layer says) are those of the population, and
     num_batches_tracked is the number of batches that the layer saw, which is how often it was called. In any case, and
@@ -50,12 +56,18 @@ def recalibrate(
         How many of them; all, unless given.
     progress : bool or None, default None
         Whether there is a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
+    layerwise : bool, default False
+        Whether later layers get the statistics of what evaluation feeds them. It takes as many passes as there are
+        layers, so that `batches` has to be something that can be gone through again, such as a list, and `forward` has
+        to leave the batches as they are. A layer that is called several times for a batch has all of its calls pooled;
+        one whose input depends on its own output sees that output as training has it.
 
     Raises
     ------
     TypeError, ValueError
         An argument does not fit, or a layer: it keeps no running statistics, or is frozen.
-        In between: a batch that is empty reaches a layer, or one that makes its statistics infinite or NaN.
+        In between: a batch that is empty reaches a layer, or one that makes its statistics infinite or NaN; with
+        `layerwise`, the layers come in another order than in an earlier batch.
         At the end: there were too few batches, or none; `forward` never called a layer; the population is one value per
         channel, which has no unbiased variance; its variance is beyond `param_dtype`.
     RuntimeError
@@ -68,8 +80,9 @@ def recalibrate(
     Weights, lengths and masks of a call count as they do in training. With Segments or Split each group has the moments
     of its own samples, and groups without samples keep what they have. Ghost batches are normalized one by one, pooled
     in one population, and count as the one batch that they are made of. As in training, Running(nonfinite="skip")
-    leaves out what is not finite; Running(single_value="running") normalizes a single value with the running statistics
-    there were, but here it counts as any other value.
+    leaves out a batch whose mean or variance `param_dtype` cannot hold, as it is infinite, NaN or too large;
+    Running(single_value="running") normalizes a single value with the running statistics there were, but here it counts
+    as any other value.
 
     Examples
     --------
@@ -86,32 +99,18 @@ def recalibrate(
         raise TypeError(f"forward is of type {type(forward).__name__}, expected a function of a batch")
     if num_batches is not None:
         num_batches = _at_least_one(num_batches, "num_batches")
-    try:
-        total = num_batches or len(batches)  # type: ignore[arg-type]
-    except TypeError:
-        total = None
-    try:
-        some = islice(batches, num_batches)
-    except TypeError as error:
-        raise TypeError(f"batches is of type {type(batches).__name__}, expected an iterable") from error
-    numbered = enumerate(shown(some, progress, total, " batches"))
-    done = 0
+    if flag(layerwise, "layerwise") and len(populations) > 1 and iter_of(batches) is batches:
+        kind = type(batches).__name__
+        raise TypeError(f"batches is of type {kind}, which can be gone through once, expected a list or the like")
+    run = Pass(forward, batches, num_batches, progress)
     with _observed(populations):
-        for number, batch in numbered:
-            for population in populations:
-                population.batch = number
-            try:
-                forward(batch)
-            except Exception as error:
-                if hasattr(error, "add_note"):  # from Python 3.11 on
-                    error.add_note(f"This was batch {number} of recalibrate().")
-                raise
-            done += 1
-    if done < (num_batches or 1):
-        raise ValueError(f"batches ended after {done} of {num_batches}" if num_batches else "batches is empty")
-    found = [population.statistics() for population in populations]
-    for population, statistics in zip(populations, found):
-        population.write(statistics)
+        if layerwise:
+            settle_in_turn(populations, run)
+            return
+        run(populations)
+        found = [population.statistics() for population in populations]
+        for population, statistics in zip(populations, found):
+            population.write(statistics)
 
 
 def _populations(layers: Any) -> list[Population]:
