@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import kind_of
-from ._conventions import COUNT, Convention, Path, path_of
+from ._convention import COUNT, Convention, Path, path_of
 from ._layout import BITS, NAMES, Axis, code_of
 from ._loading import per_channel, whole
+from ._suffixes import bare, is_passed_over, numbered
 from ._tensors import bfloat16, detached
 
 
@@ -28,19 +30,23 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
     if not isinstance(state, Mapping):
         raise TypeError(f"state is of type {kind_of(state)}, expected a mapping of names to arrays")
     layer = path_of(prefix)
-    names = {convention.path(name, layer): name for name in convention.keys}
+    names = {path: name for name in convention.keys for path in convention.paths(name, layer)}
     found: dict[str, Found] = {}
     try:
-        entries = list(_flat(state))
+        entries = [(_cleaned(path, convention), key, value) for path, key, value in _flat(state)]
     except RecursionError:
         raise ValueError("state is nested without end, or too deeply") from None
+    if convention.framework == "keras":
+        names.update(numbered(entries, layer, told))
     for path, key, value in entries:
         name = names.get(path)
         if name in found:
             raise ValueError(f"{key} and {found[name].key} are the same key")
         if name is not None:
             found[name] = Found(key, value)
-        elif convention.layer_of(path)[: len(layer)] == layer:
+        elif is_passed_over(path, key, names) or path[-1] in convention.passed_over:
+            continue
+        elif convention.is_below(path, layer):
             own = ", ".join(convention.keys.values())
             raise KeyError(f"{key} is unexpected: a layer has {own}{_others(entries, convention, layer)}")
     if not found and "num_features" not in told:
@@ -67,6 +73,15 @@ def _check_keys(found: Mapping[str, Found], convention: Convention, prefix: str,
             raise KeyError(f"{convention.key(name, prefix)} is missing{reason}")
 
 
+def _cleaned(path: Path, convention: Convention) -> Path:
+    """A path without suffixes and what may stand before it, in the spelling of the convention."""
+    path = bare(path)
+    for head in convention.heads:
+        if path and path[0].startswith(head):
+            path = (path[0][len(head) :], *path[1:])
+    return (*path[:-1], convention.aliases.get(path[-1], path[-1])) if path else path
+
+
 def _flat(state: Mapping[Any, Any], path: Path = (), above: str = "") -> Iterator[tuple[Path, str, Any]]:
     for own, value in state.items():
         parts = (*path, *path_of(own))
@@ -79,13 +94,17 @@ def _flat(state: Mapping[Any, Any], path: Path = (), above: str = "") -> Iterato
 
 def _others(entries: list[tuple[Path, str, Any]], convention: Convention, layer: Path) -> str:
     """Where there are layers, for who has looked elsewhere."""
-    *collection, own = convention.path("running_mean", ())
-    paths = [
-        path[len(collection) : -1] for path, _, _ in entries if path == (*collection, *path[len(collection) : -1], own)
-    ]
+    found = [convention.layer_at(path) for path, _, _ in entries]
+    paths = list(dict.fromkeys([path for path in found if path is not None] + _of_numbers(entries, convention)))
     prefixes = [repr(convention.separator.join(path)) for path in paths if path != layer]
     more = f" and {len(prefixes) - 4} more" if len(prefixes) > 4 else ""
     return f" (layers are at prefix {', '.join(prefixes[:4])}{more})" if prefixes else ""
+
+
+def _of_numbers(entries: list[tuple[Path, str, Any]], convention: Convention) -> list[Path]:
+    """The layers of Keras 3 that have four variables."""
+    at = [path[:-2] for path, _, _ in entries if path[-2:] == ("vars", "3")]
+    return at if convention.framework == "keras" else []
 
 
 def floats(given: Found) -> NDArray[Any]:
@@ -109,6 +128,17 @@ def count(given: Found) -> int:
     return int(whole(detached(given.value, given.key), given.key))
 
 
+def factor(given: Found) -> float:
+    """What sums are divided by: Caffe's third blob. 0 has seen nothing, and its sums count as 0."""
+    array = detached(given.value, given.key)
+    if array.size != 1 or not np.can_cast(array.dtype, np.float64):
+        raise ValueError(f"{given.key} is {array.dtype} of shape {array.shape}, expected one number")
+    value = float(array.astype(np.float64).reshape(())[()])
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{given.key} is {value:g}, expected a finite number of at least 0")
+    return value
+
+
 def channels(arrays: dict[str, NDArray[Any]], found: Mapping[str, Found], axis: Axis, told: Any) -> tuple[int, ...]:
     """The shape of all arrays, which is (told,) if that is a number; arrays of (1, C, 1, 1) and the like get it."""
     shape, reason = (None, "") if told is None else ((int(told),), "num_features")
@@ -126,10 +156,10 @@ def channels(arrays: dict[str, NDArray[Any]], found: Mapping[str, Found], axis: 
     return shape
 
 
-def common_dtype(arrays: Mapping[str, NDArray[Any]]) -> np.dtype[Any]:
-    """A dtype that holds the values of all arrays as they are."""
+def common_dtype(arrays: Mapping[str, NDArray[Any]], wide: bool = False) -> np.dtype[Any]:
+    """A dtype that holds the values of all arrays as they are; at least float32 if it is to be `wide`."""
     dtypes = {array.dtype for array in arrays.values()}
-    if len(dtypes) == 1:
+    if len(dtypes) == 1 and not (wide and next(iter(dtypes)).itemsize == 2):
         return dtypes.pop()
     # float16 and bfloat16 have float32 in common; without arrays it is the default.
     return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)

@@ -1,26 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers from the states of other frameworks, and states for them.
 
-===================  ============  ===============  ================  ==========  ============  ============
-here                 "pytorch"     "keras"          "flax" (linen)    "nnx"       "onnx"        "mlx"
-===================  ============  ===============  ================  ==========  ============  ============
-gamma                weight        gamma            params/scale      scale       scale         weight
-beta                 bias          beta             params/bias       bias        B             bias
-running_mean         running_mean  moving_mean      batch_stats/mean  mean        input_mean    running_mean
-running_var          running_var   moving_variance  batch_stats/var   var         input_var     running_var
-num_batches_tracked  the same
-axis                 1             -1, or any       -1, any, several  -1, or any  1             -1
-eps                  1e-5          epsilon, 1e-3    epsilon, 1e-5     as flax     as flax       1e-5
-momentum             0.1           0.99, of old     0.99, of old      as flax     0.9, of old   0.1
-unbiased             yes           no               no                no          no            yes
-===================  ============  ===============  ================  ==========  ============  ============
+==============  ==================  =================  =================  =============  =======  =======
+framework       gamma, beta         running_mean       running_var        momentum       eps      axis
+==============  ==================  =================  =================  =============  =======  =======
+"pytorch"       weight, bias        running_mean       running_var        0.1, of new    1e-5     1
+"keras"         gamma, beta         moving_mean        moving_variance¹   0.99, of old   1e-3     -1, any
+"tensorflow"    gamma, beta         moving_mean        moving_variance    0.99, of old   1e-3     -1, any
+"flax" (linen)  params/scale, bias  batch_stats/mean   var¹               0.99, of old   1e-5     -1, any
+"nnx"           scale, bias         mean               var¹               0.99, of old   1e-5     -1, any
+"onnx"          scale, B            input_mean         input_var¹         0.9, of old    1e-5     1
+"mlx"           weight, bias        running_mean       running_var        0.1, of new    1e-5     -1
+"caffe"         scale, bias         mean²              variance²          0.999, of old  1e-5     1
+"caffe2"        s, b                rm                 riv                0.9, of old    1e-5     1
+"cudnn"         bnScale, bnBias     resultRunningMean  ...Variance        0.1, of new    1e-5     1
+"cudnn_saved"   bnScale, bnBias     resultSaveMean     ...InvVariance¹ ³  0.1, of new    1e-5     1
+"darknet"       scales, biases      rolling_mean       rolling_variance   0.99, of old   1e-6 ⁴   1
+"mxnet"         gamma, beta         moving_mean        moving_var¹        0.9, of old    1e-3     1, any
+"gluon"         gamma, beta         running_mean       running_var¹       0.9, of old    1e-5     1, any
+"dlib"          gamma, beta         running_means      running_variances  window of 100  1e-4     1
+"flux"          γ, β                μ                  σ²                 0.1, of new    1e-5     1
+"lux"           scale, bias         running_mean       running_var        0.1, of new    1e-5     1
+==============  ==================  =================  =================  =============  =======  =======
 
-The names of ONNX are those of the operator's inputs since opset 14; what a model calls its arrays is its own affair.
+¹ Biased; the others take the variance over M - 1. ² Sums, of which scale_factor, the third blob, makes averages.
+³ The inverse of sqrt(variance + eps). ⁴ Added to the root, outside of it; with eps_under_root=True as everywhere.
+Of ³ and ⁴ the layer has a variance, and an eps under the root, that give the same.
+
+Several axes as one are flax's. PyTorch has num_batches_tracked as well. The names of ONNX are those of the operator's
+inputs since opset 14; what a model calls its arrays is its own affair, as it is of Caffe, whose layers have blobs by
+number: those of BatchNorm, and of the Scale layer after it. In files of MXNet and Caffe2 "_" stands between the name of
+a layer and that of an array, and "arg:" or "aux:" may stand before it. A gamma counts as 1 where fix_gamma is True,
+which it is by default of MXNet's operator, or where scale is False in Gluon.
+
+":0" and ".ATTRIBUTES/VARIABLE_VALUE" behind a name are TensorFlow's, and count as nothing. What an optimizer keeps
+beside an array (gamma/Adam_1) is passed over; an ExponentialMovingAverage beside it is an error, as either could be
+meant. Keras 3 numbers its arrays: vars/0 to vars/3, or, told scale=False or center=False, fewer.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,11 +47,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _foreign
-from ._arrays import kind_of, plain
-from ._conventions import AFFINE, ARRAYS, COUNT, RUNNING, Convention, as_prefix, convention_of
-from ._layout import Axis, as_axis, dtype_of, parameter_dtype
+from ._arrays import kind_of
+from ._convention import AFFINE, ARRAYS, COUNT, FACTOR, RUNNING, as_prefix
+from ._conventions import convention_of
+from ._from_framework import as_parameter, bessel, divide, drop_fixed_gamma, dtypes_of, take_variance
+from ._layout import Axis, as_axis
 from ._loading import check_running
-from ._options import flag, number
+from ._options import flag
+from ._spreads import check_rounded
+from ._to_framework import arrays_of, as_kept, settings_of, sums
 from .layer import BatchNorm
 
 
@@ -75,12 +98,12 @@ def from_state(
         be nested or flat, with "." or "/" between names, or with tuples of names. Values are whatever NumPy takes for
         an array, and tensors of PyTorch and MLX with gradients or of bfloat16.
     framework : str
-        "pytorch", "keras", "flax", "nnx", "onnx" or "mlx".
+        One of the table of this module: "pytorch", "keras", "flax", "onnx" and so on.
     prefix : str, default ""
         Where the layer is in a larger state: "layer1.0.bn2", "sequential/batch_normalization"; for flax the path of the
         module within its collections, "BatchNorm_0" or "Block_1/BatchNorm_0".
     axis : int or tuple of int, optional
-        The channel axis of x here; 1 for pytorch and onnx and -1 for the others if it is not given.
+        The channel axis of x here; if it is not given, as the framework has it.
     dtype : optional
         Of x and y; that of the arrays if it is not given. Arrays are widened to what goes with it, never narrowed.
     unbiased : bool, optional
@@ -89,10 +112,12 @@ def from_state(
         M, the values per channel of a training batch, above 1. Where `unbiased` is not as the framework has it,
         running_var is multiplied by (M - 1) / M or M / (M - 1); without `count` it is carried over as it is.
     **settings
-        In the framework's own terms and with its defaults: eps or epsilon, momentum in its sense, and the flags
-        affine, bias, track_running_stats; scale, center; use_scale, use_bias. Without a flag the layer has the arrays
-        that are there; with one, they have to be there or not. num_features, which pytorch, nnx and mlx have, is
-        needed for a state without arrays.
+        In the framework's own terms and with its defaults: eps or epsilon; momentum in its sense, which is also called
+        decay (tensorflow), moving_average_fraction (caffe), exponentialAverageFactor (cudnn) or
+        running_stats_window_size (dlib); fix_gamma (mxnet); eps_under_root (darknet, for forks that have it there). And
+        the flags affine, bias, track_running_stats; scale, center; use_scale, use_bias; scale, bias_term; affine,
+        track_stats. Without a flag the layer has the arrays that are there; with one, they have to be there or not.
+        num_features, which pytorch, nnx and mlx have, is needed for a state without arrays.
 
     Returns
     -------
@@ -127,10 +152,16 @@ def from_state(
     arrays = {name: _foreign.floats(found[name]) for name in ARRAYS if name in found}
     axis = as_axis(convention.axis if axis is None else axis)
     shape = _foreign.channels(arrays, found, axis, settings.get("num_features"))
-    keys = [found[name].key if name in found else "" for name in RUNNING]
-    check_running(arrays.get("running_mean"), arrays.get("running_var"), eps, (keys[0], keys[1]))
     batches = _foreign.count(found[COUNT]) if COUNT in found else 0
-    of_x, of_parameters = _dtypes(_foreign.common_dtype(arrays), dtype)
+    of_x, of_parameters = dtypes_of(_foreign.common_dtype(arrays, convention.spread != "variance"), dtype)
+    is_unbiased = convention.unbiased if unbiased is None else flag(unbiased, "unbiased")
+    given = dict(arrays)
+    drop_fixed_gamma(arrays, found, convention, settings)
+    if convention.has_factor:
+        divide(arrays, _foreign.factor(found[FACTOR]), found)
+    factor = bessel(convention.unbiased, is_unbiased, count)
+    if "running_var" in arrays:
+        eps = take_variance(arrays, found["running_var"].key, convention, settings, eps, factor)
     layer = BatchNorm(
         shape if isinstance(axis, tuple) else shape[0],
         axis,
@@ -139,16 +170,19 @@ def from_state(
         affine=any(name in arrays for name in AFFINE),
         track_running_stats="running_mean" in arrays,
         dtype=of_x,
-        unbiased=convention.unbiased if unbiased is None else flag(unbiased, "unbiased"),
+        unbiased=is_unbiased,
         param_dtype=of_parameters,
     )
-    factor = _bessel(convention.unbiased, layer.unbiased, count)
     for name in ARRAYS:
-        array = arrays[name].astype(of_parameters, order="C") if name in arrays else None
-        if array is not None and name == "running_var":
-            array = _times(array, factor, found[name].key)
-            check_running(None, array, eps, ("", found[name].key))
+        array = arrays.get(name)
+        if array is not None:
+            whose = factor if name == "running_var" else 1.0
+            exact, array = array, as_parameter(array, given[name], of_parameters, whose, found[name].key)
+            if name == "running_var" and convention.spread != "variance":
+                check_rounded(array, exact.astype(np.float64), eps, found[name].key)
         setattr(layer, name, array)
+    keys = [found[name].key if name in found else "" for name in RUNNING]
+    check_running(layer.running_mean, layer.running_var, eps, (keys[0], keys[1]))
     layer.num_batches_tracked = batches
     return layer
 
@@ -160,7 +194,7 @@ def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float
     ----------
     layer : BatchNorm
     framework : str
-        "pytorch", "keras", "flax", "nnx", "onnx" or "mlx".
+        One of the table of this module: "pytorch", "keras", "flax", "onnx" and so on.
     prefix : str, default ""
         Stands before each key, as in from_state().
     count : float, optional
@@ -181,8 +215,9 @@ def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float
     Raises
     ------
     ValueError
-        The framework has no words for something: another axis, momentum None, an activation, a running policy, a
-        source, groups, frozen statistics, one array without another, eps 0 (mlx). An array of the layer does not fit.
+        The framework has no words for something: another axis, momentum None, a momentum that is no window of batches
+        (dlib), an activation, a running policy, a source, groups, frozen statistics, one array without another, eps 0
+        (mlx), a variance below what its eps is to the root (darknet). An array of the layer does not fit.
     TypeError
         `layer` is no BatchNorm, or an array of it has another dtype than the layer.
 
@@ -199,93 +234,20 @@ def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float
     if not isinstance(layer, BatchNorm):
         raise TypeError(f"layer is of type {kind_of(layer)}, expected BatchNorm")
     prefix = as_prefix(prefix)
-    settings = _settings(layer, convention)
-    factor = _bessel(layer.unbiased, convention.unbiased, count)
-    arrays = _arrays(layer, convention)
+    settings = settings_of(layer, convention)
+    factor = bessel(layer.unbiased, convention.unbiased, count)
+    arrays = arrays_of(layer, convention)
     if "running_var" in arrays:
-        arrays["running_var"] = _times(arrays["running_var"], factor, "running_var")
+        arrays["running_var"] = as_kept(arrays["running_var"], layer, convention, factor)
+    if convention.has_factor:
+        arrays.update(sums(arrays, layer))
     for key, names in convention.flags.items():
         settings[key] = names[0] in arrays
+    if convention.fixed_gamma:
+        name, fixing, _ = convention.fixed_gamma
+        settings[name] = fixing if layer.gamma is None else not fixing
     if convention.beta_needs_gamma and settings["bias"] == settings["affine"]:
         del settings["bias"]  # not every PyTorch knows it, and without it affine says as much
     if COUNT in convention.keys and "running_mean" in arrays:
         arrays[COUNT] = np.array(layer.num_batches_tracked, np.int64)
     return FrameworkState({convention.key(name, prefix): array for name, array in arrays.items()}, settings)
-
-
-def _settings(layer: BatchNorm, convention: Convention) -> dict[str, Any]:
-    """Settings but for the flags, if the framework has words for all of them."""
-    framework = convention.framework
-    for name in ("activation", "running", "source", "groups", "frozen"):
-        value = getattr(layer, name)
-        if value and value != "identity":
-            raise ValueError(f"{name} is {value!r}, which a {framework} layer does not have")
-    if convention.takes_axis:
-        if isinstance(layer.axis, tuple) and not convention.takes_axes:
-            raise ValueError(f"axis is {layer.axis}, expected one axis, as a {framework} layer has")
-    elif layer.axis != convention.axis:
-        raise ValueError(f"axis is {layer.axis}, expected {convention.axis}, the axis of every {framework} layer")
-    eps, momentum = number(layer.eps, "eps"), layer.momentum
-    if not eps and not convention.takes_zero_eps:
-        raise ValueError(f"eps is 0, expected more than 0, as a {framework} layer has")
-    if momentum is not None:
-        momentum = number(momentum, "momentum")
-        momentum = 1.0 - momentum if convention.is_decay else momentum
-    elif not convention.takes_cumulative:
-        raise ValueError(f"momentum is None, the cumulative average, which a {framework} layer does not have")
-    settings: dict[str, Any] = {"num_features": layer.num_features} if convention.takes_num_features else {}
-    settings.update({"axis": layer.axis} if convention.takes_axis else {})
-    return {**settings, "momentum": momentum, convention.eps_name: eps}
-
-
-def _arrays(layer: BatchNorm, convention: Convention) -> dict[str, NDArray[Any]]:
-    """Copies of the arrays that a layer of the framework has; no call may have looked at ours yet."""
-    given = {name: getattr(layer, name) for name in ARRAYS if getattr(layer, name) is not None}
-    shape = layer._channel_shape
-    for name, asking in convention.needed(given).items():
-        if name not in given and not asking and name in AFFINE:
-            given[name] = np.full(shape, name == "gamma", layer.param_dtype)
-        elif name not in given:
-            beside = f"beside {asking}" if asking else "in every layer"
-            raise ValueError(f"{name} is None, which {convention.framework} has {beside}")
-    arrays = {}
-    for name in ARRAYS:
-        if name in given:
-            array = plain(given[name], name)
-            if array.dtype != layer.param_dtype:
-                raise TypeError(f"{name} has dtype {array.dtype}, expected {layer.param_dtype}")
-            if array.shape not in (shape, (math.prod(shape),)):
-                raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one element per channel")
-            arrays[name] = array.reshape(shape).copy()
-    return arrays
-
-
-def _dtypes(of_arrays: np.dtype[Any], dtype: DTypeLike | None) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Those of x and of the parameters: the arrays' own if it goes with that of x, or a wider one that does."""
-    if dtype is None:
-        return of_arrays, of_arrays
-    wanted = dtype_of(dtype, "dtype")
-    for each in (wanted, parameter_dtype(wanted)):
-        if np.can_cast(of_arrays, each):
-            return wanted, each
-    raise TypeError(f"dtype is {wanted}, but the arrays are of {of_arrays}: digits would be lost")
-
-
-def _bessel(is_unbiased: bool, unbiased: bool, count: float | None) -> float:
-    """What a variance is multiplied by to become unbiased, or biased, if the number of values is known."""
-    if count is None:
-        return 1.0
-    count = number(count, "count")
-    if not 1 < count < math.inf:
-        raise ValueError(f"count is {count}, expected a finite number above 1: the values per channel of a batch")
-    if bool(is_unbiased) == bool(unbiased):
-        return 1.0
-    return count / (count - 1) if unbiased else (count - 1) / count
-
-
-def _times(array: NDArray[Any], factor: float, key: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        result: NDArray[Any] = (array.astype(np.float64) * factor).astype(array.dtype)
-    if (np.isinf(result) & ~np.isinf(array)).any():
-        raise ValueError(f"{key} times {factor:g}, which makes it unbiased, is beyond {array.dtype}")
-    return result
