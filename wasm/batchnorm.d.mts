@@ -62,30 +62,62 @@ export interface Inference<T extends Tensor, P extends Parameter> extends Forwar
     runningVar: P;
 }
 
-/** What x was normalized with, for `backward`: an element per channel. */
-export interface Saved {
-    mean: Float64Array;
-    invstd: Float64Array;
+/**
+ * What `backward` has to know of a forward call: what that was told, and what x was normalized with. It may be cloned
+ * and sent to a worker. The residual is the array that was given: like x, it has to be as it was until backward is
+ * called.
+ */
+export interface Saved<T extends Tensor, P extends Parameter> {
+    readonly shape: readonly [outer: number, channels: number, inner: number];
+    /** What the elements of the tensors are. */
+    readonly dtype: "float32" | "float64" | "float16" | "bfloat16";
+    readonly mean: Float64Array;
+    readonly invstd: Float64Array;
+    /** Copies of what the forward call was given: changing gamma or beta before `backward` does no harm. */
+    readonly gamma: P | null;
+    readonly beta: P | null;
+    readonly eps: number;
+    /** Whether mean and invstd are constants to the gradient: after `forwardInference`. */
+    readonly frozen: boolean;
+    readonly activation: "identity" | "relu" | "leakyRelu" | "clip" | "hardSwish" | "silu";
+    readonly slope: number;
+    readonly low: number;
+    readonly high: number;
+    readonly residual: T | null;
+    /** x, if y took its place: `backward` then needs a copy that was made before. */
+    readonly overwritten?: T;
 }
 
-export interface Backward<T extends Tensor, P extends Parameter> extends Shape<T>, Epilogue<T>, Saved {
-    /** The gradient of the loss by y, and the x, gamma, beta and epilogue of the forward call. */
+export interface Result<T extends Tensor, P extends Parameter> {
+    y: T;
+    saved: Saved<T, P>;
+}
+
+/** What is in `saved` may be given again, and is then an error if it is not the same. */
+export interface Backward<T extends Tensor, P extends Parameter>
+    extends Partial<Omit<Saved<T, P>, "dtype" | "residual" | "overwritten">> {
+    /** The gradient of the loss with respect to y. */
     dy: T;
+    /** That of the forward call, as it was then. */
     x: T;
-    gamma?: P;
-    beta?: P;
-    /** Takes the gradient by x: memory that no other array has, or exactly that of dy (default: a new array). */
+    /** What the forward call gave. */
+    saved: Saved<T, P>;
+    dtype?: "float16" | "bfloat16";
+    /** That of the forward call, if it is in another array by now (default: `saved.residual`). */
+    residual?: T;
+    /**
+     * Takes the gradient with respect to x: memory that no other array has, or exactly that of dy (default: a new
+     * array).
+     */
     dx?: T;
-    /** Whether mean and invstd are constants, as after `forwardInference` (default false). */
-    frozen?: boolean;
 }
 
 export interface Gradients<T extends Tensor, P extends Parameter> {
     dx: T;
-    /** Of gamma's type. */
+    /** Of gamma's type, or beta's. */
     dgamma: P;
     dbeta: P;
-    /** The gradient by the residual, where there is one. */
+    /** The gradient with respect to the residual, where there is one. */
     dz?: T;
 }
 
@@ -97,18 +129,19 @@ export interface Moments {
 }
 
 /**
- * Every function throws a TypeError for an argument of another kind, a RangeError for an array of another length or one
- * that overlaps what it may not, and a BatchNormError for what the library refuses. Each names the argument, what was
- * found there and what was expected. After an error all arrays are as they were.
+ * Every function takes one object. It throws a TypeError for an argument of another kind, a RangeError for an array of
+ * another length, one that overlaps what it may not and what is not as in `saved`, and a BatchNormError for what the
+ * library refuses. Each names the argument, what was found there and what was expected. After an error all arrays are
+ * as they were.
  */
 export interface BatchNorm {
     /** major * 10000 + minor * 100 + patch. */
     readonly version: number;
     /** Normalizes x with the statistics of this batch, and moves the running statistics towards them. */
-    forwardTraining<T extends Tensor, P extends Parameter>(call: Training<T, P>): { y: T } & Saved;
-    /** Normalizes x with the running statistics. */
-    forwardInference<T extends Tensor, P extends Parameter>(call: Inference<T, P>): { y: T } & Saved;
-    /** Gradients of a loss by x, gamma and beta. */
+    forwardTraining<T extends Tensor, P extends Parameter>(call: Training<T, P>): Result<T, P>;
+    /** Normalizes x with the running statistics, which are constants to the gradient. */
+    forwardInference<T extends Tensor, P extends Parameter>(call: Inference<T, P>): Result<T, P>;
+    /** Gradients of a loss with respect to x, gamma, beta and the residual of the forward call that `saved` is from. */
     backward<T extends Tensor, P extends Parameter>(call: Backward<T, P>): Gradients<T, P>;
     /** Number of values, mean and sum of squared deviations, per channel. */
     moments<T extends Tensor>(call: Shape<T> & { x: T }): Moments;

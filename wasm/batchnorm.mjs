@@ -4,7 +4,8 @@
  *
  *     import { load } from "./batchnorm.mjs";
  *     const bn = await load();
- *     const { y, mean, invstd } = bn.forwardTraining({ x, shape: [outer, channels, inner], gamma, beta });
+ *     const { y, saved } = bn.forwardTraining({ x, shape: [outer, channels, inner], gamma, beta });
+ *     const { dx, dgamma, dbeta } = bn.backward({ dy, x, saved });
  *
  * batchnorm.d.mts says what each function takes, batchnorm.h what it computes: the bits are the native library's. The
  * arrays of a call are copied into the module's memory and back, and that memory is free again when the call is over.
@@ -46,7 +47,10 @@ async function fetched(url) {
 const EPILOGUE = ["activation", "slope", "low", "high", "residual"];
 const FORWARD = ["x", "shape", "dtype", "gamma", "beta", "runningMean", "runningVar", "y", "eps", ...EPILOGUE];
 const TRAINING = [...FORWARD, "momentum", "biasedRunningVar"];
-const BACKWARD = ["dy", "x", "shape", "dtype", "gamma", "beta", "mean", "invstd", "frozen", "dx", ...EPILOGUE];
+// What a forward call was told, and found: backward has it from there. What is given again has to be the same.
+const SETTINGS = ["shape", "dtype", "eps", "frozen", "activation", "slope", "low", "high"];
+const SAVED = [...SETTINGS, "mean", "invstd", "gamma", "beta"];
+const BACKWARD = ["dy", "x", "saved", "residual", "dx", ...SAVED];
 
 class BatchNorm {
     #exports;
@@ -59,47 +63,62 @@ class BatchNorm {
         return this.#exports.bn_version();
     }
 
-    forwardTraining(given) {
-        return this.#forward("bn_forward_training", new Call(this.#exports, given, TRAINING), true);
+    forwardTraining(...given) {
+        const call = new Call(this.#exports, "forwardTraining", only("forwardTraining", given, TRAINING));
+        return this.#forward(this.#exports.bn_forward_training, call, true);
     }
 
-    forwardInference(given) {
-        return this.#forward("bn_forward_inference", new Call(this.#exports, given, FORWARD), false);
+    forwardInference(...given) {
+        const call = new Call(this.#exports, "forwardInference", only("forwardInference", given, FORWARD));
+        return this.#forward(this.#exports.bn_forward_inference, call, false);
     }
 
-    #forward(name, call, isTraining) {
+    #forward(compute, call, isTraining) {
         const [x, z] = [call.tensor("x"), call.tensor("residual", { optional: true })];
         const [gamma, beta, ...running] = call.parameters("gamma", "beta", "runningMean", "runningVar");
+        call.checkRunning({ optional: isTraining });
         const [mean, invstd] = [call.room(Float64Array), call.room(Float64Array)];
         call.target("y", x);
         if (isTraining) running.forEach((array) => array !== NONE && call.target(array.name, array));
-        return call.run(
+        const { y, ...saved } = call.run(
             // In the module's memory, y takes the place of x.
             (shape, dtype) =>
-                this.#exports[name](
+                compute(
                     shape, dtype, x.at, gamma.at, beta.at, running[0].at, running[1].at, x.at, mean.at, invstd.at,
-                    call.options(z, NONE, NONE)),
-            { y: x, mean, invstd });
+                    call.options(z, NONE)),
+            // Copies: what gamma and beta are now, not what they will be when backward is called.
+            { y: x, mean, invstd, gamma, beta });
+        return { y, saved: Object.freeze({ ...call.settings(!isTraining), ...saved }) };
     }
 
-    backward(given) {
-        const call = new Call(this.#exports, given, BACKWARD);
-        const [dy, x, z] = [call.tensor("dy"), call.tensor("x"), call.tensor("residual", { optional: true })];
-        const [gamma, beta] = call.parameters("gamma", "beta");
-        const [mean, invstd] = [call.statistic("mean"), call.statistic("invstd")];
+    backward(...given) {
+        const { saved: found, ...again } = only("backward", given, BACKWARD);
+        const saved = savedOf(found);
+        checkAgain(again, saved);
+        const { dy, x, dx, residual = saved.residual ?? undefined } = again;
+        checkKept(x, saved);
+        if (saved.residual === null && residual !== undefined) {
+            throw unlike(RangeError, "residual", residual, "none, as the forward call had none");
+        }
+        const call = new Call(this.#exports, "backward", { ...argumentsOf(saved), dy, x, dx, residual }, saved.dtype);
+        const [dyOf, xOf, z] = [call.tensor("dy"), call.tensor("x"), call.tensor("residual", { optional: true })];
+        const [gamma, beta] = call.parameters("saved.gamma", "saved.beta");
+        const [mean, invstd] = [call.statistic("saved.mean"), call.statistic("saved.invstd")];
         const [dgamma, dbeta] = [call.parameterRoom(), call.parameterRoom()];
         const dz = z === NONE ? NONE : call.room(z.Type, z.length);
-        call.target("dx", dy);
-        return call.run(
+        call.target("dx", dyOf);
+        const results = call.run(
             (shape, dtype) =>
                 this.#exports.bn_backward(
-                    shape, dtype, dy.at, x.at, gamma.at, mean.at, invstd.at, dy.at, dgamma.at, dbeta.at,
-                    call.options(z, dz, beta)),
-            { dx: dy, dgamma, dbeta, ...(dz !== NONE && { dz }) });
+                    shape, dtype, dyOf.at, xOf.at, gamma.at, beta.at, mean.at, invstd.at, dyOf.at, dgamma.at, dbeta.at,
+                    call.options(z, dz)),
+            { dx: dyOf, dgamma, dbeta, dz });
+        if (dz === NONE) delete results.dz;
+        return results;
     }
 
-    moments(given) {
-        const call = new Call(this.#exports, given, ["x", "shape", "dtype"]);
+    moments(...given) {
+        const call = new Call(this.#exports, "moments", only("moments", given, ["x", "shape", "dtype"]));
         const x = call.tensor("x");
         const [count, mean, m2] = [call.room(Float64Array), call.room(Float64Array), call.room(Float64Array)];
         return call.run(
@@ -108,6 +127,7 @@ class BatchNorm {
     }
 }
 
+const SINGLE_VALUE = 20;
 const OUT_OF_MEMORY = 41;
 const DTYPES = { float32: 1, float64: 2, float16: 3, bfloat16: 4 };
 const ELEMENTS = { Float32Array: "float32", Float64Array: "float64", Float16Array: "float16" };
@@ -120,6 +140,7 @@ const ARRAYS = {
 const ANY_ARRAY = "Float32Array, Float64Array or Float16Array, or Uint16Array and a dtype";
 const ACTIVATIONS = { identity: 0, relu: 1, leakyRelu: 2, clip: 3, hardSwish: 4, silu: 5 };
 const LARGEST = 2 ** 31 - 1; // more is no size in the module's memory
+const FORWARD_CALLS = "what forwardTraining or forwardInference gave as saved";
 const LINE = 64;
 const NONE = { at: 0 }; // what stands for NULL
 
@@ -127,17 +148,100 @@ const NONE = { at: 0 }; // what stands for NULL
 const typeOf = (array) => globalThis[array[Symbol.toStringTag]];
 const bytesOf = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength);
 
-/** An error in the manner of the library's own sentences; of an object it tells the type alone. */
+/** A value in a message; of an object it tells the type alone. */
+function described(value) {
+    if (typeof value === "string") return JSON.stringify(value);
+    return Object(value) === value ? Object.prototype.toString.call(value).slice(8, -1) : String(value);
+}
+
+/** An error in the manner of the library's own sentences. */
 function unlike(Kind, name, found, expected) {
-    let text = String;
-    if (typeof found === "string") text = JSON.stringify;
-    if (Object(found) === found) text = (object) => Object.prototype.toString.call(object).slice(8, -1);
-    return new Kind(`${name} is ${text(found)}; expected ${expected}`);
+    return new Kind(`${name} is ${described(found)}; expected ${expected}`);
+}
+
+// The library's sentences name what C calls the arguments.
+const WORDS = [
+    [/^bn_(\w+)/, (_, name) => camelCase(name)],
+    [/\b(?:epilogue|options)->/g, ""],
+    [/\b(?:shape->)?outer is\b/g, "shape[0] is"],
+    [/\b(?:shape->)?channels is\b/g, "shape[1] is"],
+    [/\b(?:shape->)?inner is\b/g, "shape[2] is"],
+    [/\bPTRDIFF_MAX\b/g, String(LARGEST)],
+    [/\bis (-?)(nan|inf)\b/g, (_, sign, value) => `is ${value === "nan" ? "NaN" : `${sign}Infinity`}`],
+    [/\bz\b/g, "residual"],
+    [/\b[a-z]+(?:_[a-z]+)+\b/g, (name) => camelCase(name)],
+];
+const camelCase = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+
+/** The one object that a function takes, read once: what is checked is what is used. */
+function only(name, given, names) {
+    const expected = `one object, ${name}({ ${names.slice(0, 3).join(", ")}, ... })`;
+    if (given.length !== 1) throw new TypeError(`${name} is given ${given.length} arguments; expected ${expected}`);
+    const [object] = given;
+    const isObject = Object(object) === object && typeof object !== "function";
+    if (!isObject || Array.isArray(object) || ArrayBuffer.isView(object)) {
+        throw unlike(TypeError, `the argument of ${name}`, object, expected);
+    }
+    const copy = { ...object };
+    const unknown = Object.keys(copy).find((key) => !names.includes(key));
+    if (unknown === undefined) return copy;
+    throw new TypeError(`${unknown} is no argument of ${name}; expected ${names.join(", ")}`);
+}
+
+/** A forward call's saved, with all that it has to have; Call checks what is in it. */
+function savedOf(found) {
+    if (Object(found) !== found) throw unlike(TypeError, "saved", found, FORWARD_CALLS);
+    const saved = { ...found };
+    const missing = [...SAVED, "residual"].find((name) => saved[name] === undefined);
+    if (missing !== undefined) throw unlike(TypeError, `saved.${missing}`, undefined, FORWARD_CALLS);
+    if (DTYPES[saved.dtype] === undefined) throw unlike(TypeError, "saved.dtype", saved.dtype, FORWARD_CALLS);
+    return saved;
+}
+
+/** A forward call's saved as arguments, by the names that its arrays have there. */
+function argumentsOf(saved) {
+    const { gamma, beta, mean, invstd, dtype, ...settings } = saved;
+    const given = Object.fromEntries(SETTINGS.filter((name) => name in settings).map((name) => [name, settings[name]]));
+    if (dtype === "float16" || dtype === "bfloat16") given.dtype = dtype;
+    for (const [name, array] of Object.entries({ gamma, beta, mean, invstd })) {
+        if (array !== null) given[`saved.${name}`] = array;
+    }
+    return given;
+}
+
+const isSame = (a, b) => a === b || (Number.isNaN(a) && Number.isNaN(b));
+const isList = (value) => ArrayBuffer.isView(value) || Array.isArray(value);
+
+/** That what a forward call was told, and backward is given again, is still the same. */
+function checkAgain(again, saved) {
+    for (const name of SAVED.filter((name) => again[name] !== undefined)) {
+        const [found, kept] = [again[name], saved[name]];
+        const differ = (what, found, kept) => {
+            throw unlike(RangeError, `${name}${what}`, found, `${described(kept)}, which is saved.${name}${what}`);
+        };
+        if (!isList(found) || !isList(kept)) {
+            if (!isSame(found, kept)) differ("", found, kept);
+            continue;
+        }
+        if (found[Symbol.toStringTag] !== kept[Symbol.toStringTag]) differ("", found, kept);
+        if (found.length !== kept.length) differ(".length", found.length, kept.length);
+        const place = Array.prototype.findIndex.call(found, (value, i) => !isSame(value, kept[i]));
+        if (place >= 0) differ(`[${place}]`, found[place], kept[place]);
+    }
+}
+
+/** That x is not what y was written over; x itself may be in another array by now. */
+function checkKept(x, saved) {
+    const { overwritten } = saved;
+    if (!overwritten || x?.buffer !== overwritten.buffer || x.byteOffset !== overwritten.byteOffset) return;
+    if (overwritten.byteLength === 0) return;
+    throw new RangeError("x is the array that y was written over; expected x as it was, in memory of its own");
 }
 
 /** The arguments of one call, checked as far as memory depends on them, and their places in one block of it. */
 class Call {
     #exports;
+    #name;
     #arrays = [];
     #size = LINE;
     #extents;
@@ -145,13 +249,13 @@ class Call {
     #parameters;
     #Parameter;
 
-    constructor(exports, given, names) {
-        if (Object(given) !== given) throw unlike(TypeError, "call", given, "an object of arguments");
+    /** `tensors` is the type of their elements, if it is known already. */
+    constructor(exports, name, given, tensors) {
         this.#exports = exports;
-        this.given = { ...given };
-        const unknown = Object.keys(this.given).find((name) => !names.includes(name));
-        if (unknown !== undefined) throw new TypeError(`${unknown} is no argument; expected ${names.join(", ")}`);
-        const { shape, dtype } = this.given;
+        this.#name = name;
+        this.given = given;
+        this.#tensors = tensors;
+        const { shape, dtype } = given;
         if (!Array.isArray(shape)) throw unlike(TypeError, "shape", shape, "[outer, channels, inner]");
         if (shape.length !== 3) throw unlike(TypeError, "shape.length", shape.length, 3);
         this.#extents = [...shape];
@@ -180,6 +284,26 @@ class Call {
             this.#Parameter ??= array.Type;
             return array;
         });
+    }
+
+    /** That there are running statistics, or neither of the two where they are `optional`. */
+    checkRunning({ optional }) {
+        const names = ["runningMean", "runningVar"];
+        const missing = names.filter((name) => this.given[name] === undefined);
+        if (missing.length === 0 || (optional && missing.length === 2)) return;
+        const pair = "both runningMean and runningVar, or neither";
+        throw unlike(TypeError, missing[0], undefined, optional ? pair : `an array of ${this.#extents[1]} elements`);
+    }
+
+    /** What backward has to know of a forward call besides its arrays of channels. */
+    settings(frozen) {
+        const { residual = null, x, y } = this.given;
+        const { activation, slope, low, high } = this.#epilogueOptions();
+        const isInPlace = y?.buffer === x.buffer && y.byteOffset === x.byteOffset;
+        return {
+            shape: Object.freeze([...this.#extents]), dtype: this.#tensors, eps: this.#option("eps", 1e-5), frozen,
+            activation, slope, low, high, residual, ...(isInPlace && { overwritten: x }),
+        };
     }
 
     statistic(name) {
@@ -240,36 +364,43 @@ class Call {
     }
 
     /** bn_options; its bn_epilogue with these arrays, if the call has one. */
-    options(z, dz, beta) {
-        const epilogue = EPILOGUE.some((name) => this.given[name] !== undefined) ? this.#epilogue(z, dz, beta) : 0;
+    options(z, dz) {
+        const epilogue = EPILOGUE.some((name) => this.given[name] !== undefined) ? this.#epilogue(z, dz) : 0;
         return this.#exports.module_options(
-            this.#option("eps", 1e-5), this.#option("momentum", 0.1), this.#option("biasedRunningVar", false),
-            this.#option("frozen", false), DTYPES[this.#parameters] ?? 0, epilogue);
+            this.#option("eps", 1e-5), this.#option("momentum", 0.1), Number(this.#option("biasedRunningVar", false)),
+            Number(this.#option("frozen", false)), DTYPES[this.#parameters] ?? 0, epilogue);
     }
 
-    #epilogue(z, dz, beta) {
+    #epilogue(z, dz) {
+        const { activation, slope, low, high } = this.#epilogueOptions();
+        return this.#exports.module_epilogue(ACTIVATIONS[activation], slope, low, high, z.at, dz.at);
+    }
+
+    #epilogueOptions() {
         const { activation = "identity" } = this.given;
         const names = Object.keys(ACTIVATIONS);
         if (!names.includes(activation)) throw unlike(TypeError, "activation", activation, names.join(", "));
-        return this.#exports.module_epilogue(
-            ACTIVATIONS[activation], this.#option("slope", 0.01), this.#option("low", 0), this.#option("high", 6),
-            z.at, dz.at, beta.at);
+        const [slope, low, high] = [this.#option("slope", 0.01), this.#option("low", 0), this.#option("high", 6)];
+        return { activation, slope, low, high };
     }
 
     #option(name, otherwise) {
         const { [name]: value = otherwise } = this.given;
         if (typeof value !== typeof otherwise) throw unlike(TypeError, name, value, `a ${typeof otherwise}`);
-        return Number(value);
+        return value;
     }
 
     /**
      * Takes the memory, copies the arrays there, and calls `compute` with a bn_shape and a bn_dtype. Gives `results`,
-     * each in its target or in a new array. No target is written before all that can fail is done.
+     * each in its target or in a new array, and null for none. No target is written before all that can fail is done.
      */
     run(compute, results) {
         const exports = this.#exports;
         const block = this.#size > LARGEST ? 0 : exports.aligned_alloc(LINE, this.#size);
-        if (block === 0) throw new BatchNormError(`no ${this.#size} bytes for the arrays of a call`, OUT_OF_MEMORY);
+        if (block === 0) {
+            const message = `${this.#name}: memory for arrays is ${this.#size}; expected that many bytes to be free`;
+            throw new BatchNormError(message, OUT_OF_MEMORY);
+        }
         // Made anew each time: the buffer is another one when the memory has grown.
         const view = ({ Type, at, length }) => new Type(exports.memory.buffer, at, length);
         // Bytes, as the types of an array and its target may differ; none, and the buffer may be a detached one.
@@ -280,8 +411,9 @@ class Call {
                 if (array.given !== undefined) copy(array.given, view(array));
             }
             const status = compute(exports.module_shape(...this.#extents), DTYPES[this.#tensors]);
-            if (status !== 0) throw new BatchNormError(this.#sentence(exports.bn_last_error()), status);
-            const taken = Object.entries(results).map(([name, array]) => [name, array.target ?? view(array).slice()]);
+            if (status !== 0) throw this.#refusal(status);
+            const take = (array) => (array === NONE ? null : (array.target ?? view(array).slice()));
+            const taken = Object.entries(results).map(([name, array]) => [name, take(array)]);
             for (const array of this.#arrays) if (array.target !== undefined) copy(view(array), array.target);
             return Object.fromEntries(taken);
         } finally {
@@ -289,8 +421,15 @@ class Call {
         }
     }
 
+    /** One value per channel has no variance, and is most often met where evaluation was meant. */
+    #refusal(status) {
+        const hint = status === SINGLE_VALUE ? " (forwardInference takes one)" : "";
+        return new BatchNormError(this.#sentence(this.#exports.bn_last_error()) + hint, status);
+    }
+
     #sentence(start) {
         const bytes = new Uint8Array(this.#exports.memory.buffer, start);
-        return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+        const text = new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+        return WORDS.reduce((text, [words, replacement]) => text.replace(words, replacement), text);
     }
 }

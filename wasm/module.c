@@ -13,7 +13,7 @@ const bn_shape *module_shape(size_t outer, size_t channels, size_t inner) {
 }
 
 const bn_epilogue *module_epilogue(bn_activation activation, double slope, double low, double high, const void *z,
-                                   void *dz, const void *beta) {
+                                   void *dz) {
     static bn_epilogue epilogue;
     epilogue = (bn_epilogue)BN_EPILOGUE_INIT;
     epilogue.activation = activation;
@@ -22,7 +22,6 @@ const bn_epilogue *module_epilogue(bn_activation activation, double slope, doubl
     epilogue.high = high;
     epilogue.z = z;
     epilogue.dz = dz;
-    epilogue.beta = beta;
     return &epilogue;
 }
 

@@ -5,13 +5,13 @@ import { batch, check, checkSame, shape, size, throws } from "./assertions.mjs";
 export const arrayChecks = {
     "arrays of a caller's own": ({ bn }) => {
         const x = batch(0);
-        const { y: expected, ...saved } = bn.forwardTraining({ x, shape });
+        const { y: expected, saved } = bn.forwardTraining({ x, shape });
         const y = new Float32Array(size);
         check(bn.forwardTraining({ x, shape, y }).y === y, "y is another array");
         checkSame(y, expected, undefined, "y");
         const dy = batch(1);
-        const { dx } = bn.backward({ dy, x, shape, ...saved });
-        bn.backward({ dy, x, shape, ...saved, dx: dy });
+        const { dx } = bn.backward({ dy, x, saved });
+        bn.backward({ dy, x, saved, dx: dy });
         checkSame(dy, dx, undefined, "dx in place");
         bn.forwardTraining({ x, shape, y: x });
         checkSame(x, expected, undefined, "y in place");
@@ -49,13 +49,15 @@ export const arrayChecks = {
             overlaps("y", name, orX, { ...small, y: small[name] });
             overlaps("y", name, orX, { ...small, y: small[name] }, bn.forwardInference.bind(bn));
         }
-        const saved = { mean: new Float64Array(3), invstd: new Float64Array(3) };
-        const gradients = { dy: batch(1), x, shape, ...saved };
+        const { saved } = bn.forwardTraining({ x, shape });
+        const gradients = { dy: batch(1), x, saved };
         const backward = bn.backward.bind(bn);
         overlaps("dx", "x", ", or that of dy", { ...gradients, dx: x }, backward);
         overlaps("dx", "x", ", or that of dy", { ...gradients, dy: x, dx: x }, backward);
-        const doubles = { dy: Float64Array.of(1, 2, 3), x: Float64Array.of(1, 2, 3), shape: [1, 3, 1], ...saved };
-        overlaps("dx", "mean", ", or that of dy", { ...doubles, dx: saved.mean }, backward);
+        const row = Float64Array.of(1, 2, 3);
+        const one = bn.forwardInference({ x: row, shape: [1, 3, 1], runningMean: row, runningVar: row }).saved;
+        const doubles = { dy: row.slice(), x: row, saved: one };
+        overlaps("dx", "saved.mean", ", or that of dy", { ...doubles, dx: one.mean }, backward);
         // What is only read may be one array, and neighbours are none that overlap.
         bn.forwardInference({ ...given, runningVar: runningMean, gamma: runningMean });
         bn.forwardTraining({ ...given, residual: x });
@@ -81,7 +83,7 @@ export const arrayChecks = {
         for (const array of Object.values(running)) check(array.join() === "1,2,3", `${array}`);
         // What a target's own functions do is of no account.
         y.set = () => { throw new Error("set"); };
-        const { invstd } = bn.forwardTraining(given);
+        const { invstd } = bn.forwardTraining(given).saved;
         checkSame(y, bn.forwardTraining({ x, shape }).y, undefined, "y");
         check(invstd.length === 3 && running.runningMean[0] !== 1, "nothing is written");
     },
@@ -97,25 +99,29 @@ export const arrayChecks = {
         // As good as any where nothing is read or written; what follows is the library's.
         const empty = { x: new Float32Array(0), shape: [0, 3, 6] };
         const [x, y] = [detached(1), detached(1)];
-        const { mean } = bn.forwardTraining(empty);
-        checkSame(bn.forwardTraining({ ...empty, y }).mean, mean, undefined, "mean");
-        checkSame(bn.forwardTraining({ ...empty, x }).mean, mean, undefined, "mean");
+        const { mean } = bn.forwardTraining(empty).saved;
+        checkSame(bn.forwardTraining({ ...empty, y }).saved.mean, mean, undefined, "mean");
+        checkSame(bn.forwardTraining({ ...empty, x }).saved.mean, mean, undefined, "mean");
     },
 
     "parameters of another type than the tensors": ({ bn }) => {
         const x = batch(0);
         const gamma = Float64Array.of(0.1, 0.2, 0.3);
         const [runningMean, runningVar] = [new Float64Array(3), new Float64Array(3)];
-        const { y, ...saved } = bn.forwardTraining({ x, shape, gamma, runningMean, runningVar, momentum: 1 });
+        const { y, saved } = bn.forwardTraining({ x, shape, gamma, runningMean, runningVar, momentum: 1 });
         checkSame(runningMean, saved.mean, undefined, "runningMean");
-        check(bn.backward({ dy: y, x, shape, gamma, ...saved }).dgamma instanceof Float64Array, "dgamma");
-        check(bn.backward({ dy: y, x, shape, ...saved }).dgamma instanceof Float32Array, "dgamma without gamma");
-        const doubles = { dy: Float64Array.from(y), x: Float64Array.from(x), shape, ...saved };
+        const gradients = (x, options) => {
+            const dy = x.slice();
+            return bn.backward({ dy, x, saved: bn.forwardTraining({ x, shape, ...options }).saved });
+        };
+        check(bn.backward({ dy: y, x, saved }).dgamma instanceof Float64Array, "dgamma");
+        check(gradients(x, { beta: gamma }).dgamma instanceof Float64Array, "dgamma beside beta");
+        check(gradients(x).dgamma instanceof Float32Array, "dgamma without gamma");
         const ones = Float64Array.of(1, 1, 1);
-        const [found, expected] = [bn.backward(doubles), bn.backward({ ...doubles, gamma: ones })];
+        const [found, expected] = [gradients(Float64Array.from(x)), gradients(Float64Array.from(x), { gamma: ones })];
         for (const name of ["dgamma", "dbeta"]) checkSame(found[name], expected[name], undefined, `${name} of doubles`);
-        const bits = { dy: new Uint16Array(size), x: new Uint16Array(size), shape, dtype: "bfloat16", ...saved };
-        check(bn.backward(bits).dgamma instanceof Float32Array, "dgamma of bits");
+        const bits = gradients(new Uint16Array(size), { dtype: "bfloat16" });
+        check(bits.dgamma instanceof Float32Array, "dgamma of bits");
     },
 
     "float16 as numbers": ({ bn }) => {
@@ -131,7 +137,7 @@ export const arrayChecks = {
             const bits = Uint16Array.from({ length: size }, (_, i) => 0x3c00 + ((i * 37) % 101)); // from 1 to 1.1
             const x = new Float16Array(bits.buffer);
             const halves = (count) => new Float16Array(new ArrayBuffer(2 * count));
-            const { y, ...saved } = bn.forwardTraining({ x: bits, shape, dtype: "float16" });
+            const { y } = bn.forwardTraining({ x: bits, shape, dtype: "float16" });
             const found = bn.forwardTraining({ x, shape }).y;
             check(found instanceof Float16Array, "another type");
             checkSame(new Uint16Array(found.buffer), y, "float16", "y");
@@ -139,8 +145,8 @@ export const arrayChecks = {
             for (const [x, y] of targets) bn.forwardTraining({ x, shape, dtype: "float16", y });
             for (const [, { buffer }] of targets) checkSame(new Uint16Array(buffer), y, "float16", "y of another type");
             const [gamma, beta] = [halves(3), new Uint16Array(3)];
-            const { dgamma } = bn.backward({ dy: x, x, shape, dtype: "float16", gamma, beta, ...saved });
-            check(dgamma instanceof Float16Array, "dgamma is not of gamma's type");
+            const { saved } = bn.forwardTraining({ x, shape, dtype: "float16", gamma, beta });
+            check(bn.backward({ dy: x, x, saved }).dgamma instanceof Float16Array, "dgamma is not of gamma's type");
             const message = 'residual is Uint16Array; expected Float16Array, or Uint16Array and dtype "float16"';
             throws({ name: "TypeError", message }, () => bn.forwardTraining({ x, shape, residual: bits }));
         } finally {

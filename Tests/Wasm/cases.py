@@ -99,8 +99,8 @@ class Layer:
         given = self.arrays
         dx, dz = np.empty_like(given["x"]), None if z is None else np.empty_like(z)
         dgamma, dbeta = np.empty_like(given["gamma"]), np.empty_like(given["beta"])
-        inputs = given["dy"], given["x"], given["gamma"], forward["mean"], forward["invstd"]
-        self.call("bn_backward", options, *inputs, dx, dgamma, dbeta, z=z, dz=dz, beta=given["beta"])
+        inputs = given["dy"], given["x"], given["gamma"], given["beta"], forward["mean"], forward["invstd"]
+        self.call("bn_backward", options, *inputs, dx, dgamma, dbeta, z=z, dz=dz)
         return {"dx": dx, "dgamma": dgamma, "dbeta": dbeta} | ({} if dz is None else {"dz": dz})
 
     def moments(self) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ def calls(layer: Layer, choices: list[dict], residual: bool) -> Iterator[dict]:
     """Training, inference, and their gradients, with the options of each choice."""
     own = ["residual"] if residual else []
     forward_takes = ["x", "gamma", "beta", "runningMean", "runningVar", *own]
-    backward_takes = ["dy", "x", "gamma", "beta", *own]
+    backward_takes = ["dy", "x"]  # the rest is in the forward call's saved
     z = layer.arrays["residual"] if residual else None
     for options in choices:
         epilogue = {key: value for key, value in options.items() if key in EPILOGUE}

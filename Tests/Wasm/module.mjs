@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the module is loaded, its memory, and the C ABI that it exports.
-import { check, throws } from "./assertions.mjs";
+import { batch, check, checkSame, shape, throws } from "./assertions.mjs";
 
 /** The C ABI itself. */
 async function instantiate(bytes) {
@@ -37,6 +37,53 @@ export const moduleChecks = {
         check(/^bn_moments: working memory is \d+; expected that many bytes to be free$/.test(message), message);
     },
 
+    "memory that grows in the middle of a call": async ({ bytes, load }) => {
+        // Every export that is called grows it, before and after, so that each buffer of before is detached.
+        const { instantiate } = WebAssembly;
+        let [memory, growths] = [undefined, 0];
+        const grow = () => (memory.grow(1), growths++);
+        WebAssembly.instantiate = async (module) => {
+            const { exports } = await instantiate.call(WebAssembly, module);
+            memory = exports.memory;
+            const growing = (call) => (...given) => (grow(), [call(...given), grow()][0]);
+            const wrap = ([name, it]) => [name, it === memory ? it : growing(it)];
+            return { exports: Object.fromEntries(Object.entries(exports).map(wrap)) };
+        };
+        let grown;
+        try {
+            grown = await load(bytes);
+        } finally {
+            WebAssembly.instantiate = instantiate;
+        }
+        const steady = await load(bytes);
+        const results = (bn) => {
+            const running = { runningMean: Float32Array.of(0, 0, 0), runningVar: Float32Array.of(1, 1, 1) };
+            const [x, gamma, beta, y] = [batch(0), Float32Array.of(1, 2, 3), Float32Array.of(1, 0, -1), batch(1)];
+            const given = { x, shape, gamma, beta, y, residual: batch(2), activation: "silu", ...running };
+            const { saved } = bn.forwardTraining(given);
+            const inferred = bn.forwardInference({ ...given, y: undefined });
+            const gradients = bn.backward({ dy: batch(3), x, saved });
+            const { mean, invstd } = saved;
+            const { status, message } = throws({}, () => bn.forwardTraining({ x, shape, eps: -1 }));
+            check(status === 5 && /eps is -1/.test(message), message);
+            return { y, mean, invstd, inferred: inferred.y, ...running, ...gradients, ...bn.moments({ x, shape }) };
+        };
+        const [found, expected] = [results(grown), results(steady)];
+        for (const name in expected) checkSame(found[name], expected[name], undefined, name);
+        check(growths >= 40, `${growths} growths`);
+        // By itself: each call needs more memory than all before it, and what was given by the first stays.
+        const kept = expected.y.slice();
+        for (let channels = 1; channels <= 1 << 20; channels *= 4) {
+            const x = Float32Array.from({ length: 4 * channels }, (_, i) => (i * 37) % 101);
+            const { y, saved } = steady.forwardTraining({ x, shape: [4, channels, 1] });
+            const { dx } = steady.backward({ dy: x, x, saved });
+            for (const array of [y, dx]) check(array.every(Number.isFinite), `${channels} channels`);
+            const mean = steady.moments({ x, shape: [4, channels, 1] }).mean;
+            checkSame(saved.mean, mean, undefined, "mean");
+        }
+        checkSame(expected.y, kept, undefined, "y");
+    },
+
     "every way to load": async ({ url, bytes, load, BatchNormError }) => {
         const module = await WebAssembly.compile(bytes);
         check(WebAssembly.Module.imports(module).length === 0, "it imports something");
@@ -48,7 +95,7 @@ export const moduleChecks = {
         sources.push(url, url.href, decodeURI(url.pathname), data, new URL(data), blob);
         for (const source of [...sources, Promise.resolve(bytes)]) {
             const bn = await load(source);
-            check(Math.floor(bn.version / 10000) === 1, "version");
+            check(Math.floor(bn.version / 10000) === 2, "version");
         }
         const missing = await load(new Response("", { status: 404 })).catch((error) => error);
         check(/404/.test(missing.message), `${missing.message}`);
@@ -59,13 +106,12 @@ export const moduleChecks = {
         const [values, shape] = [exports.aligned_alloc(64, 64), exports.module_shape(1, 2, 2)];
         const write = (at, value) => (new Uint32Array(exports.memory.buffer)[at / 4] = value);
         const moments = () => exports.bn_moments(shape, 1, values, values + 16, values + 32, values + 48);
-        for (const size of [32, 28]) {
-            write(shape, size); // of this version, and of 1.0
-            check(moments() === 0, `struct_size ${size}`);
+        check(moments() === 0, "struct_size 32");
+        for (const size of [28, 64]) {
+            write(shape, size); // less, and what it is in 64 bits
+            check(moments() === 4, `struct_size ${size}`);
         }
-        write(shape, 56); // what it was in 1.0, in 64 bits
-        check(moments() === 4, "struct_size 56");
-        const message = "bn_moments: shape->struct_size is 56; expected sizeof(bn_shape), which is 32";
+        const message = "bn_moments: shape->struct_size is 64; expected sizeof(bn_shape), which is 32";
         check(text(exports.bn_last_error()) === message, text(exports.bn_last_error()));
         // A size is aligned to four bytes.
         write(values + 4, 2);

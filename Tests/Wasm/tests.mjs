@@ -4,8 +4,9 @@ import { argumentChecks } from "./arguments.mjs";
 import { arrayChecks } from "./arrays.mjs";
 import { batch, check, checkSame, shape, tensor } from "./assertions.mjs";
 import { moduleChecks } from "./module.mjs";
+import { savedChecks } from "./saved.mjs";
 
-const checks = { ...argumentChecks, ...arrayChecks, ...moduleChecks };
+const checks = { ...argumentChecks, ...arrayChecks, ...moduleChecks, ...savedChecks };
 
 /** `read` gives the bytes of a URL, and `folder` is that of the files. Returns how many passed, and what failed. */
 export async function run({ load, BatchNormError }, folder, read) {
@@ -44,8 +45,8 @@ function train(bn) {
     let y, gradients;
     for (let k = 0; k < 3; k++) {
         const x = batch(k);
-        const { y: output, ...saved } = bn.forwardTraining({ x, shape, gamma, beta, ...running });
-        gradients = bn.backward({ dy, x, shape, gamma, ...saved });
+        const { y: output, saved } = bn.forwardTraining({ x, shape, gamma, beta, ...running });
+        gradients = bn.backward({ dy, x, saved });
         descend(gamma, gradients.dgamma);
         descend(beta, gradients.dbeta);
         y = output;
@@ -80,12 +81,13 @@ function checkBits(bn, layer) {
     for (const { function: name, options, takes, results } of layer.calls) {
         const given = Object.fromEntries(takes.map((name) => [name, arrays[name].slice()]));
         const own = { shape: layer.shape, ...(layer.dtype && { dtype: layer.dtype }) };
-        const found = bn[name]({ ...own, ...options, ...given, ...(name === "backward" && saved) });
-        if (name !== "backward") saved = { mean: found.mean, invstd: found.invstd };
+        const found = bn[name](name === "backward" ? { ...given, saved } : { ...own, ...options, ...given });
+        if (name.startsWith("forward")) saved = found.saved;
         for (const [result, packed] of Object.entries(results)) {
             const expected = unpack(packed);
             const what = `${name} ${JSON.stringify(options)}: ${result}`;
-            checkSame(found[result] ?? given[result], expected, layer.dtype, what);
+            const isSaved = name.startsWith("forward") && ["mean", "invstd"].includes(result);
+            checkSame((isSaved ? saved : found)[result] ?? given[result], expected, layer.dtype, what);
         }
     }
 }

@@ -6,9 +6,10 @@ export async function train(bytes: ArrayBuffer): Promise<number> {
     const bn: BatchNorm = await load(bytes);
     const x = new Float32Array(24);
     const gamma = new Float64Array(3);
-    const { y, mean, invstd } = bn.forwardTraining({ x, shape: [2, 3, 4], gamma, activation: "relu", eps: 1e-3 });
+    const { y, saved } = bn.forwardTraining({ x, shape: [2, 3, 4], gamma, activation: "relu", eps: 1e-3 });
     const first: Float32Array = y;
-    const { dx, dgamma, dz } = bn.backward({ dy: y, x, shape: [2, 3, 4], gamma, mean, invstd, residual: x });
+    const { dx, dgamma, dz } = bn.backward({ dy: y, x, saved });
+    bn.backward({ dy: y, x, saved, gamma, shape: [2, 3, 4], activation: "relu", residual: x });
     const second: Float32Array = dx;
     const third: Float64Array = dgamma;
     const fourth: Float32Array | undefined = dz;
@@ -29,6 +30,12 @@ export async function train(bytes: ArrayBuffer): Promise<number> {
     bn.forwardTraining({ x, shape: [2, 3, 4], dtype: "float16" });
     // @ts-expect-error: tensors are of a type
     bn.forwardTraining({ x, shape: [2, 3, 4], residual: gamma });
+    // @ts-expect-error: what the forward call was told is needed
+    bn.backward({ dy: y, x, gamma, mean: saved.mean, invstd: saved.invstd });
+    // @ts-expect-error: saved is of float32 tensors
+    bn.backward({ dy: gamma, x: gamma, saved });
+    // @ts-expect-error: what backward reads is as it was
+    saved.activation = "identity";
     // @ts-expect-error: not an array of the language's own
     bn.moments({ x: [1, 2, 3, 4], shape: [1, 1, 4] });
 
