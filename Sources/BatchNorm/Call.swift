@@ -35,5 +35,12 @@ struct Call {
         }
     }
 
+    /// A new sweep, in memory of the thread's: on the stack it would be there several times over. One at a time.
+    @inline(never)
+    func sweep(_ geometry: Geometry) -> UnsafeMutablePointer<Sweep> {
+        thread.pointee.sweep.initialize(to: Sweep(geometry, kernels))
+        return thread.pointee.sweep
+    }
+
     var kernels: UnsafePointer<kernel_table> { library.pointee.kernels }
 }

@@ -31,14 +31,14 @@ struct Derivatives {
     ) throws(Failure) {
         var part = geometry
         part.xStride = v.stride
-        var sweep = Sweep(part, call.kernels)
-        sweep.x = v
-        sweep.reduction = .moments
+        let sweep = call.sweep(part)
+        sweep.pointee.x = v
+        sweep.pointee.reduction = .moments
         var settlement = ForwardSettlement(
             statistics: .batch(eps: 0, nil), moments: (count: scratch.values, mean: mean, m2: scratch.centred))
         settlement.rest = rest
-        sweep.settlement = .forward(settlement)
-        try sweep.run(call)
+        sweep.pointee.settlement = .forward(settlement)
+        try sweep.pointee.run(call)
     }
 
     /// Values per channel, for means; of none, the sums are 0.
@@ -56,13 +56,13 @@ struct Derivatives {
         var backward = Backward(geometry: geometry, dy: v, x: x, mean: mean, inverseStd: inverseStd)
         backward.geometry.xStride = x.stride
         backward.geometry.yStride = v.stride
-        var sweep = Sweep(backward.geometry, call.kernels)
-        backward.fill(&sweep, call, reduces: true, maps: false)
+        let sweep = call.sweep(backward.geometry)
+        backward.fill(&sweep.pointee, call, reduces: true, maps: false)
         var settlement = backward.settlement(.reduced(count: count))
         settlement.sumDy = sums.values
         settlement.sumDyCentred = sums.centred
-        sweep.settlement = .backward(settlement)
-        try sweep.run(call)
+        sweep.pointee.settlement = .backward(settlement)
+        try sweep.pointee.run(call)
     }
 
     /// gamma · P(v) + gamma' · x_hat + beta', the primes being the directions of gamma and beta: what y changes by.
@@ -78,7 +78,7 @@ struct Derivatives {
 
     /// A sweep that writes it, unless it is constant. A tensor that has no part in it is not looked at: 0 · infinity would
     /// be NaN.
-    func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> Sweep {
+    func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> UnsafeMutablePointer<Sweep> {
         if direction.v.base == nil {
             return normalization(of: x, to: out, room) { channel in
                 Line(
@@ -113,28 +113,30 @@ struct Derivatives {
         let combined: UnsafeMutablePointer<Combined>
     }
 
-    func normalization(of tensor: Operand, to out: Operand, _ room: Room, _ line: (Int) -> Line) -> Sweep {
+    func normalization(
+        of tensor: Operand, to out: Operand, _ room: Room, _ line: (Int) -> Line
+    ) -> UnsafeMutablePointer<Sweep> {
         for channel in 0..<geometry.channels { room.lines[channel] = line(channel) }
-        var sweep = Sweep(geometry, call.kernels)
-        sweep.x = tensor
-        sweep.out = out
-        sweep.map = call.kernels.pointee.normalize
-        sweep.settlement = .settled(room.lines)
+        let sweep = call.sweep(geometry)
+        sweep.pointee.x = tensor
+        sweep.pointee.out = out
+        sweep.pointee.map = call.kernels.pointee.normalize
+        sweep.pointee.settlement = .settled(room.lines)
         return sweep
     }
 
     func combination(
         _ v: Operand, _ z: Operand, to out: Operand, _ room: Room, _ combined: (Int) -> Combined
-    ) -> Sweep {
+    ) -> UnsafeMutablePointer<Sweep> {
         for channel in 0..<geometry.channels { room.combined[channel] = combined(channel) }
-        var sweep = Sweep(geometry, call.kernels)
-        sweep.x = x
-        sweep.dy = v
-        sweep.z = z
-        sweep.out = out
-        sweep.combines = true
-        sweep.map = call.kernels.pointee.combination
-        sweep.settlement = .combined(room.combined)
+        let sweep = call.sweep(geometry)
+        sweep.pointee.x = x
+        sweep.pointee.dy = v
+        sweep.pointee.z = z
+        sweep.pointee.out = out
+        sweep.pointee.combines = true
+        sweep.pointee.map = call.kernels.pointee.combination
+        sweep.pointee.settlement = .combined(room.combined)
         return sweep
     }
 

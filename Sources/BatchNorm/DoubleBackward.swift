@@ -81,7 +81,7 @@ private struct SecondDerivatives {
         u = Operand(base: UnsafeMutableRawPointer(mutating: grad.dx), stride: geometry.dxStride)
         a = geometry.elements(grad.dgamma)
         b = geometry.elements(grad.dbeta)
-        kept = try Kept(geometry.channels, sums: 3, arrays: 2, sweeps: 2, call)
+        kept = try Kept(geometry.channels, sums: 3, arrays: 2, sweeps: 1, call)
         ofU = kept.sums()
         ofG = kept.sums()
         ofBoth = kept.sums()
@@ -107,24 +107,23 @@ private struct SecondDerivatives {
         let call = derivatives.call
         let toX = Operand(base: grad.x, stride: geometry.dxStride)
         let toDy = Operand(base: grad.dy, stride: geometry.yStride)
-        let rooms = (kept.room(), kept.room())
+        let room = kept.room()
         let direction = Derivatives.Direction(v: u, sums: ofU, gamma: a, beta: b)
         // What depends on x by nothing but its statistics does not depend on constants.
         let mapsX = grad.x != nil && !(derivatives.frozen && a == nil)
         let mapsDy = grad.dy != nil && !derivatives.isConstant(direction)
-        var sweepToX = mapsX ? sweepToX(toX, rooms.0) : idle()
-        var sweepToDy = mapsDy ? derivatives.sweep(direction, to: toDy, rooms.1) : idle()
-        if mapsX { try sweepToX.reserve(call) }
-        if mapsDy { try sweepToDy.reserve(call) }
+        if mapsX { try sweepToX(toX, room).pointee.reserve(call) }
+        if mapsDy { try derivatives.sweep(direction, to: toDy, room).pointee.reserve(call) }
         if let gamma = geometry.elements(grad.gamma) {
             for channel in 0..<geometry.channels { gamma[channel] = derivatives.inverseStd[channel] * product(channel) }
         }
-        if mapsX { try sweepToX.run(call) } else { derivatives.fill(toX, with: nil) }
-        if mapsDy { try sweepToDy.run(call) } else { derivatives.fill(toDy, with: b) }
+        if mapsX { try sweepToX(toX, room).pointee.run(call) } else { derivatives.fill(toX, with: nil) }
+        if mapsDy {
+            try derivatives.sweep(direction, to: toDy, room).pointee.run(call)
+        } else {
+            derivatives.fill(toDy, with: b)
+        }
     }
-
-    /// In the place of one that is not needed.
-    private func idle() -> Sweep { Sweep(geometry, derivatives.call.kernels) }
 
     /// A; and Σ u · dy with constants for statistics.
     private func product(_ channel: Int) -> Double {
@@ -134,7 +133,7 @@ private struct SecondDerivatives {
         return centred - ofStatistics / derivatives.count
     }
 
-    private func sweepToX(_ out: Operand, _ room: Derivatives.Room) -> Sweep {
+    private func sweepToX(_ out: Operand, _ room: Derivatives.Room) -> UnsafeMutablePointer<Sweep> {
         if derivatives.frozen {
             return derivatives.normalization(of: g, to: out, room) { channel in
                 Line(scale: (a?[channel] ?? 0) * derivatives.inverseStd[channel], shift: -0.0)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
 import CKernels
+import Synchronization
 
 /// The gradients of a batch in groups: first the sums over dy of every slice, which belong to its group's statistics and to
 /// its group's parameters; then dx, slice by slice.
@@ -8,7 +9,9 @@ import CKernels
 /// Where groups share their statistics but not their parameters, dx is that of gamma · dy:
 ///
 ///     dx = invstd · (gamma · dy − Σ gamma · dy / M − x_hat · Σ gamma · dy · x_hat / M)
-struct GroupedBackward {
+struct GroupedBackward: ~Copyable {
+    /// Has it go by address (see Sweep).
+    private let byAddress = Atomic<Bool>(false)
     private let backward: Backward
     private let groups: Groups
     private let dgamma: Elements?
@@ -51,7 +54,7 @@ struct GroupedBackward {
             var next = slices
             while let slice = next.next() { try reduce(slice) }
         }
-        try call.run(slices, map)
+        try call.run(slices) { map($0) }
         if !needsSums { return }
         for parameter in 0..<channels * groups.parameterRows {
             let row = parameter / channels
@@ -60,16 +63,17 @@ struct GroupedBackward {
         }
     }
 
+    @inline(never)
     private func reduce(_ slice: Slice) throws(Failure) {
         let part = backward.slice(slice, groups)
-        var sweep = Sweep(part.geometry, call.kernels)
-        part.fill(&sweep, call, reduces: true, maps: false)
+        let sweep = call.sweep(part.geometry)
+        part.fill(&sweep.pointee, call, reduces: true, maps: false)
         var settlement = part.settlement(.reduced(count: part.geometry.values))
         settlement.sumDy = ofSlice
         settlement.sumDyCentred = ofSlice + channels
         settlement.sumDyXHat = ofSlice + 2 * channels
-        sweep.settlement = .backward(settlement)
-        try sweep.run(call)
+        sweep.pointee.settlement = .backward(settlement)
+        try sweep.pointee.run(call)
         let row = groups.statisticsRow(slice.group)
         let statistics = ofStatistics + 2 * row * channels
         let parameters = ofParameters + 2 * groups.parameterRow(slice.group) * channels
@@ -82,14 +86,15 @@ struct GroupedBackward {
         }
     }
 
-    private func map(_ slice: Slice) -> Sweep {
+    @inline(never)
+    private func map(_ slice: Slice) -> UnsafeMutablePointer<Sweep> {
         var part = backward.slice(slice, groups)
         let row = groups.statisticsRow(slice.group)
         if freezesSingle && isSingle[row] == 1 { part.freeze() }
         let sums = ofStatistics + 2 * row * channels
-        var sweep = Sweep(part.geometry, call.kernels)
-        part.fill(&sweep, call, reduces: false, maps: true)
-        sweep.settlement = .backward(
+        let sweep = call.sweep(part.geometry)
+        part.fill(&sweep.pointee, call, reduces: false, maps: true)
+        sweep.pointee.settlement = .backward(
             part.settlement(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: gains)))
         return sweep
     }

@@ -181,17 +181,12 @@ struct Slices {
 
 extension Call {
     /// A sweep for each slice. All take their memory first: what fails for want of it fails before anything is written.
-    func run(_ slices: Slices, _ make: (Slice) -> Sweep) throws(Failure) {
+    @inline(never)
+    func run(_ slices: Slices, _ make: (Slice) -> UnsafeMutablePointer<Sweep>) throws(Failure) {
         var next = slices
-        while let slice = next.next() {
-            var sweep = make(slice)
-            try sweep.reserve(self)
-        }
+        while let slice = next.next() { try make(slice).pointee.reserve(self) }
         next = slices
-        while let slice = next.next() {
-            var sweep = make(slice)
-            try sweep.run(self)
-        }
+        while let slice = next.next() { try make(slice).pointee.run(self) }
     }
 }
 

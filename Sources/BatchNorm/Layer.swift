@@ -53,11 +53,11 @@ extension Call {
                     variance: Elements(runningVar.unsafelyUnwrapped, geometry.parameter), momentum: options.momentum,
                     biased: options.biasedRunningVariance)
             }
-            var sweep = Sweep(forward.geometry, kernels)
-            forward.fill(&sweep, self)
-            sweep.reduction = .moments
-            sweep.settlement = .forward(forward.settlement(.batch(eps: options.eps, update)))
-            try sweep.run(self)
+            let sweep = sweep(forward.geometry)
+            forward.fill(&sweep.pointee, self)
+            sweep.pointee.reduction = .moments
+            sweep.pointee.settlement = .forward(forward.settlement(.batch(eps: options.eps, update)))
+            try sweep.pointee.run(self)
         } else {
             let running = runningMean.map {
                 (
@@ -95,18 +95,18 @@ extension Call {
         if geometry.weights != nil { try forward.geometry.weigh() }
         // Groups that share everything that inference knows of are none.
         if !groups.ownRunning && !groups.ownParameters && (!groups.ownStatistics || !forward.saves) {
-            var sweep = Sweep(forward.geometry, kernels)
-            forward.fill(&sweep, self)
-            sweep.settlement = .forward(
+            let sweep = sweep(forward.geometry)
+            forward.fill(&sweep.pointee, self)
+            sweep.pointee.settlement = .forward(
                 forward.settlement(.running(eps: options.eps, mean: mean, variance: variance)))
-            try sweep.run(self)
+            try sweep.pointee.run(self)
         } else {
             try run(groups.slicesOfAll(geometry.outer, self)) { slice in
                 let part = forward.slice(slice, groups, savedRow: groups.statisticsRow(slice.group))
                 let row = groups.runningRow(slice.group) * geometry.channels
-                var sweep = Sweep(part.geometry, kernels)
-                part.fill(&sweep, self)
-                sweep.settlement = .forward(
+                let sweep = sweep(part.geometry)
+                part.fill(&sweep.pointee, self)
+                sweep.pointee.settlement = .forward(
                     part.settlement(.running(eps: options.eps, mean: mean.from(row), variance: variance.from(row))))
                 return sweep
             }

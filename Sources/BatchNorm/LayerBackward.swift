@@ -45,13 +45,13 @@ extension Call {
                 .run(needsSums: needsSums)
             return
         }
-        var sweep = Sweep(backward.geometry, kernels)
-        backward.fill(&sweep, self, reduces: needsSums, maps: true)
+        let sweep = sweep(backward.geometry)
+        backward.fill(&sweep.pointee, self, reduces: needsSums, maps: true)
         var settlement = backward.settlement(needsSums ? .reduced(count: backward.geometry.values) : .none)
         settlement.dgamma = geometry.elements(dgamma)
         settlement.dbeta = geometry.elements(dbeta)
-        sweep.settlement = .backward(settlement)
-        try sweep.run(self)
+        sweep.pointee.settlement = .backward(settlement)
+        try sweep.pointee.run(self)
     }
 }
 

@@ -17,6 +17,11 @@ struct Library: ~Copyable {
     /// each makes one, and one of them stays: a lock might be held for ever in the child of a fork.
     static var shared: UnsafeMutablePointer<Library>? {
         if let known = machine_load(&theLibrary) { return known.assumingMemoryBound(to: Library.self) }
+        return first()
+    }
+
+    @inline(never)
+    private static func first() -> UnsafeMutablePointer<Library>? {
         if let made = make(), !machine_publish(&theLibrary, made) { discard(made) }
         return machine_load(&theLibrary)?.assumingMemoryBound(to: Library.self)
     }

@@ -98,6 +98,7 @@ struct Pool {
     func discard() { free(flags) }
 
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
+    @inline(never)
     func run(
         _ count: Int, _ context: UnsafeRawPointer, threads: Int,
         _ body: Job.Body

@@ -18,11 +18,11 @@ extension Call {
         try memory.output(geometry.statistics("mean", outputs.mean))
         try memory.output(geometry.statistics("m2", outputs.m2))
         try geometry.weigh()
-        var sweep = Sweep(geometry, kernels)
-        sweep.x = x
-        sweep.reduction = .moments
-        sweep.settlement = .forward(ForwardSettlement(statistics: .batch(eps: 0, nil), moments: outputs))
-        try sweep.run(self)
+        let sweep = sweep(geometry)
+        sweep.pointee.x = x
+        sweep.pointee.reduction = .moments
+        sweep.pointee.settlement = .forward(ForwardSettlement(statistics: .batch(eps: 0, nil), moments: outputs))
+        try sweep.pointee.run(self)
     }
 
     func normalize(
@@ -44,10 +44,10 @@ extension Call {
         try memory.input(geometry.statistics("invstd", inverseStd))
         try forward.addOutputs(1, x: input, to: &memory)
         if geometry.weights != nil { try forward.geometry.weigh() }
-        var sweep = Sweep(forward.geometry, kernels)
-        forward.fill(&sweep, self)
-        sweep.settlement = .forward(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))
-        try sweep.run(self)
+        let sweep = sweep(forward.geometry)
+        forward.fill(&sweep.pointee, self)
+        sweep.pointee.settlement = .forward(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))
+        try sweep.pointee.run(self)
         try forward.writeMask(self)
     }
 
@@ -69,13 +69,13 @@ extension Call {
         try memory.output(geometry.statistics("sum_dy", try need(sumDy, "sum_dy")))
         try memory.output(geometry.statistics("sum_dy_x_hat", try need(sumDyXHat, "sum_dy_x_hat")))
         try backward.geometry.weigh()
-        var sweep = Sweep(backward.geometry, kernels)
-        backward.fill(&sweep, self, reduces: true, maps: false)
+        let sweep = sweep(backward.geometry)
+        backward.fill(&sweep.pointee, self, reduces: true, maps: false)
         var settlement = backward.settlement(.reduced(count: backward.geometry.values))
         settlement.sumDy = sumDy
         settlement.sumDyXHat = sumDyXHat
-        sweep.settlement = .backward(settlement)
-        try sweep.run(self)
+        sweep.pointee.settlement = .backward(settlement)
+        try sweep.pointee.run(self)
     }
 
     func backwardApply(
@@ -108,10 +108,10 @@ extension Call {
         try memory.output(Region("dx", dx, geometry, stride: geometry.dxStride), orExactly: gradient)
         try checkCounts("count", count, geometry.channels, least: Weights.least)
         try backward.geometry.weigh()
-        var sweep = Sweep(backward.geometry, kernels)
-        backward.fill(&sweep, self, reduces: false, maps: true)
-        sweep.settlement = .backward(
+        let sweep = sweep(backward.geometry)
+        backward.fill(&sweep.pointee, self, reduces: false, maps: true)
+        sweep.pointee.settlement = .backward(
             backward.settlement(.given(count: count, dy: sums.dy, dyXHat: sums.dyXHat)))
-        try sweep.run(self)
+        try sweep.pointee.run(self)
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
+import Synchronization
 
 /// A tensor: its first element, and the elements from one outer slice to the next.
 struct Operand {
@@ -14,6 +15,8 @@ struct Operand {
 /// are groups enough for the threads, a group goes through all three steps at once, while its values are still in cache;
 /// otherwise the blocks of all groups are shared out, step by step. The bits are the same.
 struct Sweep: ~Copyable {
+    /// Has the structure go by address: one without an atomic is copied to the stack for each of its methods.
+    private let byAddress = Atomic<Bool>(false)
     let geometry: Geometry
     let kernels: UnsafePointer<kernel_table>
     var x = Operand()
@@ -50,10 +53,12 @@ struct Sweep: ~Copyable {
         if geometry.weights != nil { weighBlocks() }
         if epilogue != nil { settlement?.prepare(self) }
         let pool = call.library.pointee.pool
-        if isTogether {
-            share(groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
-        } else {
-            stepwise(pool)
+        withUnsafePointer(to: &self) { sweep in
+            if sweep.pointee.isTogether {
+                sweep.share(sweep.pointee.groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
+            } else {
+                sweep.stepwise(pool)
+            }
         }
     }
 
@@ -96,7 +101,7 @@ struct Sweep: ~Copyable {
         return (Double(own), Double(before))
     }
 
-    private var groups: Int { (geometry.channels - 1) / plan.groupSize + 1 }
+    fileprivate var groups: Int { (geometry.channels - 1) / plan.groupSize + 1 }
 
     @inline(never)
     private func handle(group: Int, worker: Int) {
@@ -111,36 +116,21 @@ struct Sweep: ~Copyable {
         apply(range, (0..<geometry.outer, 0..<geometry.inner), worker: worker)
     }
 
-    @inline(never)
-    private func stepwise(_ pool: Pool) {
-        if reduction != nil {
-            share(groups * plan.blocks.count, pool) { context, item, _ in Sweep.at(context).pointee.reduce(item: item) }
-        }
-        share(groups, pool) { context, group, _ in Sweep.at(context).pointee.settle(group: group) }
-        if map != nil { share(mapGroups * plan.parts, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) } }
-    }
-
     /// Rows are mapped whole.
-    private var mapGroups: Int { plan.mapsRows ? 1 : groups }
+    fileprivate var mapGroups: Int { plan.mapsRows ? 1 : groups }
 
-    private func share(
-        _ count: Int, _ pool: Pool, _ body: Job.Body
-    ) {
-        withUnsafePointer(to: self) { pool.run(count, $0, threads: plan.threads, body) }
-    }
-
-    private static func at(_ context: UnsafeRawPointer) -> UnsafePointer<Sweep> {
+    fileprivate static func at(_ context: UnsafeRawPointer) -> UnsafePointer<Sweep> {
         context.assumingMemoryBound(to: Sweep.self)
     }
 
     @inline(never)
-    private func reduce(item: Int) {
+    fileprivate func reduce(item: Int) {
         let block = item % plan.blocks.count
         if let reduction { reduce(reduction, block, members(of: item / plan.blocks.count), slot: block) }
     }
 
     @inline(never)
-    private func settle(group: Int) {
+    fileprivate func settle(group: Int) {
         let range = members(of: group)
         if let reduction {
             for block in 0..<plan.blocks.count { fold(reduction, block, range, slot: block) }
@@ -149,7 +139,7 @@ struct Sweep: ~Copyable {
     }
 
     @inline(never)
-    private func apply(item: Int, worker: Int) {
+    fileprivate func apply(item: Int, worker: Int) {
         let range = mapGroups == 1 ? 0..<geometry.channels : members(of: item / plan.parts)
         apply(range, plan.part(item % plan.parts), worker: worker)
     }
@@ -179,5 +169,25 @@ struct Sweep: ~Copyable {
             length: isRows ? channels.count * geometry.inner * abreast : extent.inner.count, band: plan.blocks.band,
             x: part(x), dy: part(dy), out: part(out), z: part(z), dz: part(dz), bits: bits,
             weights: weights ?? kernel_operand(), epilogue: epilogue, streams: plan.streams ? 1 : 0, aligns: 0)
+    }
+}
+
+/// By address: to have one of `self` would be to copy it.
+extension UnsafePointer<Sweep> {
+    @inline(never)
+    fileprivate func stepwise(_ pool: Pool) {
+        if pointee.reduction != nil {
+            share(pointee.groups * pointee.plan.blocks.count, pool) { context, item, _ in
+                Sweep.at(context).pointee.reduce(item: item)
+            }
+        }
+        share(pointee.groups, pool) { context, group, _ in Sweep.at(context).pointee.settle(group: group) }
+        if pointee.map != nil {
+            share(pointee.mapGroups * pointee.plan.parts, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) }
+        }
+    }
+
+    fileprivate func share(_ count: Int, _ pool: Pool, _ body: Job.Body) {
+        pool.run(count, self, threads: pointee.plan.threads, body)
     }
 }

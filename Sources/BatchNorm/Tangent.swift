@@ -38,7 +38,6 @@ extension Call {
         let tangent = Derivatives.Direction(
             v: v, sums: sums, gamma: geometry.elements(gammaTangent), beta: geometry.elements(betaTangent))
         if derivatives.isConstant(tangent) { return derivatives.fill(out, with: tangent.beta) }
-        var sweep = derivatives.sweep(tangent, to: out, kept.room())
-        try sweep.run(self)
+        try derivatives.sweep(tangent, to: out, kept.room()).pointee.run(self)
     }
 }

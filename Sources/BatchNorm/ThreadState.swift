@@ -17,6 +17,8 @@ struct ThreadState {
     var structures = 0
     /// Where it keeps what its structures point to, which it reads once.
     let descriptors: UnsafeMutablePointer<Descriptors>
+    /// The sweep that it runs.
+    let sweep: UnsafeMutablePointer<Sweep>
     /// A vector of the elements that stand for no residual.
     private let zeros: UnsafeMutablePointer<UInt64>
     /// Of one sweep; of a call that takes several; and of one that finds x_hat from an output.
@@ -29,23 +31,33 @@ struct ThreadState {
     /// The calling thread's own; nil if there is no memory for it.
     static func current(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
         if let known = threads_get(key) { return known.assumingMemoryBound(to: ThreadState.self) }
-        let header = MemoryLayout<ThreadState>.stride
-        let descriptors = (MemoryLayout<Descriptors>.stride + 15) & ~15
-        // To the next cache line: the zeros are loaded once per vector.
-        let regions =
-            ((header + descriptors + Memory.capacity * MemoryLayout<Region>.stride + 63) & ~63) - header - descriptors
-        let zeros = 16 * MemoryLayout<UInt64>.stride
+        return first(key)
+    }
+
+    @inline(never)
+    private static func first(_ key: pthread_key_t) -> UnsafeMutablePointer<ThreadState>? {
+        var size = 0
+        // All begin on cache lines: the zeros are loaded once per vector.
+        func place(_ bytes: Int) -> Int {
+            defer { size += (bytes + 63) & ~63 }
+            return size
+        }
+        let header = place(MemoryLayout<ThreadState>.stride)
+        let regions = place(Memory.capacity * MemoryLayout<Region>.stride)
+        let descriptors = place(MemoryLayout<Descriptors>.stride)
+        let sweep = place(MemoryLayout<Sweep>.stride)
+        let zeros = place(16 * MemoryLayout<UInt64>.stride)
+        let text = place(Message.capacity)
         var found: UnsafeMutableRawPointer?
-        let size = header + descriptors + regions + zeros + Message.capacity
         guard posix_memalign(&found, 64, size) == 0, let memory = found else { return nil }
-        let state = memory.bindMemory(to: ThreadState.self, capacity: 1)
-        let others = memory + header + descriptors
-        let text = (others + regions + zeros).bindMemory(to: CChar.self, capacity: Message.capacity)
+        let state = (memory + header).bindMemory(to: ThreadState.self, capacity: 1)
         state.initialize(
             to: ThreadState(
-                message: Message(text), regions: others.bindMemory(to: Region.self, capacity: Memory.capacity),
-                descriptors: (memory + header).bindMemory(to: Descriptors.self, capacity: 1),
-                zeros: (others + regions).bindMemory(to: UInt64.self, capacity: 16)))
+                message: Message((memory + text).bindMemory(to: CChar.self, capacity: Message.capacity)),
+                regions: (memory + regions).bindMemory(to: Region.self, capacity: Memory.capacity),
+                descriptors: (memory + descriptors).bindMemory(to: Descriptors.self, capacity: 1),
+                sweep: (memory + sweep).bindMemory(to: Sweep.self, capacity: 1),
+                zeros: (memory + zeros).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
         guard threads_set(key, memory) == 0 else {
             free(memory)
@@ -96,12 +108,13 @@ struct ThreadState {
 
     private init(
         message: Message, regions: UnsafeMutablePointer<Region>, descriptors: UnsafeMutablePointer<Descriptors>,
-        zeros: UnsafeMutablePointer<UInt64>
+        sweep: UnsafeMutablePointer<Sweep>, zeros: UnsafeMutablePointer<UInt64>
     ) {
         self.message = message
         lastError = UnsafePointer(message.text)
         self.regions = regions
         self.descriptors = descriptors
+        self.sweep = sweep
         self.zeros = zeros
     }
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
 import CKernels
+import Synchronization
 
 /// A forward call in training that is told more than one sweep can follow: groups of samples, other sources of statistics,
 /// other averages. The moments of each group are kept; the running statistics move when all outputs are written.
-struct Training {
+struct Training: ~Copyable {
+    /// Has it go by address (see Sweep).
+    private let byAddress = Atomic<Bool>(false)
     private let forward: Forward
     private let groups: Groups
     private let source: Source
@@ -41,10 +44,10 @@ struct Training {
         try call.run(groups.slicesOfAll(geometry.outer, call)) { slice in
             let row = groups.statisticsRow(slice.group)
             let part = forward.slice(slice, groups, savedRow: row)
-            var sweep = Sweep(part.geometry, call.kernels)
-            part.fill(&sweep, call)
-            if isOnePass { sweep.reduction = .moments }
-            sweep.settlement = kept.settlement(
+            let sweep = call.sweep(part.geometry)
+            part.fill(&sweep.pointee, call)
+            if isOnePass { sweep.pointee.reduction = .moments }
+            sweep.pointee.settlement = kept.settlement(
                 part.settlement(.batch(eps: options.eps, nil)), sourcing(row, takes: isOnePass))
             return sweep
         }
@@ -52,6 +55,7 @@ struct Training {
     }
 
     /// What each batch counts for, and what follows if that is next to nothing.
+    @inline(never)
     private func judge() throws(Failure) {
         kept.weigh(groups, geometry)
         for row in 0..<kept.rows where kept.total(row) > 0 {
@@ -64,6 +68,7 @@ struct Training {
         }
     }
 
+    @inline(never)
     private func outcomeOfSingle(_ row: Int) throws(Failure) -> bn_outcome {
         if policy.singleValue == BN_SINGLE_VALUE_RUNNING { return BN_OUTCOME_RUNNING }
         if policy.singleValue == BN_SINGLE_VALUE_BETA { return BN_OUTCOME_BETA }
@@ -75,6 +80,7 @@ struct Training {
             expected: "0 or more than 1, as running->single_value is BN_SINGLE_VALUE_ERROR")
     }
 
+    @inline(never)
     private func collect() throws(Failure) {
         if !groups.ownStatistics {
             return try collect(Slice(start: 0, count: geometry.outer, step: 1, group: 0))
@@ -84,15 +90,16 @@ struct Training {
     }
 
     private func collect(_ slice: Slice) throws(Failure) {
-        var sweep = Sweep(geometry.slice(slice), call.kernels)
-        sweep.x = forward.x.slice(slice, geometry.elementSize)
-        sweep.reduction = .moments
+        let sweep = call.sweep(geometry.slice(slice))
+        sweep.pointee.x = forward.x.slice(slice, geometry.elementSize)
+        sweep.pointee.reduction = .moments
         let sourcing = sourcing(groups.statisticsRow(slice.group), takes: true, saves: false)
-        sweep.settlement = kept.settlement(ForwardSettlement(statistics: .batch(eps: options.eps, nil)), sourcing)
-        try sweep.run(call)
+        sweep.pointee.settlement = kept.settlement(ForwardSettlement(statistics: .batch(eps: options.eps, nil)), sourcing)
+        try sweep.pointee.run(call)
     }
 
     /// Before anything is written, makes of what a finite number of the running statistics' type cannot hold an error.
+    @inline(never)
     private func checkFinite() throws(Failure) {
         if policy.nonfinite != BN_NONFINITE_ERROR { return }
         for row in 0..<kept.rows {
@@ -107,6 +114,7 @@ struct Training {
     }
 
     /// Rows that share running statistics move them one after the other, each from where the one before it left them.
+    @inline(never)
     private func checkStored(_ channel: Int) throws(Failure) {
         var (shared, seen) = (RunningPair(0, 0), Int64(0))
         for row in 0..<kept.rows where kept[outcome: row] == BN_OUTCOME_USED {
@@ -128,6 +136,7 @@ struct Training {
         }
     }
 
+    @inline(never)
     private func sourcing(_ row: Int, takes: Bool, saves: Bool = true) -> Sourcing {
         let offset = groups.runningRow(row) * geometry.channels
         return Sourcing(
@@ -154,6 +163,7 @@ struct Training {
     }
 
     /// Outcomes, running statistics, and the number of batches that they have seen.
+    @inline(never)
     private mutating func finish() {
         let skips = policy.nonfinite == BN_NONFINITE_SKIP
         for row in 0..<kept.rows where skips && kept[outcome: row] == BN_OUTCOME_USED {
@@ -173,6 +183,7 @@ struct Training {
     }
 
     /// Moves the running statistics of a row; of none of its channels, if one would be lost that is not to be.
+    @inline(never)
     private func move(_ row: Int, _ batches: UnsafePointer<Int64>?, skips: Bool) -> Bool {
         guard let update = update(row, batches) else { return true }
         func batch(_ channel: Int) -> Moments { groups.averaged ? average(channel) : kept.moments(row)[channel] }
