@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States in files: .npz, which is NumPy's own, and .safetensors, which frameworks exchange."""
+"""States in files: .npz, which is NumPy's own, .safetensors, which frameworks exchange, and those that they write."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
+from . import _model_files
 from ._arrays import kind_of
 from ._layout import BITS, code_of
 from ._tensors import bfloat16, detached
 
 Arrays = dict[str, NDArray[Any]]
 PathLike = Union[str, "os.PathLike[str]"]
+
+_OWN = ".npz", ".safetensors"  # which can be written as well
 
 # safetensors' names of what it and NumPy both know; its bytes are little-endian.
 _SAFETENSORS: dict[str, np.dtype[Any]] = {
@@ -45,26 +48,39 @@ _SAFETENSORS: dict[str, np.dtype[Any]] = {
 
 
 def read_state(path: PathLike) -> Arrays:
-    """The arrays of a file, by name: of .npz in the order that they were written in, of .safetensors in that of names.
+    """The arrays of a file, by name.
 
-    Nothing that a file holds is executed, and no more memory is filled than its data fill, which may be a thousand
-    times as much as the file, if it was well packed.
+    Nothing that a file holds is executed, no other file is opened because one says so, and no more memory is filled
+    than its data fill, which may be a thousand times as much as the file, if it was well packed.
 
     Parameters
     ----------
     path : str or path
-        .npz, or .safetensors, for which the package safetensors is needed. Elements of bfloat16 need ml_dtypes; in
-        .npz they are those of two bytes without a type.
+        Whose suffix says what it is, and which package reads it:
+
+        ======================  ===========  ====================================================================
+        suffix                  package      names
+        ======================  ===========  ====================================================================
+        .npz                    NumPy        in the order that they were written in
+        .safetensors            safetensors  sorted
+        .h5, .weights.h5        h5py         of groups and datasets, joined by "/", sorted: "bn1/bn1/gamma:0"
+        .keras                  h5py         as of the .weights.h5 that is in it: "layers/bn1/vars/0"
+        .pt, .pth               torch, 2.6   of dictionaries, joined by "."; what is no tensor is passed over
+        .onnx                   onnx         of the graph's initializers
+        ======================  ===========  ====================================================================
+
+        Elements of bfloat16 need ml_dtypes; in .npz and .h5 they are those of two bytes without a type.
 
     Raises
     ------
     ValueError
-        The suffix is another; the file is not what its suffix says, is damaged, has a name twice, or has something
-        else than arrays of numbers.
+        The suffix is another; the file is not what its suffix says, is damaged, has a name twice, has its numbers in
+        another file, claims more of them than it has, or, but for .pt and .pth, has something else than arrays of
+        numbers.
     OSError
         The file cannot be read.
     ImportError
-        safetensors is not installed.
+        The package is not installed, or older.
 
     Examples
     --------
@@ -76,11 +92,19 @@ def read_state(path: PathLike) -> Arrays:
     [1. 1.]
     """
     path = Path(_text(path))
-    suffix = _suffix(path)
-    deserialize = _safetensors(path).deserialize if suffix == ".safetensors" else None
+    suffix = _suffix(path, (*_OWN, *_model_files.PACKAGES))
+    package = None
+    if suffix in _model_files.PACKAGES:
+        package = _model_files.package_of(suffix, path)
+    elif suffix == ".safetensors":
+        package = _safetensors(path)
     with path.open("rb") as file:
         try:
-            return _read_npz(file) if deserialize is None else _unpacked(deserialize(file.read()))
+            if package is None:
+                return _read_npz(file)
+            if suffix == ".safetensors":
+                return _unpacked(package.deserialize(file.read()))
+            return _model_files.read(file, suffix, package)
         except MemoryError:
             raise
         except Exception as error:
@@ -120,7 +144,7 @@ def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:
     >>> print(bn.from_state(bn.read_state(path), "pytorch", prefix="bn2"))
     BatchNorm(2, axis=1, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
     """
-    suffix = _suffix(Path(_text(path)))
+    suffix = _suffix(Path(_text(path)), _OWN)
     # A link stays a link, to the new file.
     path = Path(os.path.realpath(path))
     save = None
@@ -154,9 +178,9 @@ def _text(path: Any) -> str:
     return os.fspath(path)
 
 
-def _suffix(path: Path) -> str:
-    if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"{path} has suffix {path.suffix!r}, expected '.npz' or '.safetensors'")
+def _suffix(path: Path, known: tuple[str, ...]) -> str:
+    if path.suffix not in known:
+        raise ValueError(f"{path} has suffix {path.suffix!r}, expected {' or '.join(map(repr, known))}")
     return path.suffix
 
 

@@ -228,12 +228,36 @@ def test_an_open_mode_as_of_any_new_file(path: Path) -> None:
 # Paths
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a", "a.pt", "a.NPZ", ".npz", "a.npz.gz", "a.h5"])
+@pytest.mark.parametrize("name", ["a.npy", "a", "a.pkl", "a.NPZ", ".npz", "a.npz.gz", "a.h5", "a.pt", "a.onnx"])
 def test_other_suffixes(tmp_path: Path, name: str) -> None:
-    for call in (bn.read_state, lambda path: bn.write_state(path, {})):
-        with pytest.raises(ValueError, match=r"has suffix '.*', expected '\.npz' or '\.safetensors'"):
-            call(tmp_path / name)
+    with pytest.raises(ValueError, match=r"has suffix '.*', expected '\.npz' or '\.safetensors'$"):
+        bn.write_state(tmp_path / name, {})
+    if Path(name).suffix not in (".h5", ".pt", ".onnx"):
+        expected = r"'\.npz' or '\.safetensors' or '\.h5' or '\.keras' or '\.onnx' or '\.pt' or '\.pth'$"
+        with pytest.raises(ValueError, match=rf"has suffix '.*', expected {expected}"):
+            bn.read_state(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"),
+    [
+        (".h5", "h5py"),
+        (".weights.h5", "h5py"),
+        (".keras", "h5py"),
+        (".onnx", "onnx"),
+        (".pt", "torch"),
+        (".pth", "torch"),
+    ],
+)
+def test_files_of_models_without_their_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(ImportError, match=rf"^{path} needs the package {package}, which is not installed"):
+        bn.read_state(path)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
