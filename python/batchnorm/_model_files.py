@@ -64,10 +64,7 @@ def _of_keras(file: IO[bytes], h5py: Any) -> Arrays:
     with zipfile.ZipFile(file) as archive:
         if _WEIGHTS not in archive.namelist():
             raise ValueError(f"it has no {_WEIGHTS}")
-        entry = archive.getinfo(_WEIGHTS)
-        if entry.file_size > 1100 * entry.compress_size + 1000:  # deflate packs at most 1032 bytes into one
-            raise ValueError(f"{_WEIGHTS} claims more bytes than its packed ones can be")
-        with archive.open(entry) as weights:
+        with archive.open(_WEIGHTS) as weights:
             return _of_hdf5(io.BytesIO(weights.read()), h5py)
 
 

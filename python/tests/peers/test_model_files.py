@@ -16,6 +16,7 @@ import pytest
 from comparing import Array, peer
 
 import batchnorm as bn
+from batchnorm import _model_files
 
 BFLOAT16 = np.dtype("bfloat16")  # of ml_dtypes, which comparing imports
 
@@ -361,6 +362,16 @@ def test_hostile_hdf5(h5py: Any, tmp_path: Path, kind: str, suffix: str) -> None
     else:
         plain.rename(path)
     with pytest.raises(ValueError, match=rf"^{path} cannot be read as {suffix}: .*{message}"):
+        bn.read_state(path)
+
+
+def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which h5py writes none: they claim more than there is."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = np.ones(4000), np.ones(4000)
+    monkeypatch.setattr(_model_files, "_size", lambda file: 63_999)
+    with pytest.raises(ValueError, match="[xy] and what is before it claim more bytes than the file has"):
         bn.read_state(path)
 
 
