@@ -38,19 +38,34 @@ class Ours:
 
             def call() -> object:
                 return bn.forward_training(
-                    x, p.gamma, p.beta, p.running_mean, p.running_var, axis=axis, momentum=MOMENTUM, eps=EPS, out=y
+                    x,
+                    p.gamma,
+                    p.beta,
+                    running_mean=p.running_mean,
+                    running_var=p.running_var,
+                    axis=axis,
+                    momentum=MOMENTUM,
+                    eps=EPS,
+                    out=y,
                 )
         elif operation == "inference":
 
             def call() -> object:
                 return bn.forward_inference(
-                    x, p.gamma, p.beta, p.running_mean, p.running_var, axis=axis, eps=EPS, out=y
+                    x,
+                    p.gamma,
+                    p.beta,
+                    running_mean=p.running_mean,
+                    running_var=p.running_var,
+                    axis=axis,
+                    eps=EPS,
+                    out=y,
                 )
         else:
             _, saved = bn.forward_training(x, p.gamma, p.beta, axis=axis, eps=EPS, out=y)
 
             def call() -> object:
-                return bn.backward(dy, x, saved, p.gamma, axis=axis, out=dx)
+                return bn.backward(dy, x, saved, out=dx)
 
         return Trial(repeated(call), lambda: p.dx if operation == "backward" else p.y)
 

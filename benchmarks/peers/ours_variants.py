@@ -40,15 +40,15 @@ class OursVariants:
             "masked": {"weights": o.mask, "masked": "zero"},
         }
         told = choices[variant]
-        affine, statistics = (o.gamma, o.beta), (o.running_mean, o.running_var)
+        affine, statistics = (o.gamma, o.beta), {"running_mean": o.running_mean, "running_var": o.running_var}
         forward = {"eps": EPS, "out": y, **common, **told}
         call: Callable[[], object]
         if operation == "training":
-            call = partial(bn.forward_training, x, *affine, *statistics, momentum=MOMENTUM, **forward)
+            call = partial(bn.forward_training, x, *affine, **statistics, momentum=MOMENTUM, **forward)
         elif operation == "inference":
-            call = partial(bn.forward_inference, x, *affine, *statistics, **forward)
+            call = partial(bn.forward_inference, x, *affine, **statistics, **forward)
         else:
             _, saved = bn.forward_training(x, *affine, **forward)
             outputs: dict[str, Any] = {"out": dx, "residual_out": dz} if "residual" in told else {"out": dx}
-            call = partial(bn.backward, dy, x, saved, o.gamma, **outputs, **common)
+            call = partial(bn.backward, dy, x, saved, **outputs, **common)
         return Trial(repeated(call), lambda: o.dx if operation == "backward" else o.y)

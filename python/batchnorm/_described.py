@@ -17,13 +17,14 @@ from . import _c_structs
 from ._arrays import Array, address, doubles, parameter, running, tensor
 from ._c_api import lib, raise_error
 from ._c_structs import Outcome, PerGroup
+from ._held import held
 from ._layout import Axis, Plan, as_axis, channel_axes
 from ._options import make_options
 from ._together import Together, by_the_short_way, together
 from ._weights import Counted, laid
 from ._weights import struct_of as weights_struct
 from .activations import Activation, Chosen, chosen
-from .groups import Ghost, Grouping, Groups, grouping
+from .groups import Ghost, Grouping, Groups, copied, grouping
 from .policies import Running, kept, sized
 from .saved import SavedCall, SavedStatistics, Told
 from .sources import Source, room
@@ -47,6 +48,7 @@ def forward_training(
     groups: Groups | None,
 ) -> tuple[Array, SavedStatistics]:
     """See functional.forward_training(); `parameters` are gamma, beta, running_mean and running_var by name."""
+    groups, counted = copied(groups), counted.owned()
     function = chosen(activation)
     if save_mask and not function.is_bitwise:
         raise ValueError(f"save_mask is True, but the gradient of {activation!r} is more than a bit")
@@ -55,8 +57,7 @@ def forward_training(
     statistics = group.rows(PerGroup.STATISTICS) if group else 0
 
     affine = with_rows(fit, group, PerGroup.PARAMETERS)
-    _gamma, gamma_address = parameter(parameters["gamma"], "gamma", affine)
-    beta, beta_address = parameter(parameters["beta"], "beta", affine)
+    gamma, beta = (held(parameters[name], name, affine) for name in ("gamma", "beta"))
     old = {name: parameters[name] for name in ("running_mean", "running_var")}
     of_running = with_rows(fit, group, PerGroup.RUNNING)
     if policy is not None and not isinstance(policy, Running):
@@ -65,13 +66,14 @@ def forward_training(
     new = []
     if pure:
         # Read only: arrays of the caller's, or copies, which have to live as long as the call.
-        held = [parameter(value, name, of_running) for name, value in old.items()]
-        mean_address, var_address = (found for _, found in held)
-        new = [np.empty(of_running.channel_shape, fit.param) for value, _ in held if value is not None]
+        read = [parameter(value, name, of_running) for name, value in old.items()]
+        mean_address, var_address = (found for _, found in read)
+        new = [np.empty(of_running.channel_shape, fit.param) for value, _ in read if value is not None]
         _both_or_neither(old)
     else:
         mean_address, var_address = (running(value, name, of_running) for name, value in old.items())
-    saved = SavedCall((statistics, *fit.channel_shape) if statistics else fit.channel_shape, frozen=False)
+    shape = (statistics, *fit.channel_shape) if statistics else fit.channel_shape
+    saved = SavedCall(shape, False, axis, x.shape, fit.dtype, fit.param, gamma, beta)
     room_of_source = None
     options = make_options(eps, momentum, unbiased, False, fit.param_code)
     if policy is not None:
@@ -94,13 +96,12 @@ def forward_training(
         fit.shape,
         fit.code,
         tensors.address("x"),
-        gamma_address,
-        beta_address,
+        gamma,
+        beta,
         mean_address,
         var_address,
         tensors.address("out"),
-        saved.mean_address,
-        saved.invstd_address,
+        *saved._addresses(),
         options,
     )
     if status:
@@ -109,21 +110,23 @@ def forward_training(
         saved.num_batches = running_struct.num_batches if pure else None
         saved.running_mean, saved.running_var = new or (None, None)
         saved._outcomes = running_struct.outcome
-        saved.frozen = bool((saved._outcomes == Outcome.RUNNING).all())
+        saved._frozen = bool((saved._outcomes == Outcome.RUNNING).all())
     saved._told = Told(
         activation=function,
         has_residual=residual is not None,
         # The identity's gradient and a mask's need neither of the two.
         residual=tensors.arrays["residual"] if residual is not None and _needs_u(function, bits) else None,
-        beta=beta,
         counted=Counted(weights, None, counted.masked) if weights is not None else Counted(),
         source=source,
         of_source=room_of_source,
         groups=groups,
+        rows=group.rows(PerGroup.PARAMETERS) if group else 0,
+        single_value="error" if policy is None else policy.single_value,
         bits=bits,
         order=() if bits is None else tensors.order(),
-        shape=x.shape,
     )
+    if bits is not None:
+        bits.flags.writeable = False
     return tensors.arrays["out"], saved
 
 
@@ -144,12 +147,12 @@ def forward_inference(
     tensors, group, _ = arranged({"x": x, "residual": residual}, {"out": out}, axis, counted, groups)
     fit = tensors.fit.beside(*parameters.values())
     affine, of_running = with_rows(fit, group, PerGroup.PARAMETERS), with_rows(fit, group, PerGroup.RUNNING)
-    held = {
+    read = {
         name: parameter(value, name, of_running if name.startswith("running") else affine)
         for name, value in parameters.items()
     }
     for name in ("running_mean", "running_var"):
-        if held[name][0] is None:
+        if read[name][0] is None:
             raise ValueError(f"{name} is None, expected an array")
     options = make_options(eps, param_code=fit.param_code)
     if group is not None:
@@ -161,7 +164,7 @@ def forward_inference(
         fit.shape,
         fit.code,
         tensors.address("x"),
-        *(found for _, found in held.values()),
+        *(found for _, found in read.values()),
         tensors.address("out"),
         None,
         None,

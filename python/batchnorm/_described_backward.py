@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""backward() of a forward call that was told something: what it was is in its SavedCall."""
+"""backward() of a forward call that was told something, or of which no more is known than its statistics."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from ._arrays import Array, address, parameter
+from ._arrays import Array, address, tensor
 from ._c_api import lib, raise_error
 from ._c_structs import Outcome, PerGroup
 from ._described import arranged, epilogue_of, with_rows
+from ._held import check_again, check_axis_again, check_x, held
 from ._layout import BITS, Axis, Plan
 from ._options import make_options
 from ._together import Together
@@ -27,7 +28,7 @@ def backward(
     x: ArrayLike,
     saved: SavedStatistics,
     gamma: ArrayLike | None,
-    axis: Axis,
+    axis: Axis | None,
     out: Array | None,
     from_output: bool,
     residual_out: Array | None,
@@ -35,27 +36,49 @@ def backward(
     """See functional.backward()."""
     if not isinstance(saved, SavedStatistics):
         raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")
-    told = saved._told
-    if told is None:
-        if from_output:
-            raise ValueError("from_output needs beta: give the forward call an activation, be it 'identity'")
-        told = Told()
+    told = saved._told or Told()
     _check_output(told, from_output, residual_out)
     if getattr(x, "dtype", None) == BITS:
-        told = told._replace(residual=_as_bits(told.residual), beta=_as_bits(told.beta))
+        told = told._replace(residual=_as_bits(told.residual))
+    if saved._axis is None:
+        axis = 1 if axis is None else axis
+    else:
+        if axis is not None:
+            check_axis_again(axis, saved._axis, tensor(x, "x").ndim)
+        axis = saved._axis
     given = {"x": x, "dy": dy, "residual": told.residual}
     taken = {"out": out, "residual_out": residual_out} if told.has_residual else {"out": out}
     exactly = told.order if told.bits is not None else None
     tensors, group, _ = arranged(given, taken, axis, told.counted, told.groups, exactly)
-    fit = tensors.fit.beside(gamma, told.beta)
-    if told.shape is not None and tensors.arrays["x"].shape != told.shape:
-        raise ValueError(f"x has shape {tensors.arrays['x'].shape}, expected {told.shape}, that of the forward call")
-    expected = with_rows(fit, group, PerGroup.STATISTICS)
+    check_x(tensors.arrays["x"], saved._shape, saved._dtype)
+    expected = with_rows(tensors.fit, group, PerGroup.STATISTICS)
     if saved.channels != expected.channels:
         raise ValueError(
             f"saved has statistics of shape {saved.channel_shape}, expected {expected.channel_shape} beside this x"
         )
-    return _backward(tensors, fit, saved, told, group, gamma, axis, from_output)
+    fit, parameters = known_parameters(saved, gamma, tensors.fit, group)
+    return _backward(tensors, fit, saved, told, group, parameters, axis, from_output)
+
+
+def known_parameters(
+    saved: SavedStatistics, gamma: ArrayLike | None, fit: Plan, group: Grouping | None = None
+) -> tuple[Plan, tuple[bytes | None, bytes | None]]:
+    """gamma and beta of the forward call, and the plan of a call with them. `gamma` is what is given once more."""
+    if saved._dtype is not None:
+        fit = saved._beside(fit)
+        check_again(gamma, saved._gamma, "gamma", with_rows(fit, group, PerGroup.PARAMETERS))
+        return fit, (saved._gamma, saved._beta)
+    # frozen_statistics() knows no dtype to hold them in.
+    known, beta = saved._gamma, saved._beta
+    if fit.dtype == BITS:
+        known, beta, gamma = (_as_bits(value) for value in (known, beta, gamma))
+    fit = fit.beside(gamma if known is None else known, beta)
+    affine = with_rows(fit, group, PerGroup.PARAMETERS)
+    if known is None:
+        return fit, (held(gamma, "gamma", affine), held(beta, "beta", affine))
+    data = held(known, "gamma", affine)
+    check_again(gamma, data, "gamma", affine)
+    return fit, (data, held(beta, "beta", affine))
 
 
 def _backward(
@@ -64,16 +87,14 @@ def _backward(
     saved: SavedStatistics,
     told: Told,
     group: Grouping | None,
-    gamma: ArrayLike | None,
+    parameters: tuple[bytes | None, bytes | None],
     axis: Axis,
     from_output: bool,
 ) -> tuple[Array, ...]:
     affine = with_rows(fit, group, PerGroup.PARAMETERS)
-    gamma, gamma_address = parameter(gamma, "gamma", affine)
-    _beta, beta_address = parameter(told.beta, "beta", affine)
     dgamma, dbeta = np.empty((2, *affine.channel_shape), fit.param)
 
-    def call(frozen: bool, parameters: tuple[Array, ...]) -> None:
+    def call(frozen: bool, gradients: tuple[Array, ...]) -> None:
         options = make_options(frozen=frozen, param_code=fit.param_code)
         if told.source is not None and told.of_source is not None and not frozen:
             struct = struct_of(told.source, told.of_source, tensors.arrays["x"], axis)
@@ -83,19 +104,17 @@ def _backward(
         epilogue = epilogue_of(told.activation, tensors, told.bits, from_output)
         if epilogue is not None:
             options.epilogue = ctypes.pointer(epilogue)
-            if not parameters:
+            if not gradients:
                 epilogue.dz = None
         status = lib.bn_backward(
             fit.shape,
             fit.code,
             tensors.address("dy"),
             tensors.address("x"),
-            gamma_address,
-            beta_address,
-            saved.mean_address,
-            saved.invstd_address,
+            *parameters,
+            *saved._addresses(),
             tensors.address("out"),
-            *(map(address, parameters) if parameters else (None, None)),
+            *(map(address, gradients) if gradients else (None, None)),
             options,
         )
         if status:

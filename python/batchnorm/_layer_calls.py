@@ -13,11 +13,12 @@ from . import functional
 from ._arrays import Array, address_of_any, tensor
 from ._layout import channel_axes
 from ._options import flag
+from ._parameters import four_of
 from ._weights import Counted
 from .activations import chosen
 from .groups import Conditional, Ghost, Segments, Split
 from .policies import Running
-from .saved import frozen_statistics
+from .saved import Last, frozen_statistics
 from .sources import Blend, Renorm, Updated
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def check(layer: BatchNorm) -> None:
 def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLike | None, counted: Counted) -> Array:
     """See BatchNorm.__call__()."""
     check(layer)
+    gamma, beta, *both = four_of(layer.__dict__)
     array = tensor(x, "x")
     channel_shape = tuple(array.shape[a] for a in channel_axes(layer.axis, array.ndim))
     if channel_shape != layer._channel_shape or array.dtype != layer.dtype:
@@ -70,22 +72,22 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     in_place = type(x) is ndarray and type(out) is ndarray and address_of_any(x) == address_of_any(out)
     settings: dict[str, Any] = {"activation": layer.activation, "residual": residual, "groups": layer.groups}
     settings.update(weights=counted.weights, lengths=counted.lengths, masked=counted.masked)
-    running = layer.running_mean, layer.running_var
+    running: dict[str, Any] = {"running_mean": both[0], "running_var": both[1]}
     observer = layer._observer
     is_observed = observer is not None and not observer.is_settled
     seen = observer.look(array, counted) if is_observed else None  # before x may be overwritten
     trains = layer.training and not layer.frozen and observer is None
-    if trains or layer.running_mean is None or is_observed:
+    if trains or both[0] is None or is_observed:
         source = None if is_observed else layer.source
         settings.update(running=_policy(layer), source=source, unbiased=layer.unbiased)
         if not _tracks(layer) and source is None and settings["running"].single_value != "running":
-            running = None, None
+            running = {}
         momentum = 1.0 if layer.momentum is None else layer.momentum
         y, saved = functional.forward_training(
             array,
-            layer.gamma,
-            layer.beta,
-            *running,
+            gamma,
+            beta,
+            **running,
             axis=layer.axis,
             eps=layer.eps,
             momentum=momentum,
@@ -97,28 +99,27 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
             layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
     else:
         y = functional.forward_inference(
-            array, layer.gamma, layer.beta, *running, axis=layer.axis, eps=layer.eps, out=out, **settings
+            array, gamma, beta, **running, axis=layer.axis, eps=layer.eps, out=out, **settings
         )
-        saved = frozen_statistics(*running, layer.eps, beta=layer.beta, **settings)
+        of_parameters = {"gamma": gamma, "beta": beta, "axis": layer.axis}
+        saved = frozen_statistics(**running, eps=layer.eps, **of_parameters, **settings)
+        saved._shape = array.shape
     if is_observed:
         observer.take(seen)
-    layer._x, layer._saved = array, saved
-    layer._from_output = in_place
+    kept: Array | None = array
     if in_place:
         invertible = layer.activation is not None and chosen(layer.activation).has_inverse and residual is None
-        layer._x = y if invertible else None
+        kept = y if invertible else None
+    layer._last = kept, saved, in_place
     return y
 
 
-def backward(layer: BatchNorm, dy: ArrayLike, out: Array | None) -> Array:
+def backward(layer: BatchNorm, last: Last, dy: ArrayLike, out: Array | None) -> Array:
     """See BatchNorm.backward(); there was a forward call."""
-    assert layer._x is not None
-    assert layer._saved is not None
-    dx, dgamma, dbeta, *dz = functional.backward(
-        dy, layer._x, layer._saved, layer.gamma, axis=layer.axis, out=out, from_output=layer._from_output
-    )
-    layer.grad_gamma = None if layer.gamma is None else dgamma
-    layer.grad_beta = None if layer.beta is None else dbeta
+    x, saved, from_output = last
+    dx, dgamma, dbeta, *dz = functional.backward(dy, x, saved, out=out, from_output=from_output)
+    layer.grad_gamma = None if saved.gamma is None else dgamma
+    layer.grad_beta = None if saved.beta is None else dbeta
     layer.grad_residual = dz[0] if dz else None
     return dx
 

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a layer keeps between calls: its arrays, their addresses, and how they are saved and loaded."""
+"""What a layer keeps between calls: its arrays, and how they are saved and loaded."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
-from typing import Any
+from operator import itemgetter
+from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import Array, numbers, parameter, read_only, running
-from ._layout import Plan
-from ._state import arrays_of, load_state_dict, state_dict
+from ._arrays import numbers
+from ._state import load_state_dict, state_dict
+
+# gamma, beta, running_mean and running_var as they are together at one moment: a look-up of four texts in a dictionary
+# is one step to the interpreter, so that no other thread assigns one of them between two others.
+four_of: Callable[[dict[str, Any]], tuple[Any, Any, Any, Any]] = itemgetter(
+    "_gamma", "_beta", "_running_mean", "_running_var"
+)
 
 
 class Parameter:
-    """An array that may be replaced by assignment; the next call checks it and takes its address.
+    """An array that may be replaced by assignment; the next call checks it.
 
     A list of numbers becomes an array at once, where one is taken, so that whoever reads the attribute finds an array.
     """
@@ -32,9 +37,8 @@ class Parameter:
 
     def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
         if self.takes_numbers and isinstance(value, (list, tuple)):
-            value = numbers(value, self.key[1:], layer.param_dtype)
+            value = numbers(value, self.key[1:], layer._param_dtype)
         layer.__dict__[self.key] = value
-        layer._addresses = None
 
 
 class Parameters:
@@ -45,15 +49,13 @@ class Parameters:
     running_mean = Parameter()
     running_var = Parameter()
     num_batches_tracked: Any  # an int, or with a row of running statistics per group an array
-    param_dtype: np.dtype[Any]
     eps: float
 
     _gamma: Any
     _beta: Any
     _running_mean: Any
     _running_var: Any
-    _addresses: tuple[int | None, ...] | None
-    _pins: list[weakref.ref[Array]]
+    _param_dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -72,25 +74,14 @@ class Parameters:
         self.running_mean = np.zeros(running_shape, dtype) if track_running_stats else None
         self.running_var = np.ones(running_shape, dtype) if track_running_stats else None
         self.num_batches_tracked = np.zeros(rows[1], np.int64) if rows[1] else 0
-        self._pins = []
 
-    def _take_addresses(self, fit: Plan) -> tuple[int | None, ...]:
-        fit = fit._replace(param=self.param_dtype)
-        self._gamma, gamma = parameter(self._gamma, "gamma", fit, kept=True)
-        self._beta, beta = parameter(self._beta, "beta", fit, kept=True)
-        mean = running(self._running_mean, "running_mean", fit, updated=False)
-        var = running(self._running_var, "running_var", fit, updated=False)
-        # numpy.ndarray.resize() refuses to move an array that is weakly referenced, so that the addresses stay good.
-        self._pins = [weakref.ref(array) for array in arrays_of(self).values()]
-        self._addresses = gamma, beta, mean, var
-        return self._addresses
-
-    def _read_only(self) -> ValueError:
-        return read_only("running_var" if self._running_mean.flags.writeable else "running_mean")
+    @property
+    def param_dtype(self) -> np.dtype[Any]:
+        """The dtype of gamma, beta and the running statistics."""
+        return self._param_dtype
 
     def __getstate__(self) -> dict[str, Any]:
-        """Addresses are good for the original only."""
-        return {**self.__dict__, "_addresses": None, "_pins": []}
+        return self.__dict__.copy()
 
     @property
     def weight(self) -> Any:

@@ -27,6 +27,12 @@ class Counted(NamedTuple):
         masked_of(self.masked)
         return self.weights is not None or self.lengths is not None
 
+    def owned(self) -> Counted:
+        """With weights that whoever has the original cannot change; others than of floating point are copied later."""
+        if getattr(getattr(self.weights, "dtype", None), "kind", None) != "f":
+            return self
+        return self._replace(weights=np.array(plain(self.weights, "weights")))  # type: ignore[arg-type]
+
     def of(self, x: Array, axes: tuple[int, ...]) -> Array | None:
         """A weight for each position, in x's shape but of length 1 along the channel axes."""
         if self.lengths is not None:

@@ -13,9 +13,11 @@ import ctypes
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ._arrays import Array, address, as_bfloat16, as_uint16, parameter
+from ._arrays import Array, address, as_bfloat16, as_uint16, parameter, tensor
 from ._c_api import lib, raise_error
 from ._c_structs import Shape
+from ._described_backward import known_parameters
+from ._held import check_axis_again, check_x
 from ._layout import Axis, Plan
 from ._options import options
 from ._together import Together, together
@@ -25,12 +27,12 @@ from .saved import SavedStatistics
 def jvp(
     x: ArrayLike,
     saved: SavedStatistics,
-    gamma: ArrayLike | None = None,
     *,
+    gamma: ArrayLike | None = None,
     x_tangent: ArrayLike | None = None,
     gamma_tangent: ArrayLike | None = None,
     beta_tangent: ArrayLike | None = None,
-    axis: Axis = 1,
+    axis: Axis | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
 ) -> Array:
@@ -42,10 +44,12 @@ def jvp(
 
     Parameters
     ----------
-    x, gamma, axis, dtype
+    x, dtype
         As in the forward call, which was told nothing else: no activation, weights, groups or source.
     saved : SavedStatistics
         What forward_training() gave; or frozen_statistics(), of which P is that of constants.
+    gamma, axis
+        Not needed, and checked, as in backward().
     x_tangent : array_like of x's shape and dtype, optional
         None stands for 0.
     gamma_tangent, beta_tangent : array_like of the parameters' dtype, one element per channel, optional
@@ -82,10 +86,9 @@ def jvp(
         x, gamma, gamma_tangent, beta_tangent = (as_bfloat16(value, name, dtype) for name, value in given.items())
         x_tangent = None if x_tangent is None else as_bfloat16(x_tangent, "x_tangent", dtype)
     target = out if dtype is None else as_bfloat16(out, "out", dtype)
+    axis = _axis(saved, axis, x)
     tensors = together({"x": x, "x_tangent": x_tangent}, {"out": target}, axis)
-    fit = tensors.fit.beside(gamma, gamma_tangent, beta_tangent)
-    _check(saved, fit)
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
+    fit, scale = _known(saved, gamma, tensors, gamma_tangent, beta_tangent)
     gamma_tangent, gamma_tangent_address = parameter(gamma_tangent, "gamma_tangent", fit)
     beta_tangent, beta_tangent_address = parameter(beta_tangent, "beta_tangent", fit)
     status = lib.bn_jvp(
@@ -93,11 +96,10 @@ def jvp(
         fit.code,
         tensors.address("x"),
         tensors.address("x_tangent"),
-        gamma_address,
+        scale,
         gamma_tangent_address,
         beta_tangent_address,
-        saved.mean_address,
-        saved.invstd_address,
+        *saved._addresses(),
         tensors.address("out"),
         options(frozen=saved.frozen, param_code=fit.param_code),
     )
@@ -111,15 +113,15 @@ def double_backward(
     dy: ArrayLike,
     x: ArrayLike,
     saved: SavedStatistics,
-    gamma: ArrayLike | None = None,
     *,
+    gamma: ArrayLike | None = None,
     grad_dx: ArrayLike | None = None,
     grad_dgamma: ArrayLike | None = None,
     grad_dbeta: ArrayLike | None = None,
-    axis: Axis = 1,
+    axis: Axis | None = None,
     dtype: DTypeLike | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of backward(), for gradient penalties: by dy, x and gamma, given those by dx, dgamma and dbeta.
+    """Gradients of backward(), for gradient penalties: with respect to dy, x and gamma, given those of its results.
 
     With U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - mean(dy))) - U * G / M::
 
@@ -132,7 +134,8 @@ def double_backward(
     Parameters
     ----------
     dy, x, saved, gamma, axis, dtype
-        As in backward(), of a forward call that was told nothing else: no activation, weights, groups or source.
+        As in backward(), which needs no gamma and axis. The forward call was told nothing else: no activation, weights,
+        groups or source.
     grad_dx : array_like of x's shape and dtype, optional
         None stands for 0.
     grad_dgamma, grad_dbeta : array_like of the parameters' dtype, one element per channel, optional
@@ -152,7 +155,7 @@ def double_backward(
 
     Examples
     --------
-    The gradient, by x, of a penalty sum(dx ** 2) / 2, whose own gradient by dx is dx:
+    The gradient, with respect to x, of a penalty sum(dx ** 2) / 2, whose own gradient with respect to dx is dx:
 
     >>> import numpy as np
     >>> import batchnorm as bn
@@ -173,12 +176,11 @@ def double_backward(
         given = {"grad_dgamma": grad_dgamma, "grad_dbeta": grad_dbeta}
         grad_dgamma, grad_dbeta = (as_bfloat16(value, name, dtype) for name, value in given.items())
         grad_dx = None if grad_dx is None else as_bfloat16(grad_dx, "grad_dx", dtype)
+    axis = _axis(saved, axis, x)
     tensors = together({"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}, axis)
-    fit = tensors.fit.beside(gamma, grad_dgamma, grad_dbeta)
-    _check(saved, fit)
+    fit, scale = _known(saved, gamma, tensors, grad_dgamma, grad_dbeta)
     # dx and its gradient have one stride, and so have dy and its own: the results are dense.
     tensors = _dense(tensors, "dy", "grad_dx")
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
     grad_dgamma, grad_dgamma_address = parameter(grad_dgamma, "grad_dgamma", fit)
     grad_dbeta, grad_dbeta_address = parameter(grad_dbeta, "grad_dbeta", fit)
     grad_gamma = np.empty(fit.channel_shape, fit.param)
@@ -190,9 +192,8 @@ def double_backward(
         grad_dbeta_address,
         tensors.address("dy"),
         tensors.address("x"),
-        gamma_address,
-        saved.mean_address,
-        saved.invstd_address,
+        scale,
+        *saved._addresses(),
         tensors.address("grad_dy"),
         tensors.address("grad_x"),
         address(grad_gamma),
@@ -204,13 +205,28 @@ def double_backward(
     return results if dtype is None else tuple(map(as_uint16, results))
 
 
-def _check(saved: SavedStatistics, fit: Plan) -> None:
+def _axis(saved: SavedStatistics, axis: Axis | None, x: ArrayLike) -> Axis:
+    """The channel axis: the forward call's, or if only frozen_statistics() is known, the one that is given."""
     if not isinstance(saved, SavedStatistics):
         raise TypeError(f"saved is of type {type(saved).__name__}, expected what forward_training() returned")
+    if saved._axis is None:
+        return 1 if axis is None else axis
+    if axis is not None:
+        check_axis_again(axis, saved._axis, tensor(x, "x").ndim)
+    return saved._axis
+
+
+def _known(
+    saved: SavedStatistics, gamma: ArrayLike | None, tensors: Together, *others: ArrayLike | None
+) -> tuple[Plan, bytes | None]:
+    """The plan of a call, and the forward call's gamma; `others` tell the dtype where that call had no parameters."""
     if not saved.is_plain:
         raise ValueError("saved is of a call with an activation, weights, groups or a source: they are not known here")
-    if saved.channels != fit.channels:
-        raise ValueError(f"saved is of {saved.channels} channels, but x has {fit.channels}")
+    check_x(tensors.arrays["x"], saved._shape, saved._dtype)
+    if saved.channels != tensors.fit.channels:
+        raise ValueError(f"saved is of {saved.channels} channels, but x has {tensors.fit.channels}")
+    fit, (scale, beta) = known_parameters(saved, gamma, tensors.fit)
+    return (fit.beside(*others) if scale is None and beta is None else fit), scale
 
 
 def _shape(tensors: Together, *, y: str, dx: str) -> Shape:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _direct
 from ._arrays import Array, kind_of, tensor
 from ._c_api import lib, raise_error
+from ._described_backward import known_parameters
 from ._layer_calls import Setting
 from ._options import options
 from .activations import Activation
@@ -89,7 +90,6 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
     ) -> None:
         more: dict[str, Any] = {"param_dtype": param_dtype, "activation": activation, "groups": groups}
         super().__init__(num_features, eps, dtype=dtype, frozen=True, **more)
-        self._shape: tuple[int, ...] = ()
 
     @classmethod
     def convert(cls, layer: BatchNorm) -> FrozenBatchNorm2d:
@@ -135,8 +135,9 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
     def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
         """See BatchNorm.__call__(). `out` may be x: without an activation, backward() has no use for it."""
         y = super().__call__(x, out, **told)
-        if type(self._saved) is SavedStatistics:
-            self._x, self._shape = None, y.shape
+        last = self._last
+        if last is not None and type(last[1]) is SavedStatistics:
+            self._last = None, *last[1:]
         return y
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
@@ -145,31 +146,30 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         See BatchNorm.backward(). Without activation, residual, weights and groups the layer keeps no x, and dx has the
         memory order of dy.
         """
-        saved = self._saved
-        if type(saved) is not SavedStatistics:
+        last = self._last
+        if last is None or type(last[1]) is not SavedStatistics:
             dx = super().backward(dy, out)
             self.grad_gamma = self.grad_beta = None
             return dx
+        saved = last[1]
         dy = tensor(dy, "dy")
         if dy.dtype != self.dtype:
             raise TypeError(f"dy has dtype {dy.dtype}, expected {self.dtype}, the dtype of the layer")
-        if dy.shape != self._shape:
-            raise ValueError(f"dy has shape {dy.shape}, expected {self._shape}, the shape of x")
+        if dy.shape != saved._shape:
+            raise ValueError(f"dy has shape {dy.shape}, expected {saved._shape}, the shape of x")
         fit, _, _, dx, dy_address, _, dx_address = _direct.backward(dy, dy, self.axis, out)
-        gamma, _, _, _ = self._addresses or self._take_addresses(fit)
+        fit, parameters = known_parameters(saved, None, fit)
         status = lib.bn_backward(
             fit.shape,
             fit.code,
             dy_address,
             None,
-            gamma,
-            None,
-            saved.mean_address,
-            saved.invstd_address,
+            *parameters,
+            *saved._addresses(),
             dx_address,
             None,
             None,
-            options(frozen=True, param_code=self._param_code),
+            options(frozen=True, param_code=fit.param_code),
         )
         if status:
             raise_error(status)

@@ -19,15 +19,17 @@ Subclasses of ndarray are taken for what they hold, and results are plain arrays
 
 from __future__ import annotations
 
-from typing import Any
+from ctypes import addressof
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _described, _described_backward, _direct
-from ._arrays import Array, address, as_bfloat16, as_uint16, parameter
+from ._arrays import Array, address, as_bfloat16, as_uint16
 from ._arrays import running as running_address
 from ._c_api import lib, raise_error
+from ._held import check_again, check_axis_again, check_x, held, read_only
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
 from ._weights import Counted
@@ -42,9 +44,9 @@ def forward_training(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
     beta: ArrayLike | None = None,
+    *positional: NoReturn,
     running_mean: Array | None = None,
     running_var: Array | None = None,
-    *,
     axis: Axis = 1,
     momentum: float = DEFAULT_MOMENTUM,
     decay: float | None = None,
@@ -72,7 +74,8 @@ def forward_training(
         Scale and shift; None stands for 1 and for 0. Beside an x of 16 bits parameters and running statistics are
         float32 or, all of them, of x's dtype.
     running_mean, running_var : ndarray of the parameters' dtype, one element per channel, optional
-        Updated in place: running = (1 - momentum) * running + momentum * batch. Both or neither.
+        Updated in place: running = (1 - momentum) * running + momentum * batch. Both or neither, and by name only:
+        for arguments in PyTorch's order there is batch_norm().
     axis : int or tuple of int, default 1
         The channel axis, or a group of adjacent ones in ascending order; parameters then have the shape of the group or
         are flat.
@@ -120,8 +123,8 @@ def forward_training(
     y : ndarray
         `out`, or a new dense array in x's memory order.
     saved : SavedStatistics
-        mean and invstd, and what the call was told, for backward(). It holds `residual`, `beta`, the index of groups
-        and weights that needed no conversion, not copies: whoever changes them before backward() changes the gradient.
+        mean and invstd, and all that the call was given, for backward(): copies of what is small (gamma, beta, weights,
+        the index of groups), but `residual` itself. Whoever changes that, or x, before backward() changes the gradient.
 
     Raises
     ------
@@ -129,20 +132,23 @@ def forward_training(
         A shape, length, axis, option or output does not fit, arrays overlap, or there is one value per channel (or a
         value that is not finite), and `running` does not say what to do then.
     TypeError
-        A dtype is none of the above, or does not go with that of x.
+        A dtype is none of the above, or does not go with that of x. There are more than three positional arguments.
     MemoryError
         Working memory, a few numbers per channel, could not be had.
     RuntimeError
         BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured.
     """
+    if positional:
+        raise _pytorchs_order("forward_training", len(positional))
     if dtype is not None:
         names = ("x", "gamma", "beta", "running_mean", "running_var")
-        given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
+        arrays = x, gamma, beta, running_mean, running_var
+        given = {name: as_bfloat16(value, name, dtype) for name, value in zip(names, arrays)}
         settings: dict[str, Any] = {"axis": axis, "momentum": momentum, "decay": decay, "eps": eps}
         settings.update(unbiased=unbiased, activation=activation, save_mask=save_mask, weights=weights, lengths=lengths)
         settings.update(masked=masked, running=running, source=source, groups=groups)
         settings.update(out=as_bfloat16(out, "out", dtype), residual=as_bfloat16(residual, "residual", dtype))
-        y, saved = forward_training(*given, **settings)
+        y, saved = forward_training(**given, **settings)
         return as_uint16(y) if out is None else out, saved
     if (
         activation is not None
@@ -174,20 +180,20 @@ def forward_training(
         )
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
-    beta, beta_address = parameter(beta, "beta", fit)
-    saved = SavedStatistics(fit.channel_shape, frozen=False)
+    gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
+    saved = SavedStatistics(fit.channel_shape, False, axis, x.shape, fit.dtype, fit.param, gamma, beta)
+    mean_address = addressof(saved._both)
     status = lib.bn_forward_training(
         fit.shape,
         fit.code,
         x_address,
-        gamma_address,
-        beta_address,
+        gamma,
+        beta,
         running_address(running_mean, "running_mean", fit),
         running_address(running_var, "running_var", fit),
         y_address,
-        saved.mean_address,
-        saved.invstd_address,
+        mean_address,
+        mean_address + 8 * fit.channels,
         options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
     )
     if status:
@@ -197,11 +203,11 @@ def forward_training(
 
 def forward_inference(
     x: ArrayLike,
-    gamma: ArrayLike | None,
-    beta: ArrayLike | None,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *positional: NoReturn,
     running_mean: ArrayLike,
     running_var: ArrayLike,
-    *,
     axis: Axis = 1,
     eps: float = 1e-5,
     out: Array | None = None,
@@ -223,6 +229,7 @@ def forward_inference(
     x, gamma, beta, axis, eps, out, dtype, activation, residual
         As in forward_training().
     running_mean, running_var : array_like of the parameters' dtype, one element per channel
+        By name only: for arguments in PyTorch's order there is batch_norm().
     weights, lengths, masked
         As in forward_training(); here they only matter to `masked`.
     groups : Segments, Split or Conditional, optional
@@ -238,11 +245,14 @@ def forward_inference(
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training().
     """
+    if positional:
+        raise _pytorchs_order("forward_inference", len(positional))
     if dtype is not None:
         names = ("x", "gamma", "beta", "running_mean", "running_var")
-        given = [as_bfloat16(a, n, dtype) for a, n in zip((x, gamma, beta, running_mean, running_var), names)]
+        arrays = x, gamma, beta, running_mean, running_var
+        given = {name: as_bfloat16(value, name, dtype) for name, value in zip(names, arrays)}
         y = forward_inference(
-            *given,
+            **given,
             axis=axis,
             eps=eps,
             out=as_bfloat16(out, "out", dtype),
@@ -267,20 +277,20 @@ def forward_inference(
         return _described.forward_inference(x, parameters, axis, eps, out, activation, residual, counted, groups)
     fit, x, y, x_address, y_address = _direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
-    beta, beta_address = parameter(beta, "beta", fit)
-    running_mean, mean_address = parameter(running_mean, "running_mean", fit)
-    running_var, var_address = parameter(running_var, "running_var", fit)
-    if mean_address is None or var_address is None:
-        raise ValueError(f"{'running_mean' if mean_address is None else 'running_var'} is None, expected an array")
+    gamma, of_gamma = read_only(gamma, "gamma", fit)
+    beta, of_beta = read_only(beta, "beta", fit)
+    running_mean, of_mean = read_only(running_mean, "running_mean", fit)
+    running_var, of_var = read_only(running_var, "running_var", fit)
+    if of_mean is None or of_var is None:
+        raise ValueError(f"{'running_mean' if of_mean is None else 'running_var'} is None, expected an array")
     status = lib.bn_forward_inference(
         fit.shape,
         fit.code,
         x_address,
-        gamma_address,
-        beta_address,
-        mean_address,
-        var_address,
+        of_gamma,
+        of_beta,
+        of_mean,
+        of_var,
         y_address,
         None,
         None,
@@ -295,15 +305,15 @@ def backward(
     dy: ArrayLike,
     x: ArrayLike,
     saved: SavedStatistics,
-    gamma: ArrayLike | None = None,
     *,
-    axis: Axis = 1,
+    gamma: ArrayLike | None = None,
+    axis: Axis | None = None,
     out: Array | None = None,
     dtype: DTypeLike | None = None,
     from_output: bool = False,
     residual_out: Array | None = None,
 ) -> tuple[Array, ...]:
-    """Gradients of a loss by x, gamma and beta, given its gradient dy by y.
+    """Gradients of a loss with respect to x, gamma and beta, given its gradient dy with respect to y.
 
     ::
 
@@ -311,8 +321,9 @@ def backward(
         dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
         dx    = gamma * invstd * dy                                           with frozen_statistics()
 
-    What the forward call was told is in `saved`. After an activation dy stands for dy * activation'(u), which is the
-    gradient dz of the residual as well. With weights w::
+    What the forward call was given is in `saved`, but x, which must be as it was: that it has changed in place is not
+    noticed. After an activation dy stands for dy * activation'(u), which is the gradient dz of the residual as well.
+    With weights w::
 
         dx    = gamma * invstd * (dy - w * dbeta / W - w * x_hat * dgamma / W)        W = sum(w)
 
@@ -320,16 +331,19 @@ def backward(
     ----------
     dy : array_like of x's shape and dtype
         Copied once if its memory order is not that of x.
-    x, gamma, axis, dtype
+    x, dtype
         As in the forward call.
     saved : SavedStatistics
         What forward_training() or frozen_statistics() gave.
+    gamma, axis
+        Not needed. If they are given, they have to be those of the forward call, of which `saved` knows, or those that
+        frozen_statistics() was not given.
     out : ndarray, optional
         Takes dx in place. It may be dy itself; any other overlap is an error.
     from_output : bool, default False
         x is the forward call's y, which may have been written over its x (arXiv:1712.02616). The forward call had no
-        residual, and for activation "identity" or a LeakyReLU of a slope above 0; no gamma is 0. Digits are lost where
-        beta is large beside gamma.
+        residual, and for activation None, "identity" or a LeakyReLU of a slope above 0; no gamma is 0. Digits are lost
+        where beta is large beside gamma.
     residual_out : ndarray, optional
         Takes dz in place, if the forward call had a residual. It may be dy itself.
 
@@ -345,40 +359,53 @@ def backward(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in forward_training().
+        As in forward_training(). A ValueError also if x, gamma or axis is not that of the forward call.
     """
     if dtype is not None:
         dy, x, gamma = (as_bfloat16(a, n, dtype) for a, n in ((dy, "dy"), (x, "x"), (gamma, "gamma")))
         taken = [as_bfloat16(a, n, dtype) for a, n in ((out, "out"), (residual_out, "residual_out"))]
-        settings = {"axis": axis, "out": taken[0], "from_output": from_output, "residual_out": taken[1]}
-        results = [as_uint16(a) for a in backward(dy, x, saved, gamma, **settings)]
+        settings: dict[str, Any] = {"gamma": gamma, "axis": axis, "out": taken[0], "from_output": from_output}
+        results = [as_uint16(a) for a in backward(dy, x, saved, residual_out=taken[1], **settings)]
         for index, given in ((0, out), (3, residual_out)):
             if given is not None:
                 results[index] = given
         return tuple(results)
-    if type(saved) is not SavedStatistics or from_output or residual_out is not None:
+    if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
         return _described_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
-    fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, axis, out)
-    fit = fit.beside(gamma)
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
-    if saved.channels != fit.channels:
-        raise ValueError(f"saved is of {saved.channels} channels, but x has {fit.channels}")
+    assert saved._axis is not None, "a forward call tells it"
+    fit, dy, x, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, saved._axis, out)
+    if x.shape != saved._shape or fit.dtype != saved._dtype:
+        check_x(x, saved._shape, saved._dtype)
+    fit = saved._beside(fit)
+    if axis is not None:
+        check_axis_again(axis, saved._axis, x.ndim)
+    if gamma is not None:
+        check_again(gamma, saved._gamma, "gamma", fit)
     dgamma = np.empty(fit.channel_shape, fit.param)
     dbeta = np.empty(fit.channel_shape, fit.param)
+    mean_address = addressof(saved._both)
     status = lib.bn_backward(
         fit.shape,
         fit.code,
         dy_address,
         x_address,
-        gamma_address,
-        None,
-        saved.mean_address,
-        saved.invstd_address,
+        saved._gamma,
+        saved._beta,
+        mean_address,
+        mean_address + 8 * fit.channels,
         dx_address,
         address(dgamma),
         address(dbeta),
-        options(frozen=saved.frozen, param_code=fit.param_code),
+        options(frozen=saved._frozen, param_code=fit.param_code),
     )
     if status:
         raise_error(status)
     return dx, dgamma, dbeta
+
+
+def _pytorchs_order(function: str, extra: int) -> TypeError:
+    return TypeError(
+        f"{function}() takes x, gamma and beta by position, but {3 + extra} arguments were given so: running_mean and "
+        "running_var are given by name; for arguments in PyTorch's order (x, running_mean, running_var, weight, bias) "
+        "there is bn.batch_norm()"
+    )

@@ -169,6 +169,15 @@ def rows_of(groups: Groups | None) -> tuple[int, int]:
     return (groups.groups if isinstance(groups, Conditional) else 0, 0)
 
 
+def copied(groups: Groups | None) -> Groups | None:
+    """The groups with an index that whoever has the original cannot change."""
+    if not isinstance(groups, (Segments, Conditional)):
+        return groups
+    index = np.array(plain(groups.index, "index"))
+    index.flags.writeable = False
+    return type(groups)(index, groups.groups)
+
+
 def _at_least_one(value: Any, name: str) -> None:
     try:
         count = operator.index(value)

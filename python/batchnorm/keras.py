@@ -161,10 +161,11 @@ class BatchNormalization(Weights):
         self._check_weights(updated=training)
         told: dict[str, Any] = {"axis": self.axis, "eps": self.epsilon}
         averages = self.moving_mean, self.moving_variance
+        running = {"running_mean": averages[0], "running_var": averages[1]}
         last: SavedStatistics | Renormed
         if not training:
-            y = forward_inference(x, self.gamma, self.beta, *averages, **told)
-            last = frozen_statistics(*averages, self.epsilon)
+            y = forward_inference(x, self.gamma, self.beta, **running, **told)
+            last = frozen_statistics(**running, eps=self.epsilon, gamma=self.gamma, beta=self.beta, axis=self.axis)
         elif self.renorm:
             limits = self.renorm_clipping or {}
             of_renorm = self.renorm_mean, self.renorm_stddev
@@ -174,8 +175,8 @@ class BatchNormalization(Weights):
                 self._move(last.moments.mean, last.std)
         else:
             told.update(decay=self.momentum, unbiased=False, weights=weights)
-            running = Running(single_value="beta")
-            y, saved = forward_training(x, self.gamma, self.beta, *averages, running=running, **told)
+            told["running"] = Running(single_value="beta")
+            y, saved = forward_training(x, self.gamma, self.beta, **running, **told)
             if saved.outcome == Outcome.BETA:  # which would leave the averages as they are
                 batch = moments(x, self.axis, weights=weights)
                 update_running(*averages, *batch, decay=self.momentum, unbiased=False)
@@ -210,7 +211,7 @@ class BatchNormalization(Weights):
         if isinstance(self._last, Renormed):
             dx, dgamma, dbeta = renormalization.backward(gradient, self._x, self.axis, self._last, self.gamma)
         else:
-            dx, dgamma, dbeta = backward(gradient, self._x, self._last, self.gamma, axis=self.axis)
+            dx, dgamma, dbeta = backward(gradient, self._x, self._last)
         self.grad_gamma = None if self.gamma is None else cast(dgamma, self._variable)
         self.grad_beta = None if self.beta is None else cast(dbeta, self._variable)
         return dx

@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import operator
+from ctypes import addressof
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _direct, _layer_calls
 from ._arrays import Array, address
+from ._arrays import running as running_address
 from ._c_api import lib, raise_error
+from ._held import held, read_only
 from ._layer_calls import Setting
-from ._layout import Axis, as_axis, code_of, dtype_of, parameter_dtype
+from ._layout import Axis, Plan, as_axis, canonical, dtype_of, parameter_dtype
 from ._options import DEFAULT_MOMENTUM, flag, make_options, number, options, weight_of_new
-from ._parameters import Parameters
+from ._parameters import Parameters, four_of
 from ._weights import Counted
 from .activations import Activation
 from .groups import Groups, rows_of
 from .policies import Running
-from .saved import SavedStatistics
+from .saved import Last, SavedStatistics
 from .sources import Source
 from .statistics import inverse_std, update_running
 
@@ -68,9 +72,12 @@ class BatchNorm(Parameters):
     ----------
     activation, running, source, groups, frozen
         May be assigned at any time: a limit that grows, the index of the next batch.
+    num_features, axis, dtype, param_dtype
+        What the layer was made with; they cannot be assigned.
     gamma, beta, running_mean, running_var : ndarray or None
-        Given to the library by pointer. An assigned array is checked at the next call.
-        Running statistics may be read-only in evaluation, but not in training, which updates them.
+        May be assigned or changed at any time, by another thread as well: a call looks at all four at one moment, and
+        backward() knows them as they were. Running statistics are updated in place in training, where they may not be
+        read-only.
     grad_gamma, grad_beta, grad_residual : ndarray or None
         Written anew, not added to, by each backward().
     num_batches_tracked : int, or ndarray of int64 if each group has running statistics
@@ -91,9 +98,8 @@ class BatchNorm(Parameters):
     frozen = Setting(False)
     _observer = Setting()  # of recalibrate(), while it runs
     _is_described = False
-    _from_output = False
-    _x: Array | None
-    _saved: SavedStatistics | None
+    _last: Last | None  # of the calls
+    _plan: tuple[Any, Any] = (None, None)  # of the last call, as x asks for it and as the parameters do
 
     def __init__(
         self,
@@ -126,13 +132,12 @@ class BatchNorm(Parameters):
             raise ValueError(
                 f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
             )
-        self.dtype: np.dtype[Any] = dtype_of(dtype, "dtype")
-        default = parameter_dtype(self.dtype)
-        self.param_dtype: np.dtype[Any] = default if param_dtype is None else dtype_of(param_dtype, "param_dtype")
-        if self.param_dtype not in (self.dtype, default):
-            raise TypeError(f"param_dtype is {self.param_dtype}, expected {default} or {self.dtype}")
-        self._param_code = 0 if self.param_dtype == default else int(code_of(self.dtype) or 0)
-        self.num_features, self.axis = num_features, axis
+        self._dtype: np.dtype[Any] = canonical(dtype_of(dtype, "dtype"))
+        default = parameter_dtype(self._dtype)
+        self._param_dtype = default if param_dtype is None else canonical(dtype_of(param_dtype, "param_dtype"))
+        if self._param_dtype not in (self._dtype, default):
+            raise TypeError(f"param_dtype is {self._param_dtype}, expected {default} or {self._dtype}")
+        self._num_features, self._axis = num_features, axis
         self.eps, self.unbiased = number(eps, "eps"), flag(unbiased, "unbiased")
         weight = weight_of_new(momentum, decay)
         self.momentum = None if weight is None else number(weight, "momentum")
@@ -142,8 +147,23 @@ class BatchNorm(Parameters):
         flags = flag(affine, "affine"), flag(track_running_stats, "track_running_stats")
         super().__init__(self._channel_shape, self.param_dtype, *flags, rows_of(groups))
         self.grad_gamma = self.grad_beta = self.grad_residual = None
-        self._x, self._saved = None, None
+        self._last = None
         self._check_options()
+
+    @property
+    def num_features(self) -> int | tuple[int, ...]:
+        """Number of channels; for a group of channel axes, the length of each."""
+        return self._num_features
+
+    @property
+    def axis(self) -> Axis:
+        """The channel axis, or a group of adjacent ones."""
+        return self._axis
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of x and y."""
+        return self._dtype
 
     def _check_options(self) -> None:
         """Has the library check the options on one channel without values, so that a mistake shows here."""
@@ -173,89 +193,118 @@ class BatchNorm(Parameters):
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
         if told or self._is_described:
             return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
-        fit, x, y, x_address, y_address = _direct.forward(x, self.axis, out)
-        if fit.channel_shape != self._channel_shape or fit.dtype != self.dtype:
-            raise self._mismatch(fit.channel_shape, fit.dtype)
-        gamma, beta, mean, var = self._addresses or self._take_addresses(fit)
+        fit, x, y, x_address, y_address = _direct.forward(x, self._axis, out)
+        known = self._plan  # of the call before
+        fit = known[1] if fit is known[0] else self._plan_of(fit)
+        gamma, beta, mean, var = four_of(self.__dict__)
+        # As held() does, but that two calls and some attributes less are a tenth of a small call's time.
+        param, shape = self._param_dtype, self._channel_shape
+        if type(gamma) is ndarray and gamma.dtype is param and gamma.shape == shape:
+            gamma = gamma.tobytes()
+        else:
+            gamma = held(gamma, "gamma", fit)
+        if type(beta) is ndarray and beta.dtype is param and beta.shape == shape:
+            beta = beta.tobytes()
+        else:
+            beta = held(beta, "beta", fit)
         of_batch = self.training or mean is None
-        saved = SavedStatistics(fit.channel_shape, frozen=not of_batch)
-        tracking = self.training and self.track_running_stats
-        # An array may become read-only at any time, and its address does not tell.
-        if tracking and mean and var and not (self._running_mean.flags.writeable and self._running_var.flags.writeable):
-            raise self._read_only()
+        saved = SavedStatistics(shape, not of_batch, self._axis, x.shape, self._dtype, param, gamma, beta)
+        mean_address = addressof(saved._both)
         if of_batch:
+            tracking = self.training and self.track_running_stats
+            count = self.num_batches_tracked + 1 if tracking else 0
             status = lib.bn_forward_training(
                 fit.shape,
                 fit.code,
                 x_address,
                 gamma,
                 beta,
-                mean if tracking else None,
-                var if tracking else None,
+                running_address(mean, "running_mean", fit) if tracking else None,
+                running_address(var, "running_var", fit) if tracking else None,
                 y_address,
-                saved.mean_address,
-                saved.invstd_address,
-                self._training_options(),
+                mean_address,
+                mean_address + 8 * fit.channels,
+                self._training_options(fit.param_code)
+                if self.momentum is None
+                else options(self.eps, self.momentum, self.unbiased, False, fit.param_code),
             )
+            if status:
+                raise_error(status)
+            if tracking and not fit.empty:
+                self.num_batches_tracked = count
         else:
+            mean, of_mean = read_only(mean, "running_mean", fit)
+            var, of_var = read_only(var, "running_var", fit)
             status = lib.bn_forward_inference(
                 fit.shape,
                 fit.code,
                 x_address,
                 gamma,
                 beta,
-                mean,
-                var,
+                of_mean,
+                of_var,
                 y_address,
-                saved.mean_address,
-                saved.invstd_address,
-                options(self.eps, param_code=self._param_code),
+                mean_address,
+                mean_address + 8 * fit.channels,
+                options(self.eps, param_code=fit.param_code) if fit.param_code else options(self.eps),
             )
-        if status:
-            raise_error(status)
-        if tracking and not fit.empty:
-            self.num_batches_tracked += 1
-        self._x = None if x_address == y_address else x
-        self._saved = saved
+            if status:
+                raise_error(status)
+        self._last = None if x_address == y_address else x, saved, False
         return y
 
-    def _training_options(self) -> Any:
-        if self.momentum is None:
-            # Every batch has its own factor: not worth keeping.
-            weight = 1.0 / (self.num_batches_tracked + 1)
-            return make_options(self.eps, weight, self.unbiased, False, self._param_code)
-        return options(self.eps, self.momentum, self.unbiased, False, self._param_code)
+    def _plan_of(self, fit: Plan) -> Plan:
+        """The plan of a call with the layer's parameters, if its x is one for this layer."""
+        if fit.channel_shape != self._channel_shape or fit.dtype != self._dtype:
+            raise self._mismatch(fit.channel_shape, fit.dtype)
+        mine = fit
+        if fit.param != self._param_dtype:
+            mine = fit._replace(param=self._param_dtype, param_code=fit.code)
+        self._plan = fit, mine
+        return mine
+
+    def _training_options(self, param_code: int) -> Any:
+        """With a factor of their own for every batch: not worth keeping."""
+        weight = 1.0 / (self.num_batches_tracked + 1)
+        return make_options(self.eps, weight, self.unbiased, False, param_code)
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
-        """dx, given the gradient dy of a loss by the last y; grad_gamma, grad_beta and grad_residual are written anew.
+        """dx, given the gradient dy of a loss with respect to the last y. grad_gamma, grad_beta and grad_residual are
+        written anew.
+
+        gamma and beta are those that y was made with, whatever has become of the layer's since then. x has to be what
+        it was: the layer keeps no copy, and does not notice a change in place.
 
         `out`, if given, takes dx in place; it may be dy itself. RuntimeError if there was no forward call, or if it
         wrote y over x.
         """
-        if self._saved is None:
+        last = self._last
+        if last is None:
             raise RuntimeError("backward() was called before the layer")
-        if self._x is None:
+        x, saved, _ = last
+        if x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
-        saved = self._saved
-        if type(saved) is not SavedStatistics:
-            return _layer_calls.backward(self, dy, out)
-        fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, self._x, self.axis, out)
-        gamma, beta, _, _ = self._addresses or self._take_addresses(fit)
-        grad_gamma = None if gamma is None else np.empty(self._channel_shape, self.param_dtype)
-        grad_beta = None if beta is None else np.empty(self._channel_shape, self.param_dtype)
+        if type(saved) is not SavedStatistics or saved._dtype is None:
+            return _layer_calls.backward(self, last, dy, out)
+        fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, self._axis, out)
+        known = self._plan
+        fit = known[1] if fit is known[0] else self._plan_of(fit)
+        grad_gamma = None if saved._gamma is None else np.empty(self._channel_shape, self._param_dtype)
+        grad_beta = None if saved._beta is None else np.empty(self._channel_shape, self._param_dtype)
+        mean_address = addressof(saved._both)
         status = lib.bn_backward(
             fit.shape,
             fit.code,
             dy_address,
             x_address,
-            gamma,
-            beta,
-            saved.mean_address,
-            saved.invstd_address,
+            saved._gamma,
+            saved._beta,
+            mean_address,
+            mean_address + 8 * fit.channels,
             dx_address,
             None if grad_gamma is None else address(grad_gamma),
             None if grad_beta is None else address(grad_beta),
-            options(frozen=saved.frozen, param_code=self._param_code),
+            options(frozen=saved._frozen, param_code=fit.param_code),
         )
         if status:
             raise_error(status)
@@ -270,12 +319,12 @@ class BatchNorm(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is of the layer, not of its last call."""
-        return {**super().__getstate__(), "_x": None, "_saved": None, "__observer": None}
+        return {**super().__getstate__(), "_last": None, "_plan": (None, None), "__observer": None}
 
     @property
     def outcome(self) -> Any:
         """What became of the last batch in training, as SavedStatistics has it; None before, and where all is usual."""
-        return None if self._saved is None else self._saved.outcome
+        return None if self._last is None else self._last[1].outcome
 
     def train(self: Self, mode: bool = True) -> Self:
         """Statistics of the batch from now on (or, with False, running statistics). Returns the layer."""

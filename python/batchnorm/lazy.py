@@ -53,7 +53,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
     ) -> None:
         # A layer of one channel checks the settings; all of it but its arrays is what there is to know until then.
         self.__dict__.update(self.becomes(1, eps, momentum, affine, track_running_stats, dtype, **more).__dict__)
-        self.num_features = 0
+        self._num_features = 0
         for name in _KEYS:
             if self.__dict__[name] is not None:
                 self.__dict__[name] = ...
@@ -74,7 +74,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         ready = copy.copy(self)
         has_beta = ready._beta is not None
         ready.__class__ = self.becomes  # type: ignore[assignment]
-        ready.num_features, ready._channel_shape = channels, (channels,)
+        ready._num_features, ready._channel_shape = channels, (channels,)
         settings = self.affine, self.track_running_stats, rows_of(self.groups)
         Parameters.__init__(ready, (channels,), self.param_dtype, *settings)
         if not has_beta:

@@ -64,7 +64,7 @@ class Running:
     >>> mean, var, count = np.zeros(1), np.ones(1), np.zeros(1, np.int64)
     >>> policy = bn.Running("cumulative", num_batches=count)
     >>> for x in (np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])):
-    ...     y, saved = bn.forward_training(x, None, None, mean, var, running=policy)
+    ...     y, saved = bn.forward_training(x, running_mean=mean, running_var=var, running=policy)
     >>> print(mean, count)
     [4.] [2]
     """
@@ -92,11 +92,12 @@ def member(kind: type[Member], value: Any, name: str) -> Member:
 
 
 class Kept(NamedTuple):
-    """A Running as the library takes it, and the arrays that it writes."""
+    """A Running as the library takes it, the arrays that it writes, and those that it only reads."""
 
     struct: _c_structs.Running
     num_batches: Counts | None
     outcome: NDArray[np.int32]
+    read: Counts | None  # the struct has its address, so that it has to live as long
 
 
 def kept(running: Running, rows: int, statistics: int, means: Any, variances: Any) -> Kept:
@@ -119,7 +120,7 @@ def kept(running: Running, rows: int, statistics: int, means: Any, variances: An
         None if new_counts is None else address(new_counts),
         address(outcome),
     )
-    return Kept(sized(struct), counts if new_counts is None else new_counts, outcome)
+    return Kept(sized(struct), counts if new_counts is None else new_counts, outcome, counts)
 
 
 def sized(struct: Any) -> Any:

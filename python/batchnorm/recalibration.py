@@ -15,7 +15,7 @@ from .layer import BatchNorm
 from .population import _at_least_one
 
 # What a call changes of a layer that is observed.
-_CHANGED = ("training", "grad_gamma", "grad_beta", "grad_residual", "_x", "_saved", "_from_output")
+_CHANGED = ("training", "grad_gamma", "grad_beta", "grad_residual", "_last")
 
 
 def recalibrate(

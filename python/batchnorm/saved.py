@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 from ctypes import addressof
@@ -10,24 +11,33 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import Doubles, doubles
+from ._arrays import Doubles, doubles, plain
 from ._c_structs import Outcome
+from ._held import array_of
+from ._layout import Axis, Plan, as_axis
 from ._weights import Counted
 from .activations import Activation, Chosen, chosen
-from .groups import Ghost, Groups, Segments, Split
+from .groups import Ghost, Groups, Segments, Split, copied
 from .sources import Source
 from .statistics import inverse_std
 
 
 class SavedStatistics:
-    """The mean and the inverse standard deviation that a forward pass normalized with.
+    """What a forward pass knew: its mean and inverse standard deviation, and all that it was given but x.
+
+    It is read-only. A pickle or a copy has all of it as well.
 
     Attributes
     ----------
     mean, invstd : ndarray of float64
         One element per channel, in the shape of the channel axes.
+    gamma, beta : ndarray or None
+        Copies of what the forward call was given, as they were then.
+    axis : int or tuple of int, or None
+        The channel axis of the forward call; None if frozen_statistics() was not told.
     frozen : bool
         Whether they are constants to the gradient (running statistics) instead of functions of x (a batch's own).
 
@@ -52,31 +62,87 @@ class SavedStatistics:
     running_var: Any = None
     num_batches: Any = None
 
-    __slots__ = ("_both", "channel_shape", "frozen", "invstd_address", "mean_address")
+    __slots__ = ("_axis", "_beta", "_both", "_channel_shape", "_dtype", "_frozen", "_gamma", "_param", "_shape")
 
-    def __init__(self, channel_shape: tuple[int, ...], frozen: bool) -> None:
-        # One allocation for the two: its address is taken once, and nobody else can resize it. It becomes arrays when
-        # somebody looks at them: a C array is there and tells its address in 0.06 µs, a new ndarray in 0.3.
+    def __init__(
+        self,
+        channel_shape: tuple[int, ...],
+        frozen: bool,
+        axis: Axis | None = None,
+        shape: tuple[int, ...] | None = None,
+        dtype: np.dtype[Any] | None = None,
+        param: np.dtype[Any] | None = None,
+        gamma: Any = None,
+        beta: Any = None,
+    ) -> None:
+        """Statistics yet to be written. `shape` and `dtype` are those of x and `param` the dtype of gamma and beta,
+        which are bytes; or nothing is known of x, and they are arrays that backward() looks at.
+        """
+        # One allocation for the two, which nobody else can resize. It becomes arrays when somebody looks at them: a C
+        # array is there and tells its address in 0.06 µs, a new ndarray in 0.3.
         try:
-            self._both = both = two_of(channel_shape)()
+            self._both = two_of(channel_shape)()
         except (MemoryError, OverflowError):
             raise MemoryError(f"there is no memory for the statistics of channels of shape {channel_shape}") from None
-        self.channel_shape = channel_shape
-        self.frozen = frozen
-        self.mean_address = mean_address = addressof(both)
-        self.invstd_address = mean_address + ctypes.sizeof(both) // 2
+        self._channel_shape, self._frozen, self._axis = channel_shape, frozen, axis
+        self._shape, self._dtype, self._param = shape, dtype, param
+        self._gamma, self._beta = gamma, beta
+
+    def _addresses(self) -> tuple[int, int]:
+        """Where mean and invstd are, for a call that holds the object meanwhile."""
+        mean = addressof(self._both)
+        return mean, mean + ctypes.sizeof(self._both) // 2
+
+    def _beside(self, fit: Plan) -> Plan:
+        """The plan of a call whose parameters are those of the forward call, if x is as it was there."""
+        if self._dtype is None:
+            return fit.beside(self._gamma, self._beta)
+        assert self._param is not None, "the two come together"
+        if self._param.itemsize != fit.param.itemsize:
+            return fit._replace(param=fit.dtype, param_code=fit.code)
+        return fit
+
+    @property
+    def channel_shape(self) -> tuple[int, ...]:
+        """The shape of mean and invstd."""
+        return self._channel_shape
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @property
+    def axis(self) -> Axis | None:
+        return self._axis
 
     @property
     def channels(self) -> int:
+        """The number of elements of mean."""
         return len(self._both) // 2
 
     @property
     def mean(self) -> Doubles:
-        return np.ndarray(self.channel_shape, np.float64, self._both)
+        return np.ndarray(self._channel_shape, np.float64, self._both)
 
     @property
     def invstd(self) -> Doubles:
-        return np.ndarray(self.channel_shape, np.float64, self._both, ctypes.sizeof(self._both) // 2)
+        return np.ndarray(self._channel_shape, np.float64, self._both, ctypes.sizeof(self._both) // 2)
+
+    @property
+    def gamma(self) -> NDArray[Any] | None:
+        return self._parameter(self._gamma)
+
+    @property
+    def beta(self) -> NDArray[Any] | None:
+        return self._parameter(self._beta)
+
+    def _parameter(self, value: Any) -> NDArray[Any] | None:
+        if self._param is None:
+            return value  # type: ignore[no-any-return]
+        return array_of(value, self._affine_shape(), self._param)
+
+    def _affine_shape(self) -> tuple[int, ...]:
+        return self._channel_shape
 
     @property
     def is_plain(self) -> bool:
@@ -89,7 +155,7 @@ class SavedStatistics:
 
     @property
     def bits(self) -> NDArray[np.uint8] | None:
-        return None if self._told is None else self._told.bits
+        return None if self._told is None or self._told.bits is None else self._told.bits.view()
 
     @property
     def outcome(self) -> Outcome | NDArray[np.int32] | None:
@@ -101,27 +167,29 @@ class SavedStatistics:
         return False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy has addresses of its own."""
-        return _rebuilt, (self.mean, self.invstd, self.frozen)
+        """A copy has memory of its own."""
+        more = {name: getattr(self, name) for name in SavedStatistics.__slots__ if name != "_both"}
+        more.update({name: getattr(self, name) for name in type(self).__slots__ if name != "_both"})
+        return _rebuilt, (type(self), self.mean, self.invstd, more)
 
     def __repr__(self) -> str:
         return f"SavedStatistics(mean={self.mean}, invstd={self.invstd}, frozen={self.frozen})"
 
 
 class Told(NamedTuple):
-    """What a forward call was told, as far as backward() has to know."""
+    """What a forward call was told besides parameters and axis, as far as backward() has to know."""
 
     activation: Chosen = chosen(None)
     has_residual: bool = False
     residual: Any = None  # unless the gradient can do without
-    beta: Any = None
     counted: Counted = Counted()
     source: Source | None = None
     of_source: Doubles | None = None
     groups: Groups | None = None
+    rows: int = 0  # of gamma and beta
+    single_value: str = "error"
     bits: Any = None
     order: tuple[int, ...] = ()  # of the axes in memory, which is that of the bits
-    shape: tuple[int, ...] | None = None  # of x, if it is known
 
 
 class SavedCall(SavedStatistics):
@@ -129,22 +197,28 @@ class SavedCall(SavedStatistics):
 
     __slots__ = ("_outcomes", "_told", "num_batches", "running_mean", "running_var")
 
-    def __init__(self, channel_shape: tuple[int, ...], frozen: bool) -> None:
-        super().__init__(channel_shape, frozen)
+    def __init__(self, channel_shape: tuple[int, ...], frozen: bool, *more: Any, **named: Any) -> None:
+        super().__init__(channel_shape, frozen, *more, **named)
         self._told = self._outcomes = self.running_mean = self.running_var = self.num_batches = None
 
     def _has_rows(self) -> bool:
         return self._told is not None and isinstance(self._told.groups, (Ghost, Segments, Split))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _recalled, (*super().__reduce__()[1], {name: getattr(self, name) for name in self.__slots__})
+    def _affine_shape(self) -> tuple[int, ...]:
+        shape = self._channel_shape[1:] if self._has_rows() and self._shape is not None else self._channel_shape
+        return (self._told.rows, *shape) if self._told is not None and self._told.rows else shape
 
 
-def _recalled(mean: Doubles, invstd: Doubles, frozen: bool, told: dict[str, Any]) -> SavedCall:
-    saved = SavedCall(mean.shape, frozen)
+# A layer's last call, in one piece, so that no thread finds an x beside the statistics of another's: x, or with
+# from_output y, or None if it was overwritten; what is saved; and from_output.
+Last = tuple[Any, SavedStatistics, bool]
+
+
+def _rebuilt(kind: type[SavedStatistics], mean: Doubles, invstd: Doubles, more: dict[str, Any]) -> SavedStatistics:
+    saved = kind(mean.shape, False)
     saved.mean[...] = mean
     saved.invstd[...] = invstd
-    for name, value in told.items():
+    for name, value in more.items():
         setattr(saved, name, value)
     return saved
 
@@ -155,20 +229,15 @@ def two_of(shape: tuple[int, ...]) -> type[ctypes.Array[ctypes.c_double]]:
     return ctypes.c_double * (2 * math.prod(shape))
 
 
-def _rebuilt(mean: Doubles, invstd: Doubles, frozen: bool) -> SavedStatistics:
-    saved = SavedStatistics(mean.shape, frozen)
-    saved.mean[...] = mean
-    saved.invstd[...] = invstd
-    return saved
-
-
 def frozen_statistics(
     running_mean: ArrayLike,
     running_var: ArrayLike,
     eps: float = 1e-5,
     *,
-    activation: Activation | None = None,
+    gamma: ArrayLike | None = None,
     beta: ArrayLike | None = None,
+    axis: Axis | None = None,
+    activation: Activation | None = None,
     residual: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -183,8 +252,11 @@ def frozen_statistics(
         As in forward_inference().
     eps : float, default 1e-5
         As in forward_inference().
-    activation, beta, residual, weights, lengths, masked, groups
-        As in forward_inference(), if they were given there; backward() checks them. beta is needed with an activation.
+    gamma, beta, axis
+        As in forward_inference(); gamma and beta are copied. Without gamma, or axis, backward() takes the one that it
+        is given, or none and 1. beta is needed with an activation.
+    activation, residual, weights, lengths, masked, groups
+        As in forward_inference(), if they were given there; backward() checks them. All but `residual` are copied.
 
     Returns
     -------
@@ -202,12 +274,24 @@ def frozen_statistics(
     mean = doubles(running_mean, "running_mean", shape)
     variance = doubles(running_var, "running_var", shape)
     invstd = inverse_std(np.ones(shape), variance, eps)
-    counted = Counted(weights, lengths, masked)
+    axis = None if axis is None else as_axis(axis)
+    affine = {name: _copy(value, name) for name, value in (("gamma", gamma), ("beta", beta))}
+    counted = Counted(_copy(weights, "weights"), _copy(lengths, "lengths"), masked)
+    known = {"_frozen": True, "_axis": axis, "_gamma": affine["gamma"], "_beta": affine["beta"]}
     if activation is None and residual is None and groups is None and not counted:
-        return _rebuilt(mean, invstd, frozen=True)
+        return _rebuilt(SavedStatistics, mean, invstd, known)
     function = chosen(activation)
     # Ghost batches are none in inference.
-    groups = None if isinstance(groups, Ghost) else groups
+    groups = None if isinstance(groups, Ghost) else copied(groups)
     needed = None if function.kind == function.kind.IDENTITY else residual
-    told = Told(function, residual is not None, needed, beta, counted, groups=groups)
-    return _recalled(mean, invstd, True, {"_told": told})
+    told = Told(function, residual is not None, needed, counted, groups=groups)
+    return _rebuilt(SavedCall, mean, invstd, {**known, "_told": told})
+
+
+def _copy(value: Any, name: str) -> Any:
+    """A copy that whoever has the original cannot change; a list stays one, whose dtype is not yet known."""
+    if value is None or isinstance(value, (list, tuple)):
+        return copy.deepcopy(value)
+    array = value.copy() if type(value) is ndarray else np.array(plain(value, name))
+    array.flags.writeable = False
+    return array

@@ -249,11 +249,13 @@ def check_training(
     """Forward and backward of a training call against the oracle; `more` is passed on to forward_training()."""
     given = Given(call, dtype, layout)
     (x, gamma, beta, mean, var), told = given.arguments()
-    y, saved = bn.forward_training(x, gamma, beta, mean, var, **told, **more)
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **told, **more)
     check_y(given, y)
     if call.source == ("batch",):
         check_saved(given, saved)
     check_running(given, mean, var, more["running"].num_batches if "running" in more else None)
     dy = gradient(rng, given)
-    check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis, **(backward or {})))
+    check_gradients(
+        given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis, **(backward or {}))
+    )
     return given, saved

@@ -22,6 +22,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 Array = np.ndarray[Any, Any]
 
 
+def both(statistics: Any) -> dict[str, Any]:
+    """Running mean and variance by name."""
+    running_mean, running_var = statistics
+    return {"running_mean": running_mean, "running_var": running_var}
+
+
 def _in_larger(x: Array, shape: tuple[int, ...], index: Any) -> Array:
     """x as the part `index` of an array of `shape`, whose other elements are NaN."""
     larger = np.full(shape, np.nan, x.dtype)

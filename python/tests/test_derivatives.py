@@ -92,7 +92,7 @@ def draw(shape: Any, axis: Any, dtype: Any, seed: int, offset: float = 0.0) -> d
 
 def statistics(data: dict[str, Array], axis: Any, frozen: bool) -> bn.SavedStatistics:
     if not frozen:
-        return bn.forward_training(data["x"], axis=axis)[1]
+        return bn.forward_training(data["x"], data["gamma"], axis=axis)[1]
     rng = np.random.default_rng(SEED)
     shape = data["gamma"].shape
     return bn.frozen_statistics(rng.normal(size=shape), rng.uniform(0.5, 2, shape))
@@ -173,7 +173,7 @@ def test_large_means_of_both_gradients_cost_nothing(dtype: Any) -> None:
 
 def penalties(dy: Array, x: Array, gamma: Array, saved_of: Any, weights: dict[str, Array], axis: Any) -> float:
     """A loss by what backward() gives."""
-    dx, dgamma, dbeta = bn.backward(dy, x, saved_of(x), gamma, axis=axis)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved_of(x, gamma), gamma=gamma, axis=axis)
     return float(
         (weights["grad_dx"] * dx).sum()
         + (weights["grad_dgamma"] * dgamma).sum()
@@ -186,7 +186,7 @@ def penalties(dy: Array, x: Array, gamma: Array, saved_of: Any, weights: dict[st
 def test_finite_differences(shape: Any, axis: Any, frozen: bool) -> None:
     data = draw(shape, axis, np.float64, 3)
     saved = statistics(data, axis, frozen)
-    saved_of = (lambda x: saved) if frozen else (lambda x: bn.forward_training(x, axis=axis)[1])
+    saved_of = (lambda x, _: saved) if frozen else (lambda x, gamma: bn.forward_training(x, gamma, axis=axis)[1])
     tangent, grad_dy, grad_x, grad_gamma = compute(data, saved, axis)
     point = {name: data[name] for name in ("dy", "x", "gamma")}
     for name, grad in (("dy", grad_dy), ("x", grad_x), ("gamma", grad_gamma)):
@@ -202,7 +202,7 @@ def test_finite_differences(shape: Any, axis: Any, frozen: bool) -> None:
     for step in (1e-6, -1e-6):
         x, gamma = data["x"] + step * data["grad_dx"], data["gamma"] + step * data["grad_dgamma"]
         beta = step * data["grad_dbeta"]
-        mean, invstd = saved_of(x).mean, saved_of(x).invstd
+        mean, invstd = saved_of(x, gamma).mean, saved_of(x, gamma).invstd
         sides.append(bn.normalize(x, mean, invstd, gamma, beta, axis=axis))
     np.testing.assert_allclose(tangent, (sides[0] - sides[1]) / 2e-6, rtol=1e-5, atol=1e-7)
 
@@ -214,7 +214,7 @@ def test_none_stands_for_zero(left_out: tuple[bool, ...], frozen: bool) -> None:
     names = ("grad_dx", "grad_dgamma", "grad_dbeta", "gamma")
     missing = [name for name, out in zip(names, left_out) if out]
     zeros = {name: np.zeros_like(data[name]) if name != "gamma" else np.ones_like(data[name]) for name in missing}
-    saved = statistics(data, 1, frozen)
+    saved = statistics({**data, "gamma": zeros.get("gamma", data["gamma"])}, 1, frozen)
     wanted = expected({**data, **zeros}, saved, 1)
     close(compute({**data, **dict.fromkeys(missing)}, saved, 1), wanted, 1, np.float32)
 
@@ -233,8 +233,8 @@ def test_what_has_no_part_in_it_is_not_looked_at() -> None:
 
 def test_a_channel_without_variance_and_eps() -> None:
     x = np.full((4, 1), 3.0)
-    _, saved = bn.forward_training(x, eps=0.0)
     data = draw((4, 1), 1, np.float64, 5)
+    _, saved = bn.forward_training(x, data["gamma"], eps=0.0)
     results = compute({**data, "x": x}, saved, 1)
     assert (results[0] == data["grad_dbeta"]).all()
     assert (results[1] == data["grad_dbeta"]).all()
@@ -245,7 +245,7 @@ def test_a_channel_without_variance_and_eps() -> None:
 @pytest.mark.parametrize("shape", [(0, 3), (2, 3, 0)])
 def test_empty(shape: Any) -> None:
     data = draw(shape, 1, np.float32, 6)
-    saved = bn.forward_training(data["x"])[1]
+    saved = bn.forward_training(data["x"], data["gamma"])[1]
     tangent, grad_dy, grad_x, grad_gamma = compute(data, saved, 1)
     assert tangent.shape == grad_dy.shape == grad_x.shape == shape
     assert (grad_gamma == 0).all()
@@ -303,11 +303,11 @@ def test_bfloat16_as_bits(frozen: bool) -> None:
     bits = {name: a.view(np.uint16) if a.dtype == BFLOAT16 else a for name, a in data.items()}
     directions = {"x_tangent": bits["grad_dx"], "gamma_tangent": bits["grad_dgamma"], "dtype": "bfloat16"}
     directions.update(beta_tangent=bits["grad_dbeta"])
-    tangent = bn.jvp(bits["x"], saved, bits["gamma"], **directions)
+    tangent = bn.jvp(bits["x"], saved, gamma=bits["gamma"], **directions)
     out = np.empty_like(bits["x"])
-    assert bn.jvp(bits["x"], saved, bits["gamma"], out=out, **directions) is out
+    assert bn.jvp(bits["x"], saved, gamma=bits["gamma"], out=out, **directions) is out
     grads = {name: bits[name] for name in ("grad_dx", "grad_dgamma", "grad_dbeta")}
-    results = bn.double_backward(bits["dy"], bits["x"], saved, bits["gamma"], **grads, dtype="bfloat16")
+    results = bn.double_backward(bits["dy"], bits["x"], saved, gamma=bits["gamma"], **grads, dtype="bfloat16")
     for ours, true in zip((tangent, *results), wanted):
         assert ours.tobytes() == true.tobytes()
         assert ours.dtype == (np.float32 if true.dtype == np.float32 else np.uint16)
@@ -341,13 +341,13 @@ def test_coefficients_beyond_float32() -> None:
     data["x"] = (data["x"] * np.float32(1e-25)).astype(np.float32)
     data["gamma"] = (data["gamma"] * np.float32(1e-20)).astype(np.float32)
     data["grad_dx"] = (data["grad_dx"] * np.float32(1e-25)).astype(np.float32)
-    _, saved = bn.forward_training(data["x"], eps=0.0)
+    _, saved = bn.forward_training(data["x"], data["gamma"], eps=0.0)
     wanted = expected(data, saved, 1)
     tangents = {"x_tangent": data["grad_dx"], "beta_tangent": data["grad_dbeta"]}
     formula = Formula(by_channel(data["x"], 1), data["gamma"], saved.mean, saved.invstd, False)
     u = long(by_channel(data["grad_dx"], 1))
     true = formula.jvp(u, np.zeros(2), long(data["grad_dbeta"]))
-    tangent = bn.jvp(data["x"], saved, data["gamma"], **tangents)
+    tangent = bn.jvp(data["x"], saved, gamma=data["gamma"], **tangents)
     np.testing.assert_allclose(by_channel(tangent, 1).astype(float), true.astype(float), rtol=1e-5)
     close(compute(data, saved, 1)[1:2], wanted[1:2], 1, np.float32)
 
@@ -399,6 +399,12 @@ def test_refused_by_jvp(change: dict[str, Any], error: type[Exception], message:
         ({"dy": np.zeros((4, 3, 10))}, TypeError, "dy has dtype float64, expected float32"),
         ({"grad_dgamma": np.zeros(4, np.float32)}, ValueError, r"grad_dgamma has shape \(4,\), expected \(3,\)"),
         ({"grad_dbeta": np.zeros(3)}, TypeError, "grad_dbeta has dtype float64, expected float32"),
+        (
+            {"gamma": np.full(3, 2, np.float32)},
+            ValueError,
+            "gamma is 2 in channel 0, expected 1, as the forward call had no",
+        ),
+        ({"axis": 2}, ValueError, "axis is 2, expected 1, the axis of the forward call"),
         ({"saved": bn.frozen_statistics(np.zeros(4), np.ones(4))}, ValueError, "saved is of 4 channels, but x has 3"),
     ],
 )
@@ -431,8 +437,8 @@ def test_calls_that_were_told_more_are_refused(told: dict[str, Any]) -> None:
 
 def test_a_call_with_a_policy_is_plain() -> None:
     x = np.random.default_rng(SEED).normal(size=(4, 3, 10))
-    running = np.zeros(3), np.ones(3)
-    _, saved = bn.forward_training(x, None, None, *running, running=bn.Running(nonfinite="skip"))
+    statistics = {"running_mean": np.zeros(3), "running_var": np.ones(3)}
+    _, saved = bn.forward_training(x, **statistics, running=bn.Running(nonfinite="skip"))
     assert saved.is_plain
     wanted = bn.jvp(x, bn.forward_training(x)[1], x_tangent=x**2)
     assert bn.jvp(x, saved, x_tangent=x**2).tobytes() == wanted.tobytes()

@@ -155,7 +155,7 @@ def test_a_constant_channel_is_beta_beside_any_other(
         x = tensor(draw(rng, group, values(case), dtype), case)
         gamma, beta = rng.normal(size=(2, len(group))).astype(dtype)
         y, saved = bn.forward_training(x, gamma, beta, eps=eps)
-        _, dgamma, _ = bn.backward(rng.normal(size=x.shape).astype(dtype), x, saved, gamma)
+        _, dgamma, _ = bn.backward(rng.normal(size=x.shape).astype(dtype), x, saved, gamma=gamma)
         for index, name in enumerate(group):
             if name in CONSTANT:
                 assert saved.mean[index] == dtype(CONSTANT[name](rng, 1, dtype)[0]), name
@@ -167,8 +167,8 @@ def wrong_gradients(names: list[str], case: str, drawn: Array, drawn_dy: Array, 
     """Of rows of x and dy. With a gamma, dx takes the place of dy."""
     dtype, quantum = drawn.dtype, np.finfo(drawn.dtype).smallest_subnormal
     x, given_dy = tensor(drawn, case), tensor(drawn_dy, case)
-    _, saved = bn.forward_training(x, eps=eps)
-    given = bn.backward(given_dy, x, saved, gamma, out=None if gamma is None else given_dy)
+    _, saved = bn.forward_training(x, gamma, eps=eps)
+    given = bn.backward(given_dy, x, saved, gamma=gamma, out=None if gamma is None else given_dy)
 
     x_hat, invstd, mean = normalized(drawn, eps)
     dy = drawn_dy.astype(Real)

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 def loss(x: Array, gamma: Array, beta: Array, dy: Array, running: Any, axis: Any) -> float:
     """A function of which dy is the gradient by y."""
     if running:
-        y = bn.forward_inference(x, gamma, beta, *running, axis=axis)
+        y = bn.forward_inference(x, gamma, beta, running_mean=running[0], running_var=running[1], axis=axis)
     else:
         y, _ = bn.forward_training(x, gamma, beta, axis=axis)
     return float((y.astype(np.longdouble) * dy).sum())
@@ -33,7 +33,7 @@ def test_finite_differences(rng: np.random.Generator, shape: tuple[int, ...], ax
     gamma, beta, mean = rng.normal(size=(3, *extents))
     running = (mean, rng.uniform(0.5, 2, extents)) if frozen else None
     saved = bn.frozen_statistics(*running) if running else bn.forward_training(x, gamma, beta, axis=axis)[1]
-    gradients = bn.backward(dy, x, saved, gamma, axis=axis)
+    gradients = bn.backward(dy, x, saved, gamma=gamma, axis=axis)
     h = 1e-5
     for variable, gradient in zip((x, gamma, beta), gradients):
         assert gradient.shape == variable.shape
@@ -62,7 +62,7 @@ def test_oracle(rng: np.random.Generator, shape: tuple[int, ...], ratio: float, 
     _, saved = bn.forward_training(x, gamma, eps=eps)
     if frozen:
         saved = bn.frozen_statistics(mean.astype(float), (m2 / count).astype(float), eps=0)
-    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=gamma)
     expected = reference.backward(dy, x, mean, invstd, gamma, frozen=frozen)
 
     unit, v, axes = float(np.finfo(dtype).eps) / 2, 2.0**-53, (1,)
@@ -97,8 +97,8 @@ def test_oracle(rng: np.random.Generator, shape: tuple[int, ...], ratio: float, 
 def test_every_pair_of_layouts(rng: np.random.Generator, x_layout: str, dy_layout: str, dtype: Any) -> None:
     x, dy = rng.normal(size=(2, 4, 3, 2, 5)).astype(dtype)
     gamma = rng.normal(size=3).astype(dtype)
-    _, saved = bn.forward_training(x)
-    gradients = bn.backward(LAYOUTS[dy_layout](dy), LAYOUTS[x_layout](x), saved, gamma)
+    _, saved = bn.forward_training(x, gamma)
+    gradients = bn.backward(LAYOUTS[dy_layout](dy), LAYOUTS[x_layout](x), saved, gamma=gamma)
     _, mean, invstd = reference.forward_training(x, gamma, gamma, 1e-5)
     for given, exact in zip(gradients, reference.backward(dy, x, mean, invstd, gamma)):
         # The values are of order 1 to 10, so that this is some ten roundings; the bounds above are the sharp ones.
@@ -108,7 +108,7 @@ def test_every_pair_of_layouts(rng: np.random.Generator, x_layout: str, dy_layou
 def test_gamma_none_is_one(rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(2, 4, 3, 5))
     _, saved = bn.forward_training(x)
-    for given, expected in zip(bn.backward(dy, x, saved), bn.backward(dy, x, saved, [1.0, 1.0, 1.0])):
+    for given, expected in zip(bn.backward(dy, x, saved), bn.backward(dy, x, saved, gamma=[1.0, 1.0, 1.0])):
         assert np.array_equal(given, expected)
 
 
@@ -128,5 +128,5 @@ def test_saved_is_checked(rng: np.random.Generator) -> None:
     with pytest.raises(TypeError, match="saved is of type tuple"):
         bn.backward(x, x, (0, 1))  # type: ignore[arg-type]
     _, saved = bn.forward_training(x[:, :2].copy())
-    with pytest.raises(ValueError, match="saved is of 2 channels, but x has 3"):
+    with pytest.raises(ValueError, match=r"x has shape \(4, 3\), expected \(4, 2\), that of the forward call"):
         bn.backward(x, x, saved)

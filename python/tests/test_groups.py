@@ -110,7 +110,9 @@ def test_with_averages_and_counts(rng: np.random.Generator, name: str, average: 
         given = Given(call, "f8")
         (x, gamma, beta, mean, var), told = given.arguments()
         pure = bn.Running(average, num_batches=call.num_batches, pure=True)
-        _, saved = bn.forward_training(x, gamma, beta, mean, var, **told, groups=GROUPS[name], running=pure)
+        _, saved = bn.forward_training(
+            x, gamma, beta, running_mean=mean, running_var=var, **told, groups=GROUPS[name], running=pure
+        )
         check_running(given, saved.running_mean, saved.running_var, saved.num_batches)
 
 
@@ -123,10 +125,10 @@ def test_inference(rng: np.random.Generator, name: str, dtype: str) -> None:
         given = Given(call, dtype, layout)
         (x, gamma, beta, mean, var), told = given.arguments()
         told = {key: value for key, value in told.items() if key not in ("momentum", "unbiased")}
-        check_y(given, bn.forward_inference(x, gamma, beta, mean, var, **told, groups=groups))
+        check_y(given, bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var, **told, groups=groups))
         saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, groups=groups, **given.epilogue())
         dy = gradient(rng, given)
-        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis))
+        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis))
 
 
 def test_each_group_is_a_batch_of_its_own(rng: np.random.Generator) -> None:
@@ -138,7 +140,7 @@ def test_each_group_is_a_batch_of_its_own(rng: np.random.Generator) -> None:
         gamma, beta = rng.normal(size=(2, known["count"], 3))
         given = (gamma, beta) if has_rows else (gamma[0], beta[0])
         y, saved = bn.forward_training(x, *given, groups=groups)
-        dx, dgamma, dbeta = bn.backward(dy, x, saved, given[0])
+        dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=given[0])
         assert saved.mean.shape == ((known["count"], 3) if known["per_group"] & oracle.STATISTICS else (3,))
         assert dgamma.shape == dbeta.shape == given[0].shape
         if isinstance(groups, bn.Conditional):
@@ -153,7 +155,7 @@ def test_each_group_is_a_batch_of_its_own(rng: np.random.Generator) -> None:
             row = group if has_rows else 0
             if samples.any():
                 part, of_part = bn.forward_training(x[samples], gamma[row], beta[row])
-                results = bn.backward(dy[samples], x[samples], of_part, gamma[row])
+                results = bn.backward(dy[samples], x[samples], of_part, gamma=gamma[row])
                 assert np.allclose(y[samples], part, rtol=1e-12, atol=1e-13), name
                 assert np.allclose(dx[samples], results[0], rtol=1e-12, atol=1e-12), name
                 total = total + results[1]
@@ -171,7 +173,9 @@ def test_virtual_batches_as_in_keras(rng: np.random.Generator) -> None:
     """tf-keras reshapes (N, ...) to (size, N / size, ...), reduces over size, and averages for the running ones."""
     x = rng.normal(size=(12, 3))
     mean, var = np.zeros(3), np.ones(3)
-    y, _ = bn.forward_training(x, None, None, mean, var, decay=0.9, unbiased=False, groups=bn.Ghost(4, True, True))
+    y, _ = bn.forward_training(
+        x, None, None, running_mean=mean, running_var=var, decay=0.9, unbiased=False, groups=bn.Ghost(4, True, True)
+    )
     virtual = x.reshape(4, 3, 3)
     means, variances = virtual.mean(axis=0), virtual.var(axis=0)
     assert np.allclose(y, ((virtual - means) / np.sqrt(variances + 1e-5)).reshape(12, 3), rtol=1e-12)
@@ -184,7 +188,9 @@ def test_running_statistics_of_absent_groups(rng: np.random.Generator) -> None:
     mean, var, counts = rng.normal(size=(3, 3)), rng.uniform(1, 2, (3, 3)), np.array([5, 6, 7])
     kept = mean.copy(), var.copy()
     policy = bn.Running("cumulative", num_batches=counts)
-    _, saved = bn.forward_training(x, None, None, mean, var, groups=bn.Segments([2, 0, 2, 0], 3), running=policy)
+    _, saved = bn.forward_training(
+        x, None, None, running_mean=mean, running_var=var, groups=bn.Segments([2, 0, 2, 0], 3), running=policy
+    )
     assert np.array_equal(mean[1], kept[0][1])
     assert np.array_equal(var[1], kept[1][1])
     assert (mean[[0, 2]] != kept[0][[0, 2]]).all()
@@ -209,12 +215,12 @@ def test_groups_of_one_value(rng: np.random.Generator, residual: Any, single_val
             continue  # which cannot be written in place
         kept = x.copy()
         with pytest.raises(ValueError, match="value"):
-            bn.forward_training(x, gamma, beta, mean, var, **more, groups=groups, out=x)
+            bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **more, groups=groups, out=x)
         assert np.array_equal(x, kept)
         dy = gradient(rng, given)
         target = given.tensor(dy)
-        expected = bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis)
-        for one, other in zip(bn.backward(target, x, saved, gamma, axis=given.axis, out=target), expected):
+        expected = bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis)
+        for one, other in zip(bn.backward(target, x, saved, gamma=gamma, axis=given.axis, out=target), expected):
             assert np.array_equal(one, other)
 
 
@@ -232,10 +238,10 @@ def test_groups_of_one_position_that_counts(rng: np.random.Generator, layout: st
         assert saved.outcome.tolist() == [0, 2, 1, 0]
         (x, gamma, _, _, _), _ = given.arguments()
         dy = gradient(rng, given)
-        expected = bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis)
+        expected = bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis)
         for name in ("out", "residual_out"):
             target = given.tensor(dy)
-            results = bn.backward(target, x, saved, gamma, axis=given.axis, **{name: target})
+            results = bn.backward(target, x, saved, gamma=gamma, axis=given.axis, **{name: target})
             for one, other in zip(results, expected):
                 assert np.array_equal(one, other)
 
@@ -267,14 +273,15 @@ def test_several_channel_axes(rng: np.random.Generator) -> None:
     gamma, beta = rng.normal(size=(2, 3, 3, 4))
     groups = bn.Segments([2, 0, 0, 2, 0, 2, 2, 0], 3)
     mean, var = np.zeros((3, 3, 4)), np.ones((3, 3, 4))
-    y, saved = bn.forward_training(x, gamma, beta, mean, var, axis=(1, 2), groups=groups)
-    results = bn.backward(dy, x, saved, gamma, axis=(1, 2))
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, axis=(1, 2), groups=groups)
+    results = bn.backward(dy, x, saved, gamma=gamma, axis=(1, 2))
     flat = [each.reshape(3, 12) for each in (gamma, beta, np.zeros((3, 12)), np.ones((3, 12)))]
-    expected, of_flat = bn.forward_training(x.reshape(8, 12, 5), *flat, groups=groups)
+    running = {"running_mean": flat[2], "running_var": flat[3]}
+    expected, of_flat = bn.forward_training(x.reshape(8, 12, 5), *flat[:2], **running, groups=groups)
     assert np.array_equal(y.reshape(8, 12, 5), expected)
     assert np.array_equal(mean.reshape(3, 12), flat[2])
     assert saved.mean.shape == results[1].shape == (3, 3, 4)
-    for given, other in zip(results, bn.backward(dy.reshape(8, 12, 5), x.reshape(8, 12, 5), of_flat, flat[0])):
+    for given, other in zip(results, bn.backward(dy.reshape(8, 12, 5), x.reshape(8, 12, 5), of_flat, gamma=flat[0])):
         assert np.array_equal(given.reshape(other.shape), other)
 
 
@@ -286,9 +293,9 @@ def test_empty_batches() -> None:
         ]
         gamma, mean, var = np.ones(rows[0]), np.zeros(rows[1]), np.ones(rows[1])
         x = np.zeros((0, 5, 2))
-        y, saved = bn.forward_training(x, gamma, gamma, mean, var, groups=groups)
+        y, saved = bn.forward_training(x, gamma, gamma, running_mean=mean, running_var=var, groups=groups)
         assert y.shape == x.shape
-        dx, dgamma, _ = bn.backward(x, x, saved, gamma)
+        dx, dgamma, _ = bn.backward(x, x, saved, gamma=gamma)
         assert dx.shape == x.shape
         assert dgamma.shape == gamma.shape
         assert not dgamma.any()
@@ -334,10 +341,10 @@ def test_what_is_refused(rng: np.random.Generator, groups: Any, error: type[Exce
     x = rng.normal(size=(4, 3, 5))
     mean, var, out = np.zeros(3), np.ones(3), np.full_like(x, 7)
     with pytest.raises(error, match=message):
-        bn.forward_training(x, None, None, mean, var, groups=groups, out=out)
+        bn.forward_training(x, None, None, running_mean=mean, running_var=var, groups=groups, out=out)
     if not isinstance(groups, bn.Ghost):
         with pytest.raises(error, match=message):
-            bn.forward_inference(x, None, None, mean, var, groups=groups, out=out)
+            bn.forward_inference(x, None, None, running_mean=mean, running_var=var, groups=groups, out=out)
         with pytest.raises(error, match=message):
             bn.backward(x, x, bn.frozen_statistics(mean, var, groups=groups), out=out)
     assert (out == 7).all()
@@ -358,13 +365,14 @@ def test_shapes_of_rows_are_checked(rng: np.random.Generator) -> None:
         ((one, None, rows, rows), bn.Ghost(2), r"running_mean has shape \(2, 3\), expected \(3,\)"),
         ((rows, None, rows, one), bn.Conditional([0, 1, 1, 0], 2), r"running_mean has shape \(2, 3\), expected \(3,\)"),
     ]:
+        named = dict(zip(("gamma", "beta", "running_mean", "running_var"), arguments))
         with pytest.raises(ValueError, match=message):
-            bn.forward_training(x, *arguments, groups=groups)
+            bn.forward_training(x, **named, groups=groups)
     assert (rows == 1).all()
     assert (one == 1).all()
     policy = bn.Running(num_batches=np.zeros(1, np.int64))
     with pytest.raises(ValueError, match=r"num_batches has shape \(1,\), expected \(2,\)"):
-        bn.forward_training(x, None, None, rows, rows, groups=split, running=policy)
+        bn.forward_training(x, None, None, running_mean=rows, running_var=rows, groups=split, running=policy)
 
 
 def test_samples_along_axis_0(rng: np.random.Generator) -> None:

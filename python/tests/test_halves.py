@@ -46,7 +46,9 @@ def same_bits(a: Array, b: Array) -> bool:
 def inferred(x: Array, scale: float) -> Array:
     """x times a scale, computed in float32."""
     zeros, ones = np.zeros(1, "f4"), np.ones(1, "f4")
-    return bn.forward_inference(x.reshape(-1, 1), np.float32([scale]), None, zeros, ones, eps=0).reshape(x.shape)
+    return bn.forward_inference(
+        x.reshape(-1, 1), np.float32([scale]), None, running_mean=zeros, running_var=ones, eps=0
+    ).reshape(x.shape)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -108,7 +110,7 @@ def test_layer(dtype: np.dtype[Any], params: str, shape: tuple[int, ...]) -> Non
     before = wide(mean), wide(var)
     axes = tuple(a for a in range(len(shape)) if a != 1)
     column = (-1, *[1] * (len(shape) - 2))
-    y, saved = bn.forward_training(x, gamma, beta, mean, var)
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var)
     batch_mean, batch_var = wide(x).mean(axes), wide(x).var(axes)
     invstd = 1 / np.sqrt(batch_var + 1e-5)
     assert np.allclose(saved.mean, batch_mean, rtol=1e-12, atol=1e-12)
@@ -123,7 +125,7 @@ def test_layer(dtype: np.dtype[Any], params: str, shape: tuple[int, ...]) -> Non
     close_to = (0.9 * before[1] + 0.1 * batch_var * count / (count - 1)).astype(param)
     assert np.allclose(wide(var), wide(close_to), rtol=float(EPS.get(param, 2e-7)), atol=0)
     # Gradients.
-    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=gamma)
     sums = wide(dy).sum(axes), (wide(dy) * x_hat).sum(axes)
     assert dx.dtype == dtype
     assert dgamma.dtype == dbeta.dtype == param
@@ -165,11 +167,11 @@ def test_bits_do_not_depend_on_alignment(dtype: np.dtype[Any], offset: int) -> N
 def _functions(x: Array, dy: Array, **how: Any) -> list[Array]:
     gamma, beta = np.float32([1, 2, 3]), np.float32([3, 2, 1])
     mean, var = np.zeros(3, "f4"), np.ones(3, "f4")
-    y, saved = bn.forward_training(x, gamma, beta, mean, var, **how)
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **how)
     out = np.empty_like(x)
     assert bn.forward_training(x, gamma, beta, out=out, **how)[0] is out
-    inferred = bn.forward_inference(x, gamma, beta, mean, var, **how)
-    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma, **how)
+    inferred = bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var, **how)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=gamma, **how)
     return [y, out, inferred, dx, dgamma, dbeta, mean, var]
 
 
@@ -180,9 +182,9 @@ def test_bits_in_uint16_are_bfloat16() -> None:
         assert given.dtype == (np.uint16 if expected.dtype == BFLOAT16 else expected.dtype)
         assert np.array_equal(given, expected.view(given.dtype))
     gamma = np.float32([1, 2, 3]).astype(BFLOAT16)
-    saved = bn.forward_training(x)[1]
-    _, dgamma, _ = bn.backward(dy.view("u2"), x.view("u2"), saved, gamma.view("u2"), dtype="bfloat16")
-    assert np.array_equal(dgamma, bn.backward(dy, x, saved, gamma)[1].view("u2"))
+    saved = bn.forward_training(x, gamma)[1]
+    _, dgamma, _ = bn.backward(dy.view("u2"), x.view("u2"), saved, gamma=gamma.view("u2"), dtype="bfloat16")
+    assert np.array_equal(dgamma, bn.backward(dy, x, saved, gamma=gamma)[1].view("u2"))
 
 
 @pytest.mark.parametrize(
@@ -228,13 +230,13 @@ def test_steps(dtype: np.dtype[Any]) -> None:
     x, dy = values(dtype, (40, 3, 5), 6), values(dtype, (40, 3, 5), 7)
     gamma = np.float32([1, 2, 3]).astype(dtype)
     mean, var = np.zeros(3, dtype), np.ones(3, dtype)
-    y, saved = bn.forward_training(x, gamma, None, mean, var)
+    y, saved = bn.forward_training(x, gamma, None, running_mean=mean, running_var=var)
     count, _, m2 = bn.merge_moments([bn.moments(x[:13]), bn.moments(x[13:])])
     invstd = bn.inverse_std(count, m2)
     assert np.allclose(invstd, saved.invstd, rtol=1e-14)
     assert np.array_equal(bn.normalize(x, saved.mean, saved.invstd, gamma), y)
     sums = bn.backward_reduce(dy, x, saved.mean, saved.invstd)
-    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=gamma)
     assert np.array_equal(sums.sum_dy_x_hat.astype(dtype), dgamma)
     assert np.array_equal(sums.sum_dy.astype(dtype), dbeta)
     applied = bn.backward_apply(dy, x, saved.mean, saved.invstd, count, *sums, gamma)

@@ -54,10 +54,10 @@ def test_gradients_through_an_activation(tensors: tuple[Array, ...], eps: float)
     """Computed again from x, read from a mask, or set to 0 by hand: the same gradient."""
     x, dy, gamma, beta = tensors
     y, plain = bn.forward_training(x, gamma, beta, eps=eps)
-    expected = bn.backward(np.where(y > 0, dy, 0).astype(dy.dtype), x, plain, gamma)
+    expected = bn.backward(np.where(y > 0, dy, 0).astype(dy.dtype), x, plain, gamma=gamma)
     for save_mask in (True, False):
         _, saved = bn.forward_training(x, gamma, beta, eps=eps, activation="relu", save_mask=save_mask)
-        for given, exact in zip(bn.backward(dy, x, saved, gamma), expected):
+        for given, exact in zip(bn.backward(dy, x, saved, gamma=gamma), expected):
             wrong = alike(given, exact, 1 if given.ndim > 1 else 0)
             # Where values differ by an ulp, u may be on the other side of 0 before it is rounded.
             assert set(wrong) <= ({"steps of an ulp"} if x.dtype != np.float16 and not save_mask else set())

@@ -88,15 +88,15 @@ def test_backward(rng: np.random.Generator, layout: str, start: int) -> None:
     results = set()
     for threads in (1, 2):
         bn.set_num_threads(threads)
-        dx, *sums = bn.backward(dy.tensor, x, saved, gamma)
+        dx, *sums = bn.backward(dy.tensor, x, saved, gamma=gamma)
         results.add((digest(dx, x), *bits(*sums)))
         del dx
     out = Space(layout, start)
     for threads in (1, 2):
         bn.set_num_threads(threads)
-        _, *sums = bn.backward(dy.tensor, x, saved, gamma, out=out.tensor)
+        _, *sums = bn.backward(dy.tensor, x, saved, gamma=gamma, out=out.tensor)
         results.add((out.taken(), *bits(*sums)))
-    _, *sums = bn.backward(dy.tensor, x, saved, gamma, out=dy.tensor)  # which goes through the caches
+    _, *sums = bn.backward(dy.tensor, x, saved, gamma=gamma, out=dy.tensor)  # which goes through the caches
     results.add((dy.taken(), *bits(*sums)))
     assert len(results) == 1
 
@@ -133,7 +133,7 @@ def test_halves_with_statistics_of_their_own(rng: np.random.Generator, threads: 
     bn.set_num_threads(threads)
     _, saved = bn.forward_training(x, gamma, beta, out=out.tensor)
     y, statistics = out.taken(), [saved.mean, saved.invstd]
-    _, *sums = bn.backward(x, x, saved, gamma, out=out.tensor)
+    _, *sums = bn.backward(x, x, saved, gamma=gamma, out=out.tensor)
     dx, halves = out.taken(), []
     for c in HALVES:
         _, saved = bn.forward_training(x[:, c], gamma[c], beta[c], out=out.tensor[:, c])
@@ -141,6 +141,6 @@ def test_halves_with_statistics_of_their_own(rng: np.random.Generator, threads: 
         assert bits(saved.mean, saved.invstd) == bits(*(each[c] for each in statistics))
     assert out.taken() == y
     for c, saved in zip(HALVES, halves):
-        _, *half_sums = bn.backward(x[:, c], x[:, c], saved, gamma[c], out=out.tensor[:, c])
+        _, *half_sums = bn.backward(x[:, c], x[:, c], saved, gamma=gamma[c], out=out.tensor[:, c])
         assert bits(*half_sums) == bits(*(each[c] for each in sums))
     assert out.taken() == dx

@@ -62,13 +62,13 @@ def test_training_is_the_functional_call(rng: np.random.Generator, x: Array, dy:
     average = "cumulative" if told.pop("momentum", 0.1) is None else told.pop("running", bn.Running()).average
     for _ in range(3):
         policy = bn.Running(average, num_batches=count)
-        arguments = x, layer.gamma, layer.beta, mean, var
-        expected, saved = bn.forward_training(*arguments, **told, **CALLS[called], running=policy)
+        arguments = {"gamma": layer.gamma, "beta": layer.beta, "running_mean": mean, "running_var": var}
+        expected, saved = bn.forward_training(x, **arguments, **told, **CALLS[called], running=policy)
         assert np.array_equal(layer(x, **CALLS[called]), expected)
         assert np.array_equal(layer.running_mean, mean)
         assert np.array_equal(layer.running_var, var)
         assert np.array_equal(layer.num_batches_tracked, count)
-        dx, dgamma, dbeta, *dz = bn.backward(dy, x, saved, layer.gamma)
+        dx, dgamma, dbeta, *dz = bn.backward(dy, x, saved, gamma=layer.gamma)
         assert np.array_equal(layer.backward(dy), dx)
         assert np.array_equal(layer.grad_gamma, dgamma)
         assert np.array_equal(layer.grad_beta, dbeta)
@@ -89,11 +89,11 @@ def test_evaluation_is_the_functional_call(
         layer.eval()
     before = layer.state_dict()
     told = {key: SETTINGS[name][key] for key in ("activation", "groups") if key in SETTINGS[name]}
-    running = layer.running_mean, layer.running_var
-    expected = bn.forward_inference(x, layer.gamma, layer.beta, *running, **told, **CALLS[called])
+    running = {"running_mean": layer.running_mean, "running_var": layer.running_var}
+    expected = bn.forward_inference(x, layer.gamma, layer.beta, **running, **told, **CALLS[called])
     assert np.array_equal(layer(x, **CALLS[called]), expected)
-    saved = bn.frozen_statistics(*running, beta=layer.beta, **told, **CALLS[called])
-    dx, dgamma, dbeta, *dz = bn.backward(dy, x, saved, layer.gamma)
+    saved = bn.frozen_statistics(**running, beta=layer.beta, **told, **CALLS[called])
+    dx, dgamma, dbeta, *dz = bn.backward(dy, x, saved, gamma=layer.gamma)
     assert np.array_equal(layer.backward(dy), dx)
     assert np.array_equal(layer.grad_gamma, dgamma)
     assert np.array_equal(layer.grad_beta, dbeta)
@@ -167,7 +167,9 @@ def test_settings_may_be_assigned_at_any_time(x: Array) -> None:
         r_max, d_max = bn.renorm_limits(step)
         layer.source = bn.Renorm(r_max, d_max, 1 / r_max)
         mean, var = layer.running_mean.copy(), layer.running_var.copy()
-        expected, _ = bn.forward_training(x, layer.gamma, layer.beta, mean, var, source=layer.source)
+        expected, _ = bn.forward_training(
+            x, layer.gamma, layer.beta, running_mean=mean, running_var=var, source=layer.source
+        )
         assert np.array_equal(layer(x), expected)
     layer.source = None
     layer.frozen = True
@@ -181,11 +183,13 @@ def test_a_frozen_layer(rng: np.random.Generator, x: Array, dy: Array) -> None:
     layer = drawn(bn.BatchNorm2d(3, frozen=True), rng)
     assert layer.training
     before = layer.state_dict()
-    expected = bn.forward_inference(x, layer.gamma, layer.beta, layer.running_mean, layer.running_var)
+    expected = bn.forward_inference(
+        x, layer.gamma, layer.beta, running_mean=layer.running_mean, running_var=layer.running_var
+    )
     assert np.array_equal(layer(x), expected)
     saved = bn.frozen_statistics(layer.running_mean, layer.running_var)
     results = layer.backward(dy), layer.grad_gamma, layer.grad_beta
-    for given, exact in zip(results, bn.backward(dy, x, saved, layer.gamma)):
+    for given, exact in zip(results, bn.backward(dy, x, saved, gamma=layer.gamma)):
         assert np.array_equal(given, exact)
     for key, value in layer.state_dict().items():
         assert np.array_equal(value, before[key])
@@ -241,7 +245,7 @@ def test_outputs_beside_x(x: Array, dy: Array) -> None:
     assert layer(x, out=y) is y
     assert layer.backward(dy, out=dx) is dx
     _, saved = bn.forward_training(x, layer.gamma, activation="relu")
-    assert np.array_equal(dx, bn.backward(dy, x, saved, layer.gamma)[0])
+    assert np.array_equal(dx, bn.backward(dy, x, saved, gamma=layer.gamma)[0])
 
 
 def test_lengths(rng: np.random.Generator) -> None:

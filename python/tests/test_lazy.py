@@ -292,7 +292,7 @@ def test_scale_without_shift(rng: np.random.Generator) -> None:
     layer(x)
     layer.gamma = layer.weight = np.float32([2, -3, 4])
     y, saved = bn.forward_training(x, layer.gamma)
-    dx, dgamma, _ = bn.backward(dy, x, saved, layer.gamma)
+    dx, dgamma, _ = bn.backward(dy, x, saved, gamma=layer.gamma)
     assert np.array_equal(layer(x), y)
     assert np.array_equal(layer.backward(dy), dx)
     assert np.array_equal(layer.grad_gamma, dgamma)

@@ -77,7 +77,7 @@ def test_update_running_as_the_layer_has_it(rng: np.random.Generator) -> None:
     batch.add(x)
     for options in ({}, {"momentum": 0.5}, {"decay": 0.75, "unbiased": False}):
         running, expected = (np.zeros(5), np.ones(5)), (np.zeros(5), np.ones(5))
-        bn.forward_training(x, None, None, *expected, **options)  # type: ignore[arg-type]
+        bn.forward_training(x, running_mean=expected[0], running_var=expected[1], **options)  # type: ignore[arg-type]
         batch.update_running(*running, **options)  # type: ignore[arg-type]
         assert np.allclose(running, expected, rtol=1e-14, atol=0)
 

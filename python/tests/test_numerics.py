@@ -78,7 +78,12 @@ def test_every_layout_gives_the_same_values(
     limit = bound(x, gamma, beta, mean, invstd)
     assert (abs(y - expected) <= limit).all()
     y = bn.forward_inference(
-        LAYOUTS[layout](x), gamma, beta, mean.astype(dtype), np.square(1 / invstd).astype(dtype), eps=0
+        LAYOUTS[layout](x),
+        gamma,
+        beta,
+        running_mean=mean.astype(dtype),
+        running_var=np.square(1 / invstd).astype(dtype),
+        eps=0,
     )
     # The running statistics were rounded to the dtype, which moves x_hat by their relative error.
     moved = unit(dtype) * (abs(reference.spread(mean * invstd, x, (1,))) + abs(reference.x_hat(x, mean, invstd, (1,))))
@@ -116,7 +121,14 @@ def test_exact_by_construction(rng: np.random.Generator, shape: tuple[int, ...],
     gamma, beta = (rng.integers(-8, 8, channels).astype(dtype) for _ in "gb")
     running_mean, running_var = np.zeros(channels, dtype), np.zeros(channels, dtype)
     y, saved = bn.forward_training(
-        LAYOUTS[layout](x), gamma, beta, running_mean, running_var, eps=0, momentum=0.5, unbiased=False
+        LAYOUTS[layout](x),
+        gamma,
+        beta,
+        running_mean=running_mean,
+        running_var=running_var,
+        eps=0,
+        momentum=0.5,
+        unbiased=False,
     )
     signs = np.moveaxis(signs.reshape(channels, shape[0], *shape[2:]), 0, 1)
     assert np.array_equal(saved.mean, mean)
@@ -147,7 +159,7 @@ def test_nan_and_infinity_stay_in_their_channel(rng: np.random.Generator, axis: 
     x = clean.copy()
     np.moveaxis(x, axis, 0)[2, 1, 3, 2] = bad
     running_mean, running_var = np.zeros(5, dtype), np.ones(5, dtype)
-    y, saved = bn.forward_training(x, None, None, running_mean, running_var, axis=axis)
+    y, saved = bn.forward_training(x, None, None, running_mean=running_mean, running_var=running_var, axis=axis)
     expected, _ = bn.forward_training(clean, axis=axis)
     rest = [0, 1, 3, 4]
     assert np.array_equal(np.moveaxis(y, axis, 0)[rest], np.moveaxis(expected, axis, 0)[rest])
@@ -185,7 +197,9 @@ def test_an_infinite_mean(
         channel[places] = infinity
         np.moveaxis(x, 1, 0)[1] = channel.reshape(shape[0], *shape[2:])
         running_mean, running_var = np.zeros((2, 3), dtype)
-        y, saved = bn.forward_training(LAYOUTS[layout](x), None, None, running_mean, running_var)
+        y, saved = bn.forward_training(
+            LAYOUTS[layout](x), None, None, running_mean=running_mean, running_var=running_var
+        )
         assert saved.mean[1] == running_mean[1] == infinity
         assert np.isnan(saved.invstd[1])
         assert np.isnan(running_var[1])
@@ -203,8 +217,9 @@ def test_running_statistics(rng: np.random.Generator, unbiased: bool, dtype: Any
         count, batch_mean, m2 = reference.statistics(x, (1,))
         expected_mean = reference.running(mean, batch_mean, momentum)
         expected_var = reference.running(var, m2 / (count - 1 if unbiased else count), momentum)
-        bn.forward_training(x, None, None, mean, var, momentum=momentum, unbiased=unbiased)
-        bn.forward_training(x, None, None, *by_decay, decay=1 - momentum, unbiased=unbiased)
+        bn.forward_training(x, None, None, running_mean=mean, running_var=var, momentum=momentum, unbiased=unbiased)
+        told = {"running_mean": by_decay[0], "running_var": by_decay[1], "unbiased": unbiased}
+        bn.forward_training(x, **told, decay=1 - momentum)
         # In float64: the error of the statistic, two products, a sum. Then one rounding to the dtype.
         terms = abs(expected_mean) + abs(batch_mean)
         assert (abs(mean - expected_mean) <= SLACK * (unit(dtype) * terms + 4 * V * (terms + np.abs(x).max()))).all()
@@ -216,9 +231,9 @@ def test_running_statistics(rng: np.random.Generator, unbiased: bool, dtype: Any
 def test_momentum_zero_and_one_take_one_side_exactly(rng: np.random.Generator) -> None:
     x = rng.normal(size=(6, 2))
     mean, var = np.array([3.0, np.pi]), np.array([1.0, np.e])
-    bn.forward_training(x, None, None, mean, var, momentum=0)
+    bn.forward_training(x, None, None, running_mean=mean, running_var=var, momentum=0)
     assert (mean.tolist(), var.tolist()) == ([3.0, np.pi], [1.0, np.e])
-    _, saved = bn.forward_training(x, None, None, mean, var, decay=0)
+    _, saved = bn.forward_training(x, None, None, running_mean=mean, running_var=var, decay=0)
     assert np.array_equal(mean, saved.mean)
 
 
@@ -227,7 +242,7 @@ def test_inference_uses_the_running_statistics_alone(rng: np.random.Generator) -
     kept = mean.copy(), var.copy()
     for count in (1, 5):
         x = rng.normal(size=(count, 3)) + 100
-        y = bn.forward_inference(x, None, None, mean, var, eps=1e-3)
+        y = bn.forward_inference(x, None, None, running_mean=mean, running_var=var, eps=1e-3)
         invstd = reference.inverse_std(var, 1e-3)
         expected = reference.forward(x, [1] * 3, [0] * 3, mean, invstd, (1,))
         assert (abs(y - expected) <= bound(x, [1] * 3, [0] * 3, mean, invstd)).all()
@@ -238,7 +253,7 @@ def test_inference_uses_the_running_statistics_alone(rng: np.random.Generator) -
 @pytest.mark.parametrize("shape", [(0, 3), (2, 3, 0), (0, 3, 0, 4)])
 def test_an_empty_batch_changes_nothing(shape: tuple[int, ...]) -> None:
     mean, var = np.full(3, 5.0), np.full(3, 6.0)
-    y, saved = bn.forward_training(np.empty(shape), None, None, mean, var, eps=0.25)
+    y, saved = bn.forward_training(np.empty(shape), None, None, running_mean=mean, running_var=var, eps=0.25)
     assert y.shape == shape
     assert (mean == 5).all()
     assert (var == 6).all()
@@ -248,13 +263,13 @@ def test_an_empty_batch_changes_nothing(shape: tuple[int, ...]) -> None:
     assert dx.shape == shape
     assert not dgamma.any()
     assert not dbeta.any()
-    assert bn.forward_inference(np.empty(shape), None, None, mean, var).shape == shape
+    assert bn.forward_inference(np.empty(shape), None, None, running_mean=mean, running_var=var).shape == shape
 
 
 def test_one_value_per_channel_is_an_error_that_changes_nothing() -> None:
     mean, var, out = np.full(3, 5.0), np.full(3, 6.0), np.full((1, 3), 7.0)
     with pytest.raises(ValueError, match="value"):
-        bn.forward_training(np.zeros((1, 3)), None, None, mean, var, out=out)
+        bn.forward_training(np.zeros((1, 3)), None, None, running_mean=mean, running_var=var, out=out)
     assert (mean == 5).all()
     assert (var == 6).all()
     assert (out == 7).all()

@@ -19,7 +19,7 @@ import batchnorm as bn
 
 Array = np.ndarray[Any, Any]
 INDEX = [0, 2, 0, 0, 2, 2, 2, 0]
-KEPT = ("training", "grad_gamma", "grad_beta", "grad_residual", "_x", "_saved", "_from_output")
+KEPT = ("training", "grad_gamma", "grad_beta", "grad_residual", "_last")
 
 
 def drawn(layer: Any, rng: np.random.Generator) -> Any:
@@ -173,7 +173,7 @@ def test_each_batch_is_normalized_with_its_own_statistics(
         assert np.array_equal(layer.running_mean, before)
         found.append(layer.backward(batch))
         _, saved = bn.forward_training(batch, layer.gamma, layer.beta, activation=layer.activation)
-        assert np.array_equal(found[-1], bn.backward(batch, batch, saved, layer.gamma)[0])
+        assert np.array_equal(found[-1], bn.backward(batch, batch, saved, gamma=layer.gamma)[0])
         layer.train()
         layer.frozen, layer.track_running_stats = False, True
 
@@ -282,7 +282,7 @@ def test_backward_of_the_call_before(rng: np.random.Generator) -> None:
     layer(x, out=x)
     assert np.array_equal(x, y)
     bn.recalibrate(layer, layer, [rng.normal(size=(5, 3)) for _ in range(3)])
-    dx, dgamma, dbeta = bn.backward(dy, y, saved, before["weight"], from_output=True)
+    dx, dgamma, dbeta = bn.backward(dy, y, saved, gamma=before["weight"], from_output=True)
     assert np.array_equal(layer.backward(dy), dx)
     assert np.array_equal(layer.grad_gamma, dgamma)
     assert np.array_equal(layer.grad_beta, dbeta)
@@ -324,7 +324,9 @@ def test_training_goes_on_from_the_population(rng: np.random.Generator) -> None:
     assert np.array_equal(y, bn.forward_training(x[3], layer.gamma, layer.beta)[0])
     assert np.allclose(layer.running_mean, 0.75 * mean + 0.25 * x[3].mean(0), rtol=1e-13)
     layer.eval()
-    expected = bn.forward_inference(x[0], layer.gamma, layer.beta, layer.running_mean, layer.running_var)
+    expected = bn.forward_inference(
+        x[0], layer.gamma, layer.beta, running_mean=layer.running_mean, running_var=layer.running_var
+    )
     assert np.array_equal(layer(x[0]), expected)
 
 
@@ -352,12 +354,13 @@ def test_values_that_do_not_count(rng: np.random.Generator) -> None:
         assert layer.num_batches_tracked == batches
     for policy in ("running", "beta"):
         layer = drawn(bn.BatchNorm1d(3, dtype=np.float64, running=bn.Running(single_value=policy)), rng)
-        running, ys = (layer.running_mean.copy(), layer.running_var.copy()), []
+        ys: list[Any] = []
+        running = {"running_mean": layer.running_mean.copy(), "running_var": layer.running_var.copy()}
         bn.recalibrate(layer, lambda batch, layer=layer, ys=ys: ys.append(layer(batch)), [good, good[:1] + 1])
         mean, var = moments([good, good[:1] + 1], 1, True)
         assert np.allclose(layer.running_mean, mean, rtol=1e-12)
         assert np.allclose(layer.running_var, var, rtol=1e-12)
-        single = bn.forward_inference(good[:1] + 1, layer.gamma, layer.beta, *running)
+        single = bn.forward_inference(good[:1] + 1, layer.gamma, layer.beta, **running)
         assert np.array_equal(ys[1], single if policy == "running" else layer.beta[None])
 
 

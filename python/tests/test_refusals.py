@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import BY_POINTER, COPIED
+from helpers import BY_POINTER, COPIED, both
 
 import batchnorm as bn
 
@@ -39,7 +39,9 @@ def test_out_is_refused(x: Array, out: Any, error: type[Exception], message: str
     kept = np.array(out, copy=True)
     for call in (
         lambda: bn.forward_training(x, out=out),
-        lambda: bn.forward_inference(x, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), out=out),
+        lambda: bn.forward_inference(
+            x, None, None, running_mean=np.zeros(3, "f4"), running_var=np.ones(3, "f4"), out=out
+        ),
         lambda: bn.backward(x, x, saved, out=out),
         lambda: bn.BatchNorm(3)(x, out),
     ):
@@ -71,7 +73,7 @@ def test_out_is_refused(x: Array, out: Any, error: type[Exception], message: str
 def test_x_is_refused(value: Any, error: type[Exception], message: str) -> None:
     for call in (
         lambda: bn.forward_training(value),
-        lambda: bn.forward_inference(value, None, None, np.zeros(3), np.ones(3)),
+        lambda: bn.forward_inference(value, None, None, running_mean=np.zeros(3), running_var=np.ones(3)),
         lambda: bn.moments(value),
         lambda: bn.BatchNorm(3, dtype=float)(value),
     ):
@@ -123,15 +125,20 @@ def test_scattered_parameters_are_copied_to_be_read(x: Array, case: str) -> None
     scattered[...] = values
     y, _ = bn.forward_training(x, scattered, scattered)
     assert np.array_equal(y, bn.forward_training(x, values, values)[0])
-    y = bn.forward_inference(x, scattered, scattered, scattered, scattered)
-    assert np.array_equal(y, bn.forward_inference(x, values, values, values, values))
+    y = bn.forward_inference(x, scattered, scattered, running_mean=scattered, running_var=scattered)
+    assert np.array_equal(y, bn.forward_inference(x, values, values, running_mean=values, running_var=values))
     with pytest.raises(ValueError, match=f"running_mean.*{message}"):
-        bn.forward_training(x, None, None, scattered, values)
+        bn.forward_training(x, None, None, running_mean=scattered, running_var=values)
     assert np.array_equal(scattered, values)
     layer = bn.BatchNorm(3)
     layer.gamma = scattered
-    with pytest.raises(ValueError, match="gamma.*(is not contiguous: the layer keeps it|multiple of 4)"):
+    assert np.array_equal(layer(x), bn.forward_training(x, values)[0])
+    layer.running_var = scattered
+    with pytest.raises(ValueError, match=f"running_var.*{message}"):
         layer(x)
+    assert np.array_equal(
+        layer.eval()(x), bn.forward_inference(x, values, running_mean=layer.running_mean, running_var=values)
+    )
 
 
 @pytest.mark.parametrize("name", ["running_mean", "running_var"])
@@ -148,13 +155,13 @@ def test_running_statistics_are_written_in_place_or_refused(x: Array) -> None:
         (BY_POINTER["read-only"](ones), ValueError, "running_mean is read-only"),
     ]:
         with pytest.raises(error, match=message):
-            bn.forward_training(x, None, None, value, ones)  # type: ignore[arg-type]
+            bn.forward_training(x, None, None, running_mean=value, running_var=ones)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="running_"):
-        bn.forward_training(x, None, None, ones)
+        bn.forward_training(x, None, None, running_mean=ones)
     with pytest.raises(ValueError, match="running_"):
-        bn.forward_inference(x, None, None, ones, None)  # type: ignore[arg-type]
+        bn.forward_inference(x, None, None, running_mean=ones, running_var=None)  # type: ignore[arg-type]
     assert (ones == 1).all()
-    bn.forward_inference(x, None, None, BY_POINTER["read-only"](ones), [1.0, 1, 1])
+    bn.forward_inference(x, None, None, running_mean=BY_POINTER["read-only"](ones), running_var=[1.0, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -187,8 +194,8 @@ def test_options_are_refused(x: Array, options: Any, error: type[Exception], mes
 def test_options_may_be_numbers_of_numpy(x: Array, number: Any) -> None:
     options = {"eps": 0.25, "momentum": 0.5}
     running, expected_running = np.zeros((2, 3), "f4"), np.zeros((2, 3), "f4")
-    expected, _ = bn.forward_training(x, None, None, *expected_running, **options)  # type: ignore[arg-type]
-    y, _ = bn.forward_training(x, None, None, *running, **{name: number(value) for name, value in options.items()})
+    expected, _ = bn.forward_training(x, **both(expected_running), **options)  # type: ignore[arg-type]
+    y, _ = bn.forward_training(x, **both(running), **{name: number(value) for name, value in options.items()})
     assert np.array_equal(y, expected)
     assert np.array_equal(running, expected_running)
     assert np.array_equal(bn.inverse_std([1.0], [3.0], eps=number(1)), [0.5])
@@ -201,8 +208,10 @@ def test_axis_is_an_int_or_a_tuple_of_int(x: Array, axis: Any) -> None:
         _, saved = bn.forward_training(x, axis=fitting)
     for call in (
         lambda: bn.forward_training(x, axis=axis),
-        lambda: bn.forward_inference(x, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), axis=axis),
-        lambda: bn.backward(x, x, saved, axis=axis),
+        lambda: bn.forward_inference(
+            x, None, None, running_mean=np.zeros(3, "f4"), running_var=np.ones(3, "f4"), axis=axis
+        ),
+        lambda: bn.backward(x, x, saved, axis=1.0 if axis is None else axis),
         lambda: bn.moments(x, axis),
         lambda: bn.backward_reduce(x, x, np.zeros(3), np.ones(3), axis=axis),
     ):

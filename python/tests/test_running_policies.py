@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from calls import (
     draw,
     gradient,
 )
+from helpers import both
 
 import batchnorm as bn
 
@@ -40,7 +42,9 @@ def test_averages(rng: np.random.Generator, average: str, unbiased: bool, dtype:
             call.running_mean, call.running_var = (each[None].astype(np.longdouble) for each in (mean, var))
         given = Given(call, dtype)
         (x, gamma, beta, mean, var), told = given.arguments()
-        bn.forward_training(x, gamma, beta, mean, var, **told, running=bn.Running(average, num_batches=count))
+        bn.forward_training(
+            x, gamma, beta, running_mean=mean, running_var=var, **told, running=bn.Running(average, num_batches=count)
+        )
         check_running(given, mean, var, count)
         assert count[0] == n + 1
 
@@ -53,7 +57,7 @@ def test_averages_in_closed_form(rng: np.random.Generator) -> None:
         mean, var, count = np.full(2, 100.0), np.ones(2), np.array(0)
         for x in batches:
             policy = bn.Running(average, num_batches=count, **more)
-            bn.forward_training(x, None, None, mean, var, momentum=momentum, running=policy)
+            bn.forward_training(x, None, None, running_mean=mean, running_var=var, momentum=momentum, running=policy)
         assert count == 6
         return mean
 
@@ -85,8 +89,8 @@ def test_the_default_is_what_a_call_without_it_does(rng: np.random.Generator) ->
             given = Given(draw(rng, shape, dtype), dtype)
             (x, gamma, beta, *running), told = given.arguments()
             others = [each.copy() for each in running]
-            expected, _ = bn.forward_training(x, gamma, beta, *running, **told)
-            y, saved = bn.forward_training(x, gamma, beta, *others, **told, running=bn.Running())
+            expected, _ = bn.forward_training(x, gamma, beta, **both(running), **told)
+            y, saved = bn.forward_training(x, gamma, beta, **both(others), **told, running=bn.Running())
             assert np.array_equal(y, expected)
             assert np.array_equal(running, others)
             assert saved.outcome is bn.Outcome.USED
@@ -105,13 +109,15 @@ def test_pure(rng: np.random.Generator, average: str, dtype: str, layout: str) -
         array.flags.writeable = False
     kept = mean.copy(), var.copy()
     policy = bn.Running(average, pure=True, num_batches=count)
-    _, saved = bn.forward_training(x, gamma, beta, mean, var, **told, running=policy)
+    _, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **told, running=policy)
     assert np.array_equal(kept, (mean, var))
     assert count == 3
     check_running(given, saved.running_mean, saved.running_var, saved.num_batches)
     assert saved.num_batches.dtype == np.int64
     assert saved.running_mean.shape == (17,)
-    lists = bn.forward_training(x, gamma, beta, mean.tolist(), var.tolist(), **told, running=policy)[1]
+    lists = bn.forward_training(
+        x, gamma, beta, running_mean=mean.tolist(), running_var=var.tolist(), **told, running=policy
+    )[1]
     assert np.array_equal(lists.running_mean, saved.running_mean)
 
 
@@ -121,7 +127,7 @@ def test_pure_leaves_what_there_is_not(rng: np.random.Generator) -> None:
     assert saved.running_mean is saved.running_var is saved.num_batches is None
     assert saved.outcome is bn.Outcome.USED
     policy = bn.Running(pure=True, num_batches=[4])
-    _, saved = bn.forward_training(x[:0], None, None, [1.0] * 3, [2.0] * 3, running=policy)  # type: ignore[arg-type]
+    _, saved = bn.forward_training(x[:0], None, None, running_mean=[1.0] * 3, running_var=[2.0] * 3, running=policy)  # type: ignore[arg-type]
     assert saved.outcome is bn.Outcome.EMPTY
     assert saved.running_mean.tolist() == [1] * 3
     assert saved.running_var.tolist() == [2] * 3
@@ -133,14 +139,16 @@ def test_bfloat16_running_statistics(rng: np.random.Generator, dtype: str) -> No
     """Those of 16-bit tensors may be of their dtype."""
     x = rng.normal(size=(4, 3)).astype(DTYPES[dtype])
     mean, var = np.zeros(3, x.dtype), np.ones(3, x.dtype)
-    _, saved = bn.forward_training(x, None, None, mean, var, running=bn.Running(pure=True))
-    bn.forward_training(x, None, None, mean, var)
+    _, saved = bn.forward_training(x, None, None, running_mean=mean, running_var=var, running=bn.Running(pure=True))
+    bn.forward_training(x, None, None, running_mean=mean, running_var=var)
     assert saved.running_mean.dtype == x.dtype
     assert np.array_equal(saved.running_mean, mean)
     if dtype == "bf16":
         zeros, ones = np.zeros(3, x.dtype).view("u2"), np.ones(3, x.dtype).view("u2")
         policy = bn.Running(pure=True)
-        _, saved = bn.forward_training(x.view("u2"), None, None, zeros, ones, running=policy, dtype="bfloat16")
+        _, saved = bn.forward_training(
+            x.view("u2"), None, None, running_mean=zeros, running_var=ones, running=policy, dtype="bfloat16"
+        )
         assert np.array_equal(saved.running_mean.view("u2"), mean.view("u2"))
 
 
@@ -156,14 +164,14 @@ def test_one_value_per_channel(rng: np.random.Generator, activation: Any, single
             (x, gamma, beta, mean, var), told = given.arguments()
             count = np.array([5])
             policy = bn.Running(single_value=single_value, num_batches=count)
-            y, saved = bn.forward_training(x, gamma, beta, mean, var, **told, running=policy)
+            y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **told, running=policy)
             assert saved.outcome is (bn.Outcome.RUNNING if single_value == "running" else bn.Outcome.BETA)
             assert saved.frozen == (single_value == "running")
             check_y(given, y)
             check_running(given, mean, var, count)
             assert np.array_equal(mean, given.arguments()[0][3])
             dy = gradient(rng, given)
-            check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis))
+            check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis))
 
 
 def test_one_position_that_counts_is_one_value(rng: np.random.Generator) -> None:
@@ -175,12 +183,12 @@ def test_one_position_that_counts_is_one_value(rng: np.random.Generator) -> None
             given = Given(call, "f8")
             (x, gamma, beta, mean, var), told = given.arguments()
             policy = bn.Running(single_value=single_value)
-            y, saved = bn.forward_training(x, gamma, beta, mean, var, **told, running=policy)
+            y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **told, running=policy)
             if single_value == "running":
                 assert saved.outcome is bn.Outcome.RUNNING
                 check_y(given, y)
                 dy = gradient(rng, given)
-                check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma))
+                check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma))
             else:
                 assert saved.outcome is bn.Outcome.BETA
                 assert np.allclose(given.back(y)[2, :, 3].astype(float), call.beta[0].astype(float))
@@ -203,14 +211,15 @@ def test_nonfinite(rng: np.random.Generator, value: float, dtype: str) -> None:
             (x, gamma, beta, mean, var), told = given.arguments()
             kept, count, out = (mean.copy(), var.copy()), np.array([2]), np.full_like(x, 7)
             policy = bn.Running(nonfinite=nonfinite, num_batches=count)
-            call_it = lambda: bn.forward_training(x, gamma, beta, mean, var, **told, running=policy, out=out)  # noqa: B023, E731
+            told.update(both((mean, var)), running=policy, out=out)
+            call_it = partial(bn.forward_training, x, gamma, beta, **told)
             if nonfinite == "error":
                 with pytest.raises(ValueError, match="finite"):
                     call_it()
                 assert (out == 7).all()
             else:
                 y, saved = call_it()
-                expected, _ = bn.forward_training(x, gamma, beta, **told)
+                expected, _ = bn.forward_training(x, gamma, beta, **given.arguments()[1])
                 assert np.array_equal(y, expected, equal_nan=True)
                 assert np.isnan(given.back(y)[:, 3]).all()
                 used = nonfinite == "propagate"
@@ -285,7 +294,7 @@ def test_what_is_refused(rng: np.random.Generator, policy: Any, error: type[Exce
     x = rng.normal(size=(4, 3))
     mean, var, out = np.zeros(3), np.ones(3), np.full_like(x, 7)
     with pytest.raises(error, match=message):
-        bn.forward_training(x, None, None, mean, var, running=policy, out=out)
+        bn.forward_training(x, None, None, running_mean=mean, running_var=var, running=policy, out=out)
     assert (out == 7).all()
     assert (mean == 0).all()
     assert (var == 1).all()
@@ -296,7 +305,7 @@ def test_running_statistics_that_are_needed(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="running_mean|running"):
         bn.forward_training(x, running=bn.Running(single_value="running"))
     with pytest.raises(ValueError, match="running_var is None, but running_mean and running_var go together"):
-        bn.forward_training(x, None, None, [0.0] * 3, running=bn.Running(pure=True))  # type: ignore[arg-type]
+        bn.forward_training(x, None, None, running_mean=[0.0] * 3, running=bn.Running(pure=True))  # type: ignore[arg-type]
     y, saved = bn.forward_training(x, running=bn.Running(single_value="beta"))
     assert y.tolist() == [[0, 0, 0]]
     assert saved.outcome is bn.Outcome.BETA

@@ -92,13 +92,17 @@ def results(inputs: dict[str, Array], frozen: Any, way: tuple[int, int, int, boo
         return placed(replaced, offset if in_place else out_offset, gaps)
 
     target = out(x)
-    inferred = bn.forward_inference(target if in_place else x, gamma, beta, mean, var, eps=0, out=target)
+    inferred = bn.forward_inference(
+        target if in_place else x, gamma, beta, running_mean=mean, running_var=var, eps=0, out=target
+    )
     target = out(x)
-    y, saved = bn.forward_training(target if in_place else x, gamma, beta, mean, var, eps=0, out=target)
+    y, saved = bn.forward_training(
+        target if in_place else x, gamma, beta, running_mean=mean, running_var=var, eps=0, out=target
+    )
     target = out(dy)
-    gradients = bn.backward(target if in_place else dy, x, saved, gamma, out=target)
+    gradients = bn.backward(target if in_place else dy, x, saved, gamma=gamma, out=target)
     target = out(dy)
-    of_constants = bn.backward(target if in_place else dy, x, frozen, gamma, out=target)
+    of_constants = bn.backward(target if in_place else dy, x, frozen, gamma=gamma, out=target)
     return [inferred, y, saved.mean, saved.invstd, mean, var, *gradients, *of_constants]
 
 
@@ -161,10 +165,12 @@ def told_results(
         return placed(replaced, offset if in_place else out_offset, gaps)
 
     target = out(x)
-    y, saved = bn.forward_training(target if in_place else x, gamma, beta, mean, var, eps=1e-5, out=target, **told)
+    y, saved = bn.forward_training(
+        target if in_place else x, gamma, beta, running_mean=mean, running_var=var, eps=1e-5, out=target, **told
+    )
     target = out(dy)
     given = y.copy() if invertible else x
-    results = bn.backward(target if in_place else dy, given, saved, gamma, out=target, from_output=invertible)
+    results = bn.backward(target if in_place else dy, given, saved, gamma=gamma, out=target, from_output=invertible)
     kept = [saved.bits, saved.running_mean, saved.running_var, saved.num_batches]
     return [y, saved.mean, saved.invstd, mean, var, *results, *(each for each in kept if each is not None)]
 

@@ -25,7 +25,12 @@ WEIGHT = np.ones((3, 2, 1), "f4")
         (lambda no: bn.BatchNorm2d(4, unbiased=no), "unbiased"),
         (lambda no: bn.LazyBatchNorm2d(affine=no), "affine"),
         (lambda no: bn.BatchNorm2d(4).train(no), "mode"),
-        (lambda no: bn.forward_training(X, None, None, np.zeros(3, "f4"), np.ones(3, "f4"), unbiased=no), "unbiased"),
+        (
+            lambda no: bn.forward_training(
+                X, None, None, running_mean=np.zeros(3, "f4"), running_var=np.ones(3, "f4"), unbiased=no
+            ),
+            "unbiased",
+        ),
         (lambda no: bn.moments(X).var(no), "unbiased"),
         (lambda no: bn.from_state(bn.BatchNorm(3).state_dict(), "pytorch", unbiased=no), "unbiased"),
         (lambda no: bn.BatchNorm(3).load_state_dict(bn.BatchNorm(3).state_dict(), strict=no), "strict"),

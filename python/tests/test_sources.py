@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from calls import DTYPES, LAYOUTS, SHAPES, Given, check_training, draw, gradient
+from helpers import both
 
 import batchnorm as bn
 
@@ -73,7 +74,7 @@ def test_limits_that_leave_nothing_are_plain_normalization(rng: np.random.Genera
     mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
     expected, plain = bn.forward_training(x)
     for source in (bn.Renorm(1, 0, 1), bn.Blend(0)):
-        y, saved = bn.forward_training(x, None, None, mean.copy(), var.copy(), source=source)
+        y, saved = bn.forward_training(x, None, None, running_mean=mean.copy(), running_var=var.copy(), source=source)
         assert np.allclose(y, expected, rtol=1e-13, atol=1e-13)
         for given, other in zip(bn.backward(dy, x, saved), bn.backward(dy, x, plain)):
             assert np.allclose(given, other, rtol=1e-12, atol=1e-13)
@@ -83,9 +84,9 @@ def test_no_limits_are_the_running_statistics(rng: np.random.Generator) -> None:
     """Without clipping y is what inference gives."""
     x = rng.normal(size=(6, 5, 7))
     mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
-    expected = bn.forward_inference(x, None, None, mean, var)
+    expected = bn.forward_inference(x, None, None, running_mean=mean, running_var=var)
     for source in (bn.Renorm(), bn.Blend(1e15)):
-        y, _ = bn.forward_training(x, None, None, mean.copy(), var.copy(), source=source)
+        y, _ = bn.forward_training(x, None, None, running_mean=mean.copy(), running_var=var.copy(), source=source)
         assert np.allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -96,7 +97,7 @@ def test_a_blend_counts_samples(rng: np.random.Generator) -> None:
         others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
         first = x[:8].mean(axis=others), x[:8].var(axis=others)
         kept = [each.copy() for each in first]
-        y, _ = bn.forward_training(x[8:], None, None, *first, axis=axis, momentum=0, source=bn.Blend(8))
+        y, _ = bn.forward_training(x[8:], **both(first), axis=axis, momentum=0, source=bn.Blend(8))
         mean = x.mean(axis=others)
         spread = x[:8].mean(axis=others) - x[8:].mean(axis=others)
         # The variances are averaged, without what the means differ by.
@@ -120,9 +121,9 @@ def test_outputs_in_place(rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(2, 6, 5, 7)).astype("f4")
     running = np.zeros(5, "f4"), np.ones(5, "f4")
     for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
-        expected, _ = bn.forward_training(x, None, None, *(each.copy() for each in running), source=source)
+        expected, _ = bn.forward_training(x, **both([each.copy() for each in running]), source=source)
         out = x.copy()
-        y, saved = bn.forward_training(out, None, None, *(each.copy() for each in running), source=source, out=out)
+        y, saved = bn.forward_training(out, **both([each.copy() for each in running]), source=source, out=out)
         assert y is out
         assert np.array_equal(y, expected)
         target = dy.copy()
@@ -134,9 +135,11 @@ def test_pure_running_statistics(rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(2, 6, 5, 7))
     mean, var = rng.normal(size=5), rng.uniform(1, 2, 5)
     for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
-        y, saved = bn.forward_training(x, None, None, mean, var, source=source, running=bn.Running(pure=True))
+        y, saved = bn.forward_training(
+            x, None, None, running_mean=mean, running_var=var, source=source, running=bn.Running(pure=True)
+        )
         given = mean.copy(), var.copy()
-        expected, of_expected = bn.forward_training(x, None, None, *given, source=source)
+        expected, of_expected = bn.forward_training(x, **both(given), source=source)
         assert np.array_equal(y, expected)
         assert np.array_equal((saved.running_mean, saved.running_var), given)
         for one, other in zip(bn.backward(dy, x, saved), bn.backward(dy, x, of_expected)):
@@ -147,14 +150,16 @@ def test_empty_and_single_batches(rng: np.random.Generator) -> None:
     for source in (bn.Blend(4), bn.Renorm(2, 1), bn.Updated()):
         mean, var = np.full(3, 2.0), np.full(3, 4.0)
         x = np.zeros((0, 3, 5))
-        y, saved = bn.forward_training(x, None, None, mean, var, source=source)
+        y, saved = bn.forward_training(x, None, None, running_mean=mean, running_var=var, source=source)
         assert y.shape == x.shape
         assert bn.backward(x, x, saved)[1].tolist() == [0, 0, 0]
         one = rng.normal(size=(1, 3))
         with pytest.raises(ValueError, match="value"):
-            bn.forward_training(one, None, None, mean, var, source=source)
+            bn.forward_training(one, None, None, running_mean=mean, running_var=var, source=source)
         policy = bn.Running(single_value="running")
-        y, saved = bn.forward_training(one, None, None, mean, var, source=source, running=policy)
+        y, saved = bn.forward_training(
+            one, None, None, running_mean=mean, running_var=var, source=source, running=policy
+        )
         assert saved.outcome is bn.Outcome.RUNNING
         assert np.allclose(y, (one - 2) / np.sqrt(4 + 1e-5), rtol=1e-14)
         assert np.allclose(bn.backward(one, one, saved)[0], one / np.sqrt(4 + 1e-5), rtol=1e-14)
@@ -187,12 +192,14 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
         (bn.Renorm, TypeError, "source is of type type"),
     ):
         with pytest.raises(error, match=message):
-            bn.forward_training(x, None, None, mean, var, source=source, out=out)  # type: ignore[arg-type]
+            bn.forward_training(x, None, None, running_mean=mean, running_var=var, source=source, out=out)  # type: ignore[arg-type]
     for source in (bn.Blend(1), bn.Renorm(), bn.Updated()):
         with pytest.raises(ValueError, match="running_mean is None, but the source .* needs it"):
             bn.forward_training(x, source=source, out=out)
     with pytest.raises(ValueError, match="source is a Blend, which counts samples along axis 0, but that is a channel"):
-        bn.forward_training(x, None, None, np.zeros(4), np.ones(4), axis=0, source=bn.Blend(1), out=out)
+        bn.forward_training(
+            x, None, None, running_mean=np.zeros(4), running_var=np.ones(4), axis=0, source=bn.Blend(1), out=out
+        )
     assert (out == 7).all()
     assert (mean == 0).all()
     assert (var == 1).all()
@@ -205,7 +212,7 @@ def test_the_schedule_begins_with_ordinary_batch_norm(rng: np.random.Generator) 
     for step in (0, 5_000):
         source = bn.Renorm(*bn.renorm_limits(step))
         assert source.least_r == 1
-        y, _ = bn.forward_training(x, None, None, np.zeros(3), np.ones(3), source=source)
+        y, _ = bn.forward_training(x, None, None, running_mean=np.zeros(3), running_var=np.ones(3), source=source)
         np.testing.assert_array_equal(y, plain)
     assert bn.Renorm(4).least_r == 0.25
     assert bn.Renorm(4, r_min=0).least_r == 0

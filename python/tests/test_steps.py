@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from helpers import LAYOUTS
+from helpers import LAYOUTS, both
 
 import batchnorm as bn
 
@@ -53,8 +53,8 @@ def test_a_batch_in_parts(rng: np.random.Generator, axis: Any, borders: list[int
     shape = tuple(x.shape[a] for a in axes)
     gamma, beta = rng.normal(size=(2, *shape))
     running, expected_running = (np.zeros(shape), np.ones(shape)), (np.zeros(shape), np.ones(shape))
-    expected_y, saved = bn.forward_training(x, gamma, beta, *expected_running, axis=axis, momentum=0.25)
-    expected = bn.backward(dy, x, saved, gamma, axis=axis)
+    expected_y, saved = bn.forward_training(x, gamma, beta, **both(expected_running), axis=axis, momentum=0.25)
+    expected = bn.backward(dy, x, saved, gamma=gamma, axis=axis)
 
     parts = [slice(a, b) for a, b in zip(borders, borders[1:])]
     count, mean, m2 = bn.merge_moments([bn.moments(x[part], axis) for part in parts])

@@ -79,10 +79,10 @@ def test_inference(rng: np.random.Generator, masked: str, dtype: str) -> None:
         given = Given(call, dtype, layout)
         (x, gamma, beta, mean, var), told = given.arguments()
         told = {name: value for name, value in told.items() if name not in ("momentum", "unbiased")}
-        check_y(given, bn.forward_inference(x, gamma, beta, mean, var, **told))
+        check_y(given, bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var, **told))
         saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, **given.epilogue())
         dy = gradient(rng, given)
-        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma, axis=given.axis))
+        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis))
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
@@ -150,8 +150,10 @@ def test_weights_are_frequencies(rng: np.random.Generator) -> None:
     """A sample of weight 3 is three samples, also to the unbiased variance."""
     x, times = rng.normal(size=(5, 3)), np.array([1, 3, 0, 2, 1])
     means, variances = np.zeros((2, 3)), np.ones((2, 3))
-    _, saved = bn.forward_training(x, None, None, means[0], variances[0], weights=times)
-    _, expected = bn.forward_training(np.repeat(x, times, axis=0), None, None, means[1], variances[1])
+    _, saved = bn.forward_training(x, None, None, running_mean=means[0], running_var=variances[0], weights=times)
+    _, expected = bn.forward_training(
+        np.repeat(x, times, axis=0), None, None, running_mean=means[1], running_var=variances[1]
+    )
     assert np.allclose(saved.mean, expected.mean, rtol=1e-14, atol=1e-15)
     assert np.allclose(saved.invstd, expected.invstd, rtol=1e-14, atol=0)
     assert np.allclose(means[0], means[1], rtol=1e-14, atol=1e-15)
@@ -198,7 +200,9 @@ def test_lengths(rng: np.random.Generator, masked: str, dtype: str) -> None:
 def test_nothing_that_counts_is_an_empty_batch(rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(2, 4, 3, 5))
     mean, var = np.zeros(3), np.ones(3)
-    y, saved = bn.forward_training(x, None, None, mean, var, weights=np.zeros((4, 5)), masked="zero")
+    y, saved = bn.forward_training(
+        x, None, None, running_mean=mean, running_var=var, weights=np.zeros((4, 5)), masked="zero"
+    )
     assert (y == 0).all()
     assert mean.tolist() == [0] * 3
     assert var.tolist() == [1] * 3
@@ -214,13 +218,13 @@ def test_one_value_is_one_value(rng: np.random.Generator) -> None:
     mean, var = np.zeros(3), np.ones(3)
     for weights in ([0, 5, 0, 0], [0, 0.5, 0, 0]):
         with pytest.raises(ValueError, match="value|weight"):
-            bn.forward_training(x, None, None, mean, var, weights=weights)
+            bn.forward_training(x, None, None, running_mean=mean, running_var=var, weights=weights)
     # A sum of at most 1 is none to estimate a variance with, but one to normalize with.
     with pytest.raises(ValueError, match="value|weight"):
-        bn.forward_training(x, None, None, mean, var, weights=[0.25, 0.5, 0, 0])
+        bn.forward_training(x, None, None, running_mean=mean, running_var=var, weights=[0.25, 0.5, 0, 0])
     assert mean.tolist() == [0] * 3
     assert var.tolist() == [1] * 3
-    bn.forward_training(x, None, None, mean, var, weights=[0.25, 0.5, 0, 0], unbiased=False)
+    bn.forward_training(x, None, None, running_mean=mean, running_var=var, weights=[0.25, 0.5, 0, 0], unbiased=False)
     bn.forward_training(x, weights=[0.25, 0.5, 0, 0])
     assert mean.any()
 
@@ -262,8 +266,8 @@ def test_what_is_refused(rng: np.random.Generator, told: Any, error: type[Except
     x = rng.normal(size=(4, 3, 5)).astype("f4")
     mean, var, out = np.zeros(3, "f4"), np.ones(3, "f4"), np.full_like(x, 7)
     for call in (
-        lambda: bn.forward_training(x, None, None, mean, var, out=out, **told),
-        lambda: bn.forward_inference(x, None, None, mean, var, out=out, **told),
+        lambda: bn.forward_training(x, None, None, running_mean=mean, running_var=var, out=out, **told),
+        lambda: bn.forward_inference(x, None, None, running_mean=mean, running_var=var, out=out, **told),
         lambda: bn.normalize(x, np.zeros(3), np.ones(3), out=out, **told),
         lambda: bn.backward_reduce(x, x, np.zeros(3), np.ones(3), **told),
         lambda: bn.backward_apply(x, x, *[np.ones(3)] * 5, out=out, **told),

@@ -66,7 +66,7 @@ def test_linen_training(rng: np.random.Generator, dtype: str, masked: bool, case
     told: dict[str, Any] = {"axis": batch.axis, "decay": decay, "eps": batch.eps, "unbiased": False, "weights": mask}
     ours, saved = bn.forward_training(batch.x, **given, **told)
     sizes = batch.sizes(squares=squares, mask=True if mask is None else mask)
-    compare(batch, (ours, bn.backward(batch.dy, batch.x, saved, batch.gamma, axis=batch.axis)), (y, found), sizes)
+    compare(batch, (ours, bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma, axis=batch.axis)), (y, found), sizes)
     near(given["running_mean"], np.asarray(updated["mean"]), batch.param, sizes.mean, batch.count)
     near(given["running_var"], np.asarray(updated["var"]), batch.param, sizes.var, batch.count)
 
@@ -79,7 +79,7 @@ def test_linen_inference(rng: np.random.Generator, dtype: str) -> None:
     ours = bn.forward_inference(batch.x, **batch.arrays(), axis=batch.axis, eps=batch.eps)
     saved = bn.frozen_statistics(batch.running_mean, batch.running_var, batch.eps)
     sizes = batch.sizes(frozen=True)
-    compare(batch, (ours, bn.backward(batch.dy, batch.x, saved, batch.gamma, axis=batch.axis)), (y, found), sizes)
+    compare(batch, (ours, bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma, axis=batch.axis)), (y, found), sizes)
 
 
 @pytest.mark.parametrize("axes", [(1, 2), (0, 1), (-2, -1)])
@@ -98,9 +98,9 @@ def test_linen_with_several_feature_axes(rng: np.random.Generator, axes: tuple[i
     y, updated, found = gradients(call, dy, x, gamma, beta)
     new_mean, new_var = mean.copy(), var.copy()
     told: dict[str, Any] = {"axis": axes, "decay": 0.75, "unbiased": False}
-    ours, saved = bn.forward_training(x, gamma, beta, new_mean, new_var, **told)
+    ours, saved = bn.forward_training(x, gamma, beta, running_mean=new_mean, running_var=new_var, **told)
     # At least 12 values of a standard normal distribution: no term is above 100, and no sum above 1000.
-    for mine, theirs in zip((ours, *bn.backward(dy, x, saved, gamma, axis=axes)), (y, *found)):
+    for mine, theirs in zip((ours, *bn.backward(dy, x, saved, gamma=gamma, axis=axes)), (y, *found)):
         near(mine, theirs, np.float64, 1000)
     near(new_mean, np.asarray(updated["mean"]), np.float64, 10)
     near(new_var, np.asarray(updated["var"]), np.float64, 10)

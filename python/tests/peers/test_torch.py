@@ -128,10 +128,10 @@ def test_gradients_of_gradients_are_those_of_our_backward(rng: np.random.Generat
     (by_dy,) = torch.autograd.grad(dx, dy, tensor(u))
     _, saved = bn.forward_training(batch.x, batch.gamma, eps=batch.eps)
     sizes = batch.sizes()
-    near(bn.backward(batch.dy, batch.x, saved, batch.gamma)[0], array(dx), np.float64, sizes.dx, batch.count)
+    near(bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma)[0], array(dx), np.float64, sizes.dx, batch.count)
     batch.dy = u
     size = batch.sizes().dx
-    near(bn.backward(u, batch.x, saved, batch.gamma)[0], array(by_dy), np.float64, size, batch.count)
+    near(bn.backward(u, batch.x, saved, gamma=batch.gamma)[0], array(by_dy), np.float64, size, batch.count)
 
 
 def test_one_value_per_channel_is_refused_in_training_by_both() -> None:

@@ -44,7 +44,7 @@ def test_forward_mode(case: int, dtype: str, frozen: bool) -> None:
     point = tuple(exact(a) for a in (batch.x, batch.gamma, batch.beta))
     _, theirs = torch.func.jvp(layer(batch, frozen), point, tuple(exact(to[name]) for name in ("x", "gamma", "beta")))
     tangents = {f"{name}_tangent": values for name, values in to.items()}
-    ours = bn.jvp(batch.x, statistics(batch, frozen), batch.gamma, axis=batch.axis, **tangents)
+    ours = bn.jvp(batch.x, statistics(batch, frozen), gamma=batch.gamma, axis=batch.axis, **tangents)
     sizes = batch.sizes(frozen)
     size = (sizes.dx / abs(batch.dy).max() * 4 + sizes.y) * abs(to["x"]).max()
     near(ours, array(theirs).astype(batch.dtype), computed=batch.dtype, size=size, count=batch.count)
@@ -64,7 +64,7 @@ def test_double_backward(case: int, dtype: str, frozen: bool) -> None:
     second = torch.autograd.grad(first, (dy, x, gamma), weights, allow_unused=True)
     grads = dict(zip(("grad_dx", "grad_dgamma", "grad_dbeta"), to.values()))
     saved = statistics(batch, frozen)
-    ours = bn.double_backward(batch.dy, batch.x, saved, batch.gamma, axis=batch.axis, **grads)
+    ours = bn.double_backward(batch.dy, batch.x, saved, gamma=batch.gamma, axis=batch.axis, **grads)
     sizes = batch.sizes(frozen)
     u = abs(to["x"].astype(float)).max()
     invstd = batch.spread(saved.invstd)
@@ -86,7 +86,9 @@ def test_what_pytorch_makes_of_a_gradient_penalty() -> None:
     (dx,) = torch.autograd.grad(y, x, exact(batch.dy), create_graph=True)
     wanted = torch.autograd.grad((dx**2).sum(), (x, gamma))
     saved = statistics(batch, False)
-    ours, _, _ = bn.backward(batch.dy, batch.x, saved, batch.gamma, axis=batch.axis)
-    _, grad_x, grad_gamma = bn.double_backward(batch.dy, batch.x, saved, batch.gamma, grad_dx=2 * ours, axis=batch.axis)
+    ours, _, _ = bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma, axis=batch.axis)
+    _, grad_x, grad_gamma = bn.double_backward(
+        batch.dy, batch.x, saved, gamma=batch.gamma, grad_dx=2 * ours, axis=batch.axis
+    )
     np.testing.assert_allclose(grad_x, array(wanted[0]), rtol=1e-9, atol=1e-9 * abs(array(wanted[0])).max())
     np.testing.assert_allclose(grad_gamma, array(wanted[1]), rtol=1e-9)

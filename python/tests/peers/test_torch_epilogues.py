@@ -76,7 +76,7 @@ def test_training(rng: np.random.Generator, activation: str, dtype: str, case: i
     expected, given = Expected(batch, activation, residual), batch.arrays()
     told: dict[str, Any] = {"activation": ACTIVATIONS[activation][0], "residual": residual, "save_mask": mask}
     y, saved = bn.forward_training(batch.x, **given, momentum=batch.momentum, eps=batch.eps, **told)
-    expected.compare(batch, y, bn.backward(batch.dy, batch.x, saved, batch.gamma))
+    expected.compare(batch, y, bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma))
     sizes = batch.sizes()
     near(given["running_mean"], expected.running_mean, batch.param, sizes.mean, batch.count_beside_float64)
     near(given["running_var"], expected.running_var, batch.param, sizes.var, batch.count_beside_float64)
@@ -91,7 +91,7 @@ def test_inference_has_gradients(rng: np.random.Generator, activation: str, dtyp
     told: dict[str, Any] = {"activation": ACTIVATIONS[activation][0], "residual": residual}
     y = bn.forward_inference(batch.x, **batch.arrays(), eps=batch.eps, **told)
     saved = bn.frozen_statistics(batch.running_mean, batch.running_var, batch.eps, beta=batch.beta, **told)
-    expected.compare(batch, y, bn.backward(batch.dy, batch.x, saved, batch.gamma), frozen=True)
+    expected.compare(batch, y, bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma), frozen=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -123,7 +123,7 @@ def test_from_the_output_alone(rng: np.random.Generator, activation: str, dtype:
     y = batch.x.copy()
     told: dict[str, Any] = {"eps": batch.eps, "activation": chosen, "out": y}
     _, saved = bn.forward_training(y, batch.gamma, batch.beta, **told)
-    gradients = bn.backward(batch.dy, y, saved, batch.gamma, from_output=True)
+    gradients = bn.backward(batch.dy, y, saved, gamma=batch.gamma, from_output=True)
     # The rounding of y is that of u, relative to u also after a division by the slope; x_hat is (u - beta) / gamma.
     gamma, beta = (batch.spread(abs(each.astype(float))) for each in (batch.gamma, batch.beta))
     u = abs(expected.y).max(batch.over, keepdims=True) / getattr(chosen, "slope", 1)

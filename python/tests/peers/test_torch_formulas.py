@@ -119,7 +119,7 @@ class Comparison:
         y, saved = bn.forward_training(
             batch.x, **given, axis=batch.axis, eps=batch.eps, momentum=batch.momentum, **self.told
         )
-        gradients = bn.backward(batch.dy, batch.x, saved, given["gamma"], axis=batch.axis)
+        gradients = bn.backward(batch.dy, batch.x, saved, gamma=given["gamma"], axis=batch.axis)
 
         rows_of = {name: exact(value.reshape(-1, batch.channels), gradient=True) for name, value in old.items()}
         formula = Formula(
@@ -204,7 +204,7 @@ def test_lengths(rng: Generator, axis: int, case: int) -> None:
     given = batch.arrays()
     told: dict[str, Any] = {"axis": axis, "eps": batch.eps, "momentum": batch.momentum}
     y, saved = bn.forward_training(batch.x, **given, lengths=lengths, masked="zero", **told)
-    dx, dgamma, dbeta = bn.backward(batch.dy, batch.x, saved, batch.gamma, axis=axis)
+    dx, dgamma, dbeta = bn.backward(batch.dy, batch.x, saved, gamma=batch.gamma, axis=axis)
 
     def packed(values: Array) -> Array:
         last = np.moveaxis(values, axis, 2)
