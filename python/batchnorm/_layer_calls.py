@@ -58,7 +58,7 @@ def check(layer: BatchNorm) -> None:
     flag(layer.frozen, "frozen")
     if layer.frozen and layer.running_mean is None:
         raise ValueError("frozen is True, but the layer has no running statistics to be frozen to")
-    _policy(layer)
+    _policy(layer, _tracks(layer, layer.running_mean))
 
 
 def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLike | None, counted: Counted) -> Array:
@@ -79,8 +79,9 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     trains = layer.training and not layer.frozen and observer is None
     if trains or both[0] is None or is_observed:
         source = None if is_observed else layer.source
-        settings.update(running=_policy(layer), source=source, unbiased=layer.unbiased)
-        if not _tracks(layer) and source is None and settings["running"].single_value != "running":
+        tracks = _tracks(layer, both[0])
+        settings.update(running=_policy(layer, tracks), source=source, unbiased=layer.unbiased)
+        if not tracks and source is None and settings["running"].single_value != "running":
             running = {}
         momentum = 1.0 if layer.momentum is None else layer.momentum
         y, saved = functional.forward_training(
@@ -94,7 +95,7 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
             out=out,
             **settings,
         )
-        if _tracks(layer):
+        if tracks:
             counts = settings["running"].num_batches
             layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
     else:
@@ -124,13 +125,13 @@ def backward(layer: BatchNorm, last: Last, dy: ArrayLike, out: Array | None) -> 
     return dx
 
 
-def _tracks(layer: BatchNorm) -> bool:
+def _tracks(layer: BatchNorm, running_mean: Any) -> bool:
     if layer._observer is not None:
         return False
-    return layer.training and not layer.frozen and layer.track_running_stats and layer.running_mean is not None
+    return layer.training and not layer.frozen and layer.track_running_stats and running_mean is not None
 
 
-def _policy(layer: BatchNorm) -> Running:
+def _policy(layer: BatchNorm, tracks: bool) -> Running:
     """The layer's policy with the layer's own count of batches."""
     given = layer.running or Running()
     if given.pure or given.num_batches is not None:
@@ -140,7 +141,7 @@ def _policy(layer: BatchNorm) -> Running:
         if average not in ("exponential", "cumulative"):
             raise ValueError(f"running has average {average!r}, but momentum is None, which is the cumulative average")
         average = "cumulative"
-    if not _tracks(layer):
+    if not tracks:
         # Whatever is read stays as it is.
         return Running("exponential", given.single_value, given.nonfinite, pure=True)
     counts = np.array(layer.num_batches_tracked, np.int64)

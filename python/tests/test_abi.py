@@ -186,5 +186,6 @@ def test_default_descriptors_are_those_of_the_header() -> None:
 @pytest.mark.parametrize("status", [s for s in _c_structs.Status if s != _c_structs.Status.OK])
 def test_every_status_has_its_exception(status: _c_structs.Status) -> None:
     others = {"ERROR_DTYPE": TypeError, "ERROR_MEMORY": MemoryError, "ERROR_ENVIRONMENT": RuntimeError}
+    others["ERROR_NESTED"] = RuntimeError
     with pytest.raises(others.get(status.name, ValueError)):
         _c_api.raise_error(status)
