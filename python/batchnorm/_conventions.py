@@ -3,9 +3,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ._convention import AFFINE, COUNT, FACTOR, RUNNING, Convention
+
+Framework = Literal[
+    "pytorch",
+    "keras",
+    "flax",
+    "nnx",
+    "onnx",
+    "mlx",
+    "tensorflow",
+    "caffe",
+    "caffe2",
+    "cudnn",
+    "cudnn_saved",
+    "darknet",
+    "mxnet",
+    "gluon",
+    "dlib",
+    "flux",
+    "lux",
+]
 
 
 def convention_of(framework: Any) -> Convention:

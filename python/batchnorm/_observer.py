@@ -116,13 +116,8 @@ class Population:
             raise ValueError(f"batch {self.batch} is empty where it reaches {self.name}")
         policy = self.layer.running
         if policy is not None and policy.nonfinite == "skip":
-            parts = [(row, part) for row, part in parts if self.can_hold(part)]
+            parts = [(row, part) for row, part in parts if _finite(part).all()]
         return parts
-
-    def can_hold(self, part: Moments) -> bool:
-        """Whether the layer's running statistics could be those of this part, which float16 ends at 65504 for."""
-        values = part.mean, part.var(self.layer.unbiased and bool((part.count > 1).all()))
-        return all(np.isfinite(cast(each, self.layer.param_dtype)).all() for each in values)
 
     def take(self, parts: list[tuple[int, Moments]] | None) -> None:
         """Pools what look() gave, after the call has succeeded."""

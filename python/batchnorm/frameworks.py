@@ -49,7 +49,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import _foreign
 from ._arrays import kind_of
 from ._convention import AFFINE, ARRAYS, COUNT, FACTOR, RUNNING, as_prefix
-from ._conventions import convention_of
+from ._conventions import Framework, convention_of
 from ._from_framework import as_parameter, bessel, divide, drop_fixed_gamma, dtypes_of, take_variance
 from ._layout import Axis, as_axis
 from ._loading import check_running
@@ -76,7 +76,7 @@ class FrameworkState(NamedTuple):
 
 def from_state(
     state: Mapping[Any, Any],
-    framework: str,
+    framework: Framework,
     *,
     prefix: str = "",
     axis: Axis | None = None,
@@ -187,7 +187,7 @@ def from_state(
     return layer
 
 
-def to_state(layer: BatchNorm, framework: str, *, prefix: str = "", count: float | None = None) -> FrameworkState:
+def to_state(layer: BatchNorm, framework: Framework, *, prefix: str = "", count: float | None = None) -> FrameworkState:
     """What from_state() reads: a layer's arrays under a framework's keys, and its settings in the framework's terms.
 
     Parameters

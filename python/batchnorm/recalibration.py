@@ -79,8 +79,9 @@ def recalibrate(
     -----
     Weights, lengths and masks of a call count as they do in training. With Segments or Split each group has the moments
     of its own samples, and groups without samples keep what they have. Ghost batches are normalized one by one, pooled
-    in one population, and count as the one batch that they are made of. As in training, Running(nonfinite="skip")
-    leaves out a batch whose mean or variance `param_dtype` cannot hold, as it is infinite, NaN or too large;
+    in one population, and count as the one batch that they are made of. Running(nonfinite="skip") leaves out a batch
+    whose mean or variance is infinite or NaN. As in training, it is what is stored that has to be finite in
+    `param_dtype`: here the statistics of all batches, so that the variance of one of them may be beyond float16.
     Running(single_value="running") normalizes a single value with the running statistics there were, but here it counts
     as any other value.
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
 
 import batchnorm as bn
+from batchnorm import _conventions
 
 Array = np.ndarray[Any, Any]
 
@@ -396,6 +397,10 @@ def test_a_window_of_batches() -> None:
     for momentum in (0.3, 0):
         with pytest.raises(ValueError, match=rf"^momentum is {momentum}, expected 1 / n: dlib has a window of n"):
             bn.to_state(bn.BatchNorm(2, momentum=momentum), "dlib")
+
+
+def test_the_type_has_the_names_of_the_table() -> None:
+    assert get_args(_conventions.Framework) == tuple(each.framework for each in _conventions.CONVENTIONS)
 
 
 # Suffixes

@@ -812,20 +812,28 @@ def test_layerwise_of_two_branches(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_a_batch_that_running_statistics_cannot_hold(rng: np.random.Generator, unbiased: bool) -> None:
-    """Skipped as by the layer itself, and otherwise an error; float16 ends at 65504."""
-    told: dict[str, Any] = {"dtype": np.float16, "param_dtype": np.float16, "unbiased": unbiased}
-    wide = np.array([[-300.0], [300.0], [-300.0], [300.0]], np.float16)
-    fine = rng.normal(size=(4, 1)).astype(np.float16)
-    layer = bn.BatchNorm1d(1, momentum=1, running=bn.Running(nonfinite="skip"), **told)
-    layer(wide)
-    assert (layer.running_var, layer.num_batches_tracked) == (1, 0)  # the layer itself
-    bn.recalibrate(layer, layer, [fine, wide, fine])
-    expected = moments([fine, fine], 1, unbiased)
-    assert np.array_equal(layer.running_var, expected[1].astype(np.float16))
-    assert layer.num_batches_tracked == 2
-    plain = bn.BatchNorm1d(1, **told)
-    with pytest.raises(ValueError, match="beyond float16"):
-        bn.recalibrate(plain, plain, [wide])
-    with pytest.raises(ValueError, match="had no batch that was finite"):
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip", "error"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_neither_layer_nor_recalibration_stores_what_its_type_cannot_hold(
+    rng: np.random.Generator, dtype: Any, nonfinite: Any, unbiased: bool
+) -> None:
+    """float16 ends at 65504. Both look at what would be stored: the layer at each update, recalibration at the end."""
+    far = 300 if dtype == np.float16 else 3e19
+    told: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype, "unbiased": unbiased, "momentum": 1}
+    layer = bn.BatchNorm1d(1, running=bn.Running(nonfinite=nonfinite), **told)
+    wide = np.array([[-far], [far], [-far], [far]], dtype)
+    if nonfinite != "propagate":
+        if nonfinite == "error":
+            with pytest.raises(ValueError, match="running_var"):
+                layer(wide)
+        else:
+            layer(wide)
+        assert (layer.running_mean, layer.running_var, layer.num_batches_tracked) == (0, 1, 0)
+    with pytest.raises(ValueError, match=f"the variance of layers .* is beyond {np.dtype(dtype)}"):
         bn.recalibrate(layer, layer, [wide])
+    assert (layer.running_mean, layer.running_var, layer.num_batches_tracked) == (0, 1, 0)
+    # Together with others it is not too wide, and counts.
+    fine = [np.zeros((4, 1), dtype)] * 3
+    bn.recalibrate(layer, layer, [*fine, wide])
+    assert np.allclose(layer.running_var, 4 * float(far) ** 2 / (16 - unbiased), rtol=1e-3)
+    assert layer.num_batches_tracked == 4
