@@ -23,6 +23,8 @@ struct ChannelArrays {
     private let workspace: UnsafeMutableRawPointer
     private let workspaceColumns: Int
     private let coefficientSize: Int
+    /// A worker's buffers for channels that are computed in double.
+    private let buffers: UnsafeMutableRawPointer
 
     /// `slots`: blocks that are not folded at once.
     init(
@@ -44,11 +46,12 @@ struct ChannelArrays {
         let blocks = geometry.weights == nil ? 0 : wholeVectors(2 * plan.blocks.count)
         let others = channels * (3 * 8 + 1) + coefficientBytes + blocks * 8
         let workspaceBytes = plan.threads * Coefficients.count * workspaceColumns * coefficientSize
-        let total = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
-        let tooMany = slot.overflow || partialBytes.overflow || total.overflow
+        let used = partialBytes.partialValue.addingReportingOverflow(others + workspaceBytes)
+        let total = used.partialValue.addingReportingOverflow(63 + plan.threads * Widened.bytes)
+        let tooMany = slot.overflow || partialBytes.overflow || used.overflow || total.overflow
         let memory = try thread.pointee.working.reserve(tooMany ? Int.max : total.partialValue)
         // What a loop reads beyond the last column changes no result, but may not be a signalling NaN.
-        if geometry.channels * spread % 16 != 0 { memset(memory, 0, total.partialValue) }
+        if geometry.channels * spread % 16 != 0 { memset(memory, 0, used.partialValue) }
         first = memory.assumingMemoryBound(to: Double.self)
         second = first + channels
         rest = second + channels
@@ -58,6 +61,7 @@ struct ChannelArrays {
         weights = UnsafeMutableRawPointer(partials - blocks).assumingMemoryBound(to: (own: Double, before: Double).self)
         workspace = UnsafeMutableRawPointer(partials) + partialBytes.partialValue
         extremes = (workspace + workspaceBytes).assumingMemoryBound(to: UInt8.self)
+        buffers = memory + (used.partialValue + 63) / 64 * 64
     }
 
     /// A slot's arrays from a channel on.
@@ -85,6 +89,10 @@ struct ChannelArrays {
         Coefficients(
             workspace + worker * Coefficients.count * workspaceColumns * coefficientSize, elements: workspaceColumns,
             size: coefficientSize)
+    }
+
+    func buffers(_ worker: Int) -> UnsafeMutablePointer<Double> {
+        (buffers + worker * Widened.bytes).assumingMemoryBound(to: Double.self)
     }
 
     /// The first of some channels that is extreme; the end of them if none is.

@@ -12,7 +12,7 @@ extension Sweep {
             let end = min(next + plan.mapped, channels.upperBound)
             let extreme = arrays.firstExtreme(next..<end)
             if next < extreme { applyLoop(next..<extreme, extent, worker) }
-            if extreme < end { applyInDouble(extreme, extent) }
+            if extreme < end { applyInDouble(extreme, extent, worker) }
             next = extreme < end ? extreme + 1 : end
         }
     }

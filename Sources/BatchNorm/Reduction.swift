@@ -12,7 +12,7 @@ enum Reduction {
 extension Sweep {
     /// One block of some channels, into a slot of the partial results.
     @inline(never)
-    func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int) {
+    func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int, worker: Int) {
         let partial = arrays.partial(slot, range.lowerBound)
         let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, abreast: 1)
         let centres = Centres(planes, partial.centre, geometry.number)
@@ -42,7 +42,7 @@ extension Sweep {
                 sumDeviations(kernels.pointee.gradient_sums, block, range, partial)
             }
             if reducesPassing && arrays.firstExtreme(range) < range.upperBound {
-                reduceInDouble(range, plan.blocks[block], partial)
+                reduceInDouble(range, plan.blocks[block], partial, worker)
             }
         }
     }

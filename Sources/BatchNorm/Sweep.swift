@@ -108,7 +108,7 @@ struct Sweep: ~Copyable {
         let range = members(of: group)
         if let reduction {
             for block in 0..<plan.blocks.count {
-                reduce(reduction, block, range, slot: 0)
+                reduce(reduction, block, range, slot: 0, worker: worker)
                 fold(reduction, block, range, slot: 0)
             }
         }
@@ -124,9 +124,11 @@ struct Sweep: ~Copyable {
     }
 
     @inline(never)
-    fileprivate func reduce(item: Int) {
+    fileprivate func reduce(item: Int, worker: Int) {
         let block = item % plan.blocks.count
-        if let reduction { reduce(reduction, block, members(of: item / plan.blocks.count), slot: block) }
+        if let reduction {
+            reduce(reduction, block, members(of: item / plan.blocks.count), slot: block, worker: worker)
+        }
     }
 
     @inline(never)
@@ -177,8 +179,8 @@ extension UnsafePointer<Sweep> {
     @inline(never)
     fileprivate func stepwise(_ pool: Pool) {
         if pointee.reduction != nil {
-            share(pointee.groups * pointee.plan.blocks.count, pool) { context, item, _ in
-                Sweep.at(context).pointee.reduce(item: item)
+            share(pointee.groups * pointee.plan.blocks.count, pool) {
+                Sweep.at($0).pointee.reduce(item: $1, worker: $2)
             }
         }
         share(pointee.groups, pool) { context, group, _ in Sweep.at(context).pointee.settle(group: group) }

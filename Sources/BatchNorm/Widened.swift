@@ -4,7 +4,18 @@ import CKernels
 /// A part of one run of a tile, its elements widened to double, in buffers; and its outputs on their way back.
 struct Widened {
     static var capacity: Int { 128 }
-    static var buffers: Int { 6 }
+    private static var elements: Int { 6 * capacity }
+    /// All that a worker has: the buffers, a channel's coefficients, and two sums. Of the sweep's memory, as a loop has none to
+    /// ask for: it could not say that there was none.
+    static var bytes: Int { (elements + Coefficients.count + 2 + 7) / 8 * 64 }
+
+    static func coefficients(_ memory: UnsafeMutablePointer<Double>) -> Coefficients {
+        Coefficients(memory + elements, elements: 1, size: MemoryLayout<Double>.size)
+    }
+
+    static func sums(_ memory: UnsafeMutablePointer<Double>) -> UnsafeMutablePointer<Double> {
+        memory + elements + Coefficients.count
+    }
 
     private(set) var tile: kernel_tile
     private let source: kernel_tile
