@@ -21,6 +21,7 @@ Around the layer: `population` and `recalibration` for statistics of all data, `
 from . import keras, onnx
 from ._c_structs import Outcome
 from ._foldable import Folded
+from ._in_pytorchs_order import batch_norm
 from ._version import __version__
 from .activations import Clip, LeakyReLU
 from .affine import ScaleShift, merge_batch_norms, scale_shift
@@ -75,6 +76,7 @@ __all__ = [
     "backward",
     "backward_apply",
     "backward_reduce",
+    "batch_norm",
     "double_backward",
     "fold_conv",
     "fold_into_conv",

@@ -19,7 +19,7 @@ from ._options import number
 from .policies import sized
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Blend:
     """The running statistics and the batch's together, for adaptation at test time (arXiv:2006.16971).
 
@@ -27,22 +27,67 @@ class Blend:
 
         (P * running + M * batch) / (P + M)        for mean and biased variance, M values per channel in the batch
 
-    P is `pseudo_count` times the positions of a sample, also where lengths leave some of them out. It is a way to
-    train: adapt with momentum 0, so that the running statistics stay as they are; a layer does so after train(), not
-    after eval().
+    P is how many values per channel the running statistics count as, for which there are two ways to say it. It is a
+    way to train: adapt with momentum 0, so that the running statistics stay as they are; a layer does so after train(),
+    not after eval(). A batch of one value per channel is blended as any other, if P is above 0, but does not move the
+    running statistics (Outcome.BLENDED).
 
     Parameters
     ----------
-    pseudo_count : float
-        How many samples (along axis 0) the running statistics count as: finite, at least 0.
+    pseudo_count : float, optional
+        P itself, as in C: finite, at least 0. 32 images of 56x56 are 32 * 56 * 56 values.
+    pseudo_samples : float, optional
+        In its place, how many samples (along axis 0): P is as many times the positions of a sample of x, also where
+        weights or lengths leave some of them out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Both are given, or none, or what is given is not such a number. By the call: pseudo_samples, but axis 0 is a
+        channel axis.
+
+    Examples
+    --------
+    A mean of 0 that counts as four values, and two values of mean 6:
+
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> x = np.array([[5.0], [7.0]])
+    >>> running = {"running_mean": np.zeros(1), "running_var": np.ones(1)}
+    >>> y, _ = bn.forward_training(x, **running, momentum=0.0, eps=0.0, source=bn.Blend(pseudo_count=4))
+    >>> print(y.ravel())  # x - 2, as the blended variance is 1
+    [3. 5.]
     """
 
-    pseudo_count: float
+    pseudo_count: float | None = None
+    pseudo_samples: float | None = None
 
     def __post_init__(self) -> None:
-        count = number(self.pseudo_count, "pseudo_count")
+        given = {name: getattr(self, name) for name in ("pseudo_count", "pseudo_samples")}
+        told = {name: value for name, value in given.items() if value is not None}
+        if len(told) != 1:
+            raise ValueError(f"{' and '.join(given)} are {'both' if told else 'not'} given, expected one of them")
+        ((name, value),) = told.items()
+        count = number(value, name)
         if not 0 <= count < math.inf:
-            raise ValueError(f"pseudo_count is {count}, expected a finite number of at least 0")
+            raise ValueError(f"{name} is {count}, expected a finite number of at least 0")
+
+    def __repr__(self) -> str:
+        if self.pseudo_samples is None:
+            return f"Blend(pseudo_count={self.pseudo_count!r})"
+        return f"Blend(pseudo_samples={self.pseudo_samples!r})"
+
+    def _values(self, x: Array, axis: Axis) -> float:
+        """How many values per channel the running statistics count as beside x."""
+        if self.pseudo_samples is None:
+            return float(self.pseudo_count or 0)
+        axes = channel_axes(as_axis(axis), x.ndim)
+        if 0 in axes:
+            raise ValueError(
+                "source is a Blend with pseudo_samples, which are along axis 0, but that is a channel axis: "
+                "say pseudo_count"
+            )
+        return float(self.pseudo_samples) * math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
 
 
 @dataclass(frozen=True)
@@ -120,11 +165,8 @@ def struct_of(source: Source, saved: Doubles, x: Array, axis: Axis) -> _c_struct
     kinds = _c_structs.SourceKind
     pseudo_count, r_min, r_max, d_max = 0.0, 0.0, math.inf, math.inf
     if isinstance(source, Blend):
-        axes = channel_axes(as_axis(axis), x.ndim)
-        if 0 in axes:
-            raise ValueError("source is a Blend, which counts samples along axis 0, but that is a channel axis")
         kind = kinds.BLEND
-        pseudo_count = float(source.pseudo_count) * math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
+        pseudo_count = source._values(x, axis)
     elif isinstance(source, Renorm):
         kind = kinds.RENORM
         r_min, r_max, d_max = float(source.least_r), float(source.r_max), float(source.d_max)

@@ -159,7 +159,8 @@ def statistics(call: Call, samples: Array, group: int) -> Statistics:
         given["outcome"] = "nonfinite"
     kind, *numbers = call.source
     if kind == "blend":
-        p = Real(numbers[0]) * call.x.shape[2]
+        p = Real(numbers[0])
+        given.update(outcome="blended" if ones == 1 else given.get("outcome", "used"))
         given.update(of_mean=w / (p + w), of_var=w / (p + w))
         blended = ((p * old + w * new) / (p + w) for old, new in ((running_mean, mean), (running_var, var)))
         return Statistics(**given, **dict(zip(("mean_used", "var_used"), blended)))

@@ -90,14 +90,23 @@ def test_no_limits_are_the_running_statistics(rng: np.random.Generator) -> None:
         assert np.allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_blend_counts_samples(rng: np.random.Generator) -> None:
+def test_a_blend_counts_values_or_samples(rng: np.random.Generator) -> None:
     """Running statistics of the first samples, blended with those of the others, are those of all."""
     for shape, axis in (((12, 5), 1), ((12, 5, 7), 1), ((12, 3, 4, 5), -1)):
         x = rng.normal(size=shape) + 3
         others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
         first = x[:8].mean(axis=others), x[:8].var(axis=others)
         kept = [each.copy() for each in first]
-        y, _ = bn.forward_training(x[8:], **both(first), axis=axis, momentum=0, source=bn.Blend(8))
+        values = 8 * x[0].size // 5
+        y, of_values = bn.forward_training(
+            x[8:], **both(first), axis=axis, momentum=0, source=bn.Blend(pseudo_count=values)
+        )
+        of_samples, saved = bn.forward_training(
+            x[8:], **both(first), axis=axis, momentum=0, source=bn.Blend(pseudo_samples=8)
+        )
+        assert np.array_equal(y, of_samples)
+        for one, other in zip(bn.backward(x[8:], x[8:], of_values), bn.backward(x[8:], x[8:], saved)):
+            assert np.array_equal(one, other)
         mean = x.mean(axis=others)
         spread = x[:8].mean(axis=others) - x[8:].mean(axis=others)
         # The variances are averaged, without what the means differ by.
@@ -106,6 +115,31 @@ def test_a_blend_counts_samples(rng: np.random.Generator) -> None:
         exact = (x[8:] - mean.reshape(shape)) / np.sqrt(var + 1e-5).reshape(shape)
         assert np.allclose(y, exact, rtol=1e-12, atol=1e-12)
         assert np.array_equal(kept, first)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+@pytest.mark.parametrize("source", [bn.Blend(pseudo_count=4), bn.Blend(pseudo_samples=4)])
+def test_a_blend_of_one_value(rng: np.random.Generator, source: bn.Blend, shape: tuple[int, ...]) -> None:
+    """Four values of the running mean and variance and one more, whose variance is 0: as the formula says."""
+    x, dy = rng.normal(size=(2, *shape))
+    gamma, beta, mean = rng.normal(size=(3, 3))
+    var = rng.uniform(1, 2, 3)
+    kept = mean.copy(), var.copy()
+    running = both((mean, var))
+
+    def blended(x: Array) -> Array:
+        hat = (x.reshape(3) - (4 * mean + x.reshape(3)) / 5) / np.sqrt(4 / 5 * var + 1e-5)
+        return (gamma * hat + beta).reshape(shape)
+
+    y, saved = bn.forward_training(x, gamma, beta, **running, source=source, running=bn.Running())
+    assert np.allclose(y, blended(x), rtol=1e-13, atol=1e-13)
+    assert saved.outcome is bn.Outcome.BLENDED
+    assert np.array_equal(kept, (mean, var))
+    dx, dgamma, dbeta = bn.backward(dy, x, saved)
+    slope = (blended(x + 1e-4) - blended(x - 1e-4)) / 2e-4
+    assert np.allclose(dx, dy * slope, rtol=1e-8, atol=1e-10)
+    assert np.allclose(dbeta, dy.reshape(3), rtol=1e-13)
+    assert np.allclose(dgamma, (dy * (y - beta.reshape(y[0].shape)) / gamma.reshape(y[0].shape)).reshape(3), rtol=1e-10)
 
 
 def test_the_schedule_of_the_paper() -> None:
@@ -154,8 +188,9 @@ def test_empty_and_single_batches(rng: np.random.Generator) -> None:
         assert y.shape == x.shape
         assert bn.backward(x, x, saved)[1].tolist() == [0, 0, 0]
         one = rng.normal(size=(1, 3))
-        with pytest.raises(ValueError, match="value"):
-            bn.forward_training(one, None, None, running_mean=mean, running_var=var, source=source)
+        if not isinstance(source, bn.Blend):
+            with pytest.raises(ValueError, match="value"):
+                bn.forward_training(one, None, None, running_mean=mean, running_var=var, source=source)
         policy = bn.Running(single_value="running")
         y, saved = bn.forward_training(
             one, None, None, running_mean=mean, running_var=var, source=source, running=policy
@@ -172,6 +207,10 @@ def test_empty_and_single_batches(rng: np.random.Generator) -> None:
         (lambda: bn.Blend(-1), ValueError, "pseudo_count is -1.0, expected a finite number of at least 0"),
         (lambda: bn.Blend(np.inf), ValueError, "pseudo_count is inf"),
         (lambda: bn.Blend("1"), TypeError, "pseudo_count is of type str"),
+        (lambda: bn.Blend(), ValueError, "pseudo_count and pseudo_samples are not given, expected one of them"),
+        (lambda: bn.Blend(1, 2), ValueError, "pseudo_count and pseudo_samples are both given, expected one of them"),
+        (lambda: bn.Blend(pseudo_samples=np.nan), ValueError, "pseudo_samples is nan, expected a finite number of at"),
+        (lambda: bn.Blend(pseudo_samples=[1]), TypeError, "pseudo_samples has shape"),
         (lambda: bn.Renorm(0.5), ValueError, "r_max is 0.5, expected at least 1"),
         (lambda: bn.Renorm(np.nan), ValueError, "r_max is nan"),
         (lambda: bn.Renorm(2, -1), ValueError, "d_max is -1.0, expected at least 0"),
@@ -196,9 +235,9 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
     for source in (bn.Blend(1), bn.Renorm(), bn.Updated()):
         with pytest.raises(ValueError, match="running_mean is None, but the source .* needs it"):
             bn.forward_training(x, source=source, out=out)
-    with pytest.raises(ValueError, match="source is a Blend, which counts samples along axis 0, but that is a channel"):
+    with pytest.raises(ValueError, match="Blend with pseudo_samples, which are along axis 0, but that is a channel axis"):
         bn.forward_training(
-            x, None, None, running_mean=np.zeros(4), running_var=np.ones(4), axis=0, source=bn.Blend(1), out=out
+            x, None, None, running_mean=np.zeros(4), running_var=np.ones(4), axis=0, source=bn.Blend(pseudo_samples=1), out=out
         )
     assert (out == 7).all()
     assert (mean == 0).all()

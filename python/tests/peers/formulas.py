@@ -83,7 +83,7 @@ class Formula:
         r, d = torch.ones_like(mean), torch.zeros_like(mean)
         kind, *numbers = self.source or ("batch",)
         if kind == "blend":
-            pseudo = numbers[0] * x.shape[2]
+            pseudo = numbers[0]
             mean = (pseudo * old_mean + total * mean) / (pseudo + total)
             var = (pseudo * old_var + total * var) / (pseudo + total)
         elif kind == "updated":
