@@ -15,7 +15,8 @@
  * Pointers need the alignment of one element and no more.
  *
  * Aliasing. An output may be y == x or dx == dy, the pointer and the stride both equal, and what a function says of its
- * small arrays. Any other overlap of an output is BN_ERROR_OVERLAP. Gaps between strided slices belong to nobody.
+ * small arrays. Any other overlap of an output is BN_ERROR_OVERLAP, also one with *shape, *options or a structure that
+ * they point to. Gaps between strided slices belong to nobody.
  *
  * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the
  * running statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was
@@ -23,20 +24,31 @@
  *
  * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
  * has invstd 0, so that y is beta. Finite float32 data of any magnitude have the statistics and outputs that the real
- * numbers give, rounded; an output that is itself beyond float32 is infinite. Finite float64 data overflow, to infinity
- * or NaN, or vanish, to beta, where the sum of (x - mean)^2 is outside the normal numbers of a double: a standard
- * deviation below 1e-153 or above 1e150.
+ * numbers give, rounded; an output that is itself beyond float32 is infinite. Finite float64 data overflow, to
+ * infinity or NaN, or vanish, to beta, where the sum of (x - mean)^2 is outside the normal numbers of a double: a
+ * standard deviation below 1e-153 or above 1e150. With weights, that goes for each weight times the square of a
+ * difference of two values.
  *
  * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
  * run, whichever of the outputs are wanted; but for the sign and the payload of a NaN. They may differ between two
- * versions of the library and between two layouts of the same values.
+ * versions of the library and between two layouts of the same values. Calls compute in the default floating-point
+ * environment, whatever the caller's is: to nearest, with subnormal numbers, without traps. They leave the caller's as
+ * it was, its exception flags included: no call raises one.
  *
- * Threads. Every function may be called from several threads at once, provided that no two calls write the same memory.
- * No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads); from inside
- * one of them, or while they serve another caller, it runs on the calling thread alone. The library's threads take none
- * of the signals that are sent to the process, and compute with the caller's rounding mode and treatment of subnormal
- * numbers; one that would wake on its caller's CPU is kept off it for a moment, by its affinity. fork() is safe; so is
- * everything but a thread's cancellation in the middle of a call.
+ * Threads. Every function may be called from several threads at once, provided that no two calls write the same
+ * memory. No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads);
+ * from inside one of them, or while they serve another caller, it runs on the calling thread alone. The library's
+ * threads take none of the signals that are sent to the process; one that would wake on its caller's CPU is kept off
+ * it for a moment, by its affinity. fork() is safe, but for a child that goes on with a call which a signal handler
+ * forked in. A thread's memory is freed when it ends, unless it makes a call in the last round of its key destructors.
+ *
+ * Signals. A call from a signal handler that interrupts another call on the same thread is BN_ERROR_NESTED, and writes
+ * nothing. The thread's first call allocates memory, as does one larger than all before: from a handler that is as
+ * safe as malloc. A call has to return: after a longjmp out of it, or the cancellation of its thread, the thread's
+ * later calls are BN_ERROR_NESTED, and those of other threads may run on one thread, or wait for ever. errno may
+ * change.
+ *
+ * Stack. A call takes at most 14 KiB of its caller's stack.
  *
  * Environment, read once, at the first call:
  *     BATCHNORM_ISA          baseline, or on x86-64 avx2 or avx512: the instruction set (default: the widest that the
@@ -96,7 +108,7 @@ typedef enum bn_status {
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
     BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, and 1024
-                                  values */
+                                  values per thread at work */
     BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler */
 } bn_status;
 
@@ -138,8 +150,8 @@ typedef enum bn_masked {
  * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those
  * of a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0
  * is an empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is
- * unbiased, sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight that is
- * negative or not finite is BN_ERROR_OPTION. */
+ * unbiased, sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight is 0, or
+ * 1e-150 to 1e150 (of float32, any positive number); any other is BN_ERROR_OPTION. */
 typedef struct bn_weights {
     size_t struct_size; /* sizeof(bn_weights) */
     const void *values; /* outer x inner, dense: float64 beside BN_FLOAT64 tensors, float32 beside all others */
@@ -202,12 +214,14 @@ typedef enum bn_average {
 
 /* What a batch of one value per channel is normalized to. The values are pinned. */
 typedef enum bn_single_value {
-    BN_SINGLE_VALUE_ERROR = 0,   /* BN_ERROR_SINGLE_VALUE */
-    BN_SINGLE_VALUE_RUNNING = 1, /* with the running statistics, which are needed and stay as they are */
+    BN_SINGLE_VALUE_ERROR = 0,   /* BN_ERROR_SINGLE_VALUE, unless BN_SOURCE_BLEND has pseudo-values beside it */
+    BN_SINGLE_VALUE_RUNNING = 1, /* with the running statistics, which are needed and stay as they are; to bn_backward,
+                                    which is given the same bn_running, they are constants */
     BN_SINGLE_VALUE_BETA = 2     /* beta, as x_hat is 0; the running statistics stay as they are */
 } bn_single_value;
 
-/* What is done about a batch of which some mean or variance is not finite. The values are pinned. */
+/* What is done about a batch of which some mean or variance is not finite, or would make a running statistic that is not
+ * finite, once rounded to its type: a variance beyond float16, say. The values are pinned. */
 typedef enum bn_nonfinite {
     BN_NONFINITE_PROPAGATE = 0, /* nothing: the running statistics of that channel become NaN or infinite */
     BN_NONFINITE_SKIP = 1,      /* the running statistics of all channels stay as they are */
@@ -218,25 +232,26 @@ typedef enum bn_nonfinite {
 typedef enum bn_outcome {
     BN_OUTCOME_USED = 0,      /* normalized with its own statistics, and counted */
     BN_OUTCOME_EMPTY = 1,     /* no values */
-    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics: bn_backward is frozen.
-                                 Where groups differ in that, no flag is right for all: give both calls a bn_source, of
-                                 kind BN_SOURCE_BATCH if nothing else, whose saved tells it channel by channel */
+    BN_OUTCOME_RUNNING = 2,   /* one value per channel, normalized with the running statistics, which are constants to
+                                 bn_backward, if it is given the same bn_running */
     BN_OUTCOME_BETA = 3,      /* one value per channel, normalized to beta */
     BN_OUTCOME_NONFINITE = 4, /* normalized with its own statistics, but not counted */
     BN_OUTCOME_BLENDED = 5    /* one value per channel, normalized with what BN_SOURCE_BLEND makes of it and the running
                                  statistics; not counted */
 } bn_outcome;
 
-/* bn_forward_training only: how the running statistics are kept. Only BN_OUTCOME_USED changes them, and their number of
- * batches. */
+/* How the running statistics are kept. bn_forward_training writes what is pointed to here; bn_backward looks at
+ * single_value alone, and bn_forward_inference and the steps at nothing. Only BN_OUTCOME_USED changes the running
+ * statistics, and their number of batches. */
 typedef struct bn_running {
     size_t struct_size;            /* sizeof(bn_running) */
     bn_average average;            /* (default BN_AVERAGE_EXPONENTIAL) */
     bn_single_value single_value;  /* (default BN_SINGLE_VALUE_ERROR) */
     bn_nonfinite nonfinite;        /* (default BN_NONFINITE_PROPAGATE) */
     int32_t reserved;              /* 0 (default 0) */
-    int64_t *num_batches;          /* batches seen so far, at least 0, which the call counts up; one for each row of
-                                      running statistics. All averages but the exponential need it (default NULL) */
+    int64_t *num_batches;          /* batches seen so far, which the call counts up: 0 to INT64_MAX less the number of
+                                      groups; one for each row of running statistics. All averages but the
+                                      exponential need it (default NULL) */
     /* The pure form: these take the new statistics, and running_mean, running_var and num_batches are only read. Both
      * or neither of the two, and the third where there is num_batches as well (default NULL: updated in place). */
     void *new_running_mean;
@@ -253,8 +268,9 @@ typedef struct bn_running {
 typedef enum bn_source_kind {
     BN_SOURCE_BATCH = 0,  /* mean and variance of the batch */
     BN_SOURCE_BLEND = 1,  /* (pseudo_count * running + M * batch) / (pseudo_count + M), for mean and (biased) variance,
-                             M the values per channel: test-time adaptation (arXiv:2006.16971), which has momentum 0. 32
-                             images of 56 x 56 are 32 * 56 * 56 values */
+                             M the values per channel: test-time adaptation (arXiv:2006.16971), which has momentum 0.
+                             pseudo_count counts values as well: 32 images of 56 x 56 are 32 * 56 * 56. With a
+                             pseudo_count above 0, M may be 1: BN_OUTCOME_BLENDED */
     BN_SOURCE_RENORM = 2, /* batch renormalization (arXiv:1702.03275): y = gamma * (x_hat * r + d) + beta, where
                              r = std / running_std                     clipped to r_min and r_max,
                              d = (mean - running_mean) / running_std   clipped to -d_max and d_max,
@@ -264,8 +280,9 @@ typedef enum bn_source_kind {
                              statistics takes them as they were before the call */
 } bn_source_kind;
 
-/* bn_forward_training and bn_backward: another source of the statistics than the batch alone. The running statistics,
- * as they are before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a
+/* Another source of the statistics than the batch alone, in training; bn_forward_inference takes it to say that its
+ * statistics are constants, so that bn_backward after it needs no options->frozen. The running statistics, as they are
+ * before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a
  * shift of the channel, which is saved with what the gradient has to know: it says per channel what options->frozen
  * says for all. */
 typedef struct bn_source {
@@ -276,7 +293,7 @@ typedef struct bn_source {
     double r_min;         /* 0 to 1; the paper has 1 / r_max (default 0) */
     double r_max;         /* at least 1; may be infinite (default infinity) */
     double d_max;         /* at least 0; may be infinite (default infinity) */
-    double *saved;        /* written by the forward call, read by bn_backward: 4 doubles for each of saved_mean's.
+    double *saved;        /* written by a forward call, read by bn_backward: 4 doubles for each of saved_mean's.
                              Needed (default NULL) */
 } bn_source;
 
@@ -312,13 +329,17 @@ typedef struct bn_groups {
 
 #define BN_GROUPS_INIT {sizeof(bn_groups), 0, 0, NULL, 0, BN_PER_GROUP_STATISTICS, 0, 0}
 
-/* What a call may be told. Every field is checked, also by a function that does not use it, and a descriptor that a
- * function does not take is BN_ERROR_OPTION. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change
- * one:
+/* What a call may be told. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one, as a structure
+ * that is zero elsewhere has momentum 0:
  *
  *     bn_options options = BN_OPTIONS_INIT;
  *     options.eps = 1e-3;
- */
+ *
+ * One bn_options, with all its descriptors, serves the calls of a layer: bn_forward_training, bn_backward and
+ * bn_forward_inference. Each ignores what it has no use for: forward calls frozen, epilogue->from_output and
+ * epilogue->dz, backward and inference what running points to. Every field is checked all the same. Other functions
+ * refuse a descriptor that would change their result, with BN_ERROR_OPTION; each structure is read once, before
+ * anything is written. */
 typedef struct bn_options {
     size_t struct_size;         /* sizeof(bn_options) */
     double eps;                 /* added to the variance: finite, at least 0 (default 1e-5) */
@@ -364,12 +385,12 @@ bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void 
  * are those of the running statistics, for bn_backward with options->frozen. A negative running_var is used as it is:
  * the square root of a negative number is NaN. With groups that have statistics of their own, saved_mean and
  * saved_invstd have a row per group, all alike where the running statistics have none. Uses options: eps, param_dtype,
- * epilogue, groups. */
+ * epilogue, groups, source->saved. */
 bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma,
                                const void *beta, const void *running_mean, const void *running_var, void *y,
                                double *saved_mean, double *saved_invstd, const bn_options *options);
 
-/* Gradients of a loss by x, gamma and beta, given its gradient dy by y.
+/* Gradients of a loss with respect to x, gamma and beta, given its gradient dy with respect to y.
  *
  *     dbeta  = sum(dy)                 dgamma = sum(dy * x_hat)
  *     dx     = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)       frozen == 0
@@ -377,13 +398,14 @@ bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void
  *
  *     dy, x                      of the forward call's shape; x may be NULL if frozen is 1, dgamma is NULL, and no
  *                                activation has to be found from it
- *     gamma                      as in the forward call; NULL stands for 1
+ *     gamma, beta                as in the forward call; NULL stands for 1 and for 0. beta counts where an activation
+ *                                has to be found from x, or x_hat from the output
  *     saved_mean, saved_invstd   as the forward call gave them
  *     dx, dgamma, dbeta          outputs, any of which may be NULL; dx may be dy
  *
  * An empty batch gives zero dgamma and dbeta. With an activation, dy stands for what passes it in these formulas; with
- * weights, groups or a source, dx is as they say. Weights, epilogue, source and groups are those of the forward call.
- * Uses options: frozen, param_dtype, epilogue, source, groups. */
+ * weights, groups or a source, dx is as they say. Shape and options are those of the forward call; options->frozen is 1
+ * after bn_forward_inference. Uses options: frozen, param_dtype, epilogue, running->single_value, source, groups. */
 bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                       const void *beta, const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma,
                       void *dbeta, const bn_options *options);
@@ -407,12 +429,12 @@ bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, doubl
  *     counts, means, m2s   parts x channels, dense; empty parts (count 0) are fine, and so is parts == 0
  *     count, mean, m2      outputs, none NULL; each may be the first row of its inputs
  *
- * A count that is negative or not finite is BN_ERROR_OPTION. */
+ * A count is 0, or 1e-150 to 1e150, as weights are; any other is BN_ERROR_OPTION. */
 bn_status bn_merge_moments(size_t parts, size_t channels, const double *counts, const double *means, const double *m2s,
                            double *count, double *mean, double *m2);
 
 /* invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0; a count of 0 counts as variance 0.
- * invstd may be m2. A count that is negative or not finite is BN_ERROR_OPTION. Uses options: eps. */
+ * invstd may be m2. A count is 0, or 1e-150 to 1e150, or BN_ERROR_OPTION. Uses options: eps. */
 bn_status bn_inverse_std(size_t channels, const double *count, const double *m2, double *invstd,
                          const bn_options *options);
 
@@ -428,8 +450,7 @@ bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *
 
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
  * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
- * A count that is not finite and positive is BN_ERROR_OPTION.
- * Uses options: param_dtype. */
+ * A count is 1e-150 to 1e150, or BN_ERROR_OPTION. Uses options: param_dtype. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);
@@ -438,7 +459,7 @@ bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *d
  * m2 / (count - 1), or m2 / count if biased_running_var is 1. The running statistics are of the given dtype.
  *
  * Channels with a count of 0 stay as they are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless
- * biased_running_var is 1; one that is negative or not finite is BN_ERROR_OPTION.
+ * biased_running_var is 1; one that is not 0, or 1e-150 to 1e150, is BN_ERROR_OPTION.
  * Uses options: momentum, biased_running_var. */
 bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
                             void *running_mean, void *running_var, const bn_options *options);
@@ -454,9 +475,9 @@ bn_status bn_length_weights(size_t samples, size_t positions, const size_t *leng
  *
  * With P(v) = invstd * (v - sum(v) / M - x_hat * sum(v * x_hat) / M), or invstd * v with options->frozen, where the
  * statistics are constants: the directions that x_hat goes in when x goes in those of v. gamma, saved_mean,
- * saved_invstd and frozen are as in bn_backward, of which dx = gamma * P(dy). x may be NULL if frozen is 1 and there is no
- * gamma_tangent, or grad_dgamma. No memory is used but some numbers per channel. Weights and descriptors are not taken:
- * BN_ERROR_OPTION. */
+ * saved_invstd and frozen are as in bn_backward, of which dx = gamma * P(dy). x may be NULL if frozen is 1 and there
+ * is no gamma_tangent, or grad_dgamma. No memory is used but some numbers per channel. Weights and descriptors are not
+ * taken: BN_ERROR_OPTION. */
 
 /* The derivative of y along a direction of x, gamma and beta (forward mode, a Jacobian-vector product):
  *
@@ -520,12 +541,12 @@ bn_status bn_fold_into_previous(const bn_shape *shape, bn_dtype dtype, const voi
 /* The batch norm that a layer follows: folded_weight = scale_c * weight and folded_bias = bias + sum(shift_c * weight)
  * over the channels and the kernel. Like bn_fold_into_previous, but
  *
- *     shape          (out, in, kernel) of a linear layer or a convolution, of each of its groups: channels is its inputs.
- *                    A transposed convolution has no such shape
+ *     shape          (out, in, kernel) of a linear layer or a convolution, of each of its groups: channels is its
+ *                    inputs. A transposed convolution has no such shape
  *     bias           `outer` elements; NULL stands for 0
  *
- * A convolution that pads its input with zeros pads with what the batch norm would have made of something else: it cannot
- * be folded into, unless every shift is 0. */
+ * A convolution that pads its input with zeros pads with what the batch norm would have made of something else: it
+ * cannot be folded into, unless every shift is 0. */
 bn_status bn_fold_into_next(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,
                             const double *scale, const double *shift, void *folded_weight, void *folded_bias);
 
@@ -543,7 +564,8 @@ const char *bn_status_string(bn_status status);
 const char *bn_last_error(void);
 
 /* The instruction set in use: "baseline", or on x86-64 "avx2" or "avx512". NULL, with bn_last_error() set, if
- * BATCHNORM_ISA names none that this machine has. */
+ * BATCHNORM_ISA names none that this machine has, in the process's first call if there is no memory, and in a call that
+ * interrupts another one on its thread. */
 const char *bn_isa_name(void);
 
 /* Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default that the environment gives.
@@ -551,7 +573,8 @@ const char *bn_isa_name(void);
  * CPUs when it made its first call. */
 bn_status bn_set_num_threads(int threads);
 
-/* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS has no meaning. */
+/* The number of threads that a call may use; 0, with bn_last_error() set, if BATCHNORM_NUM_THREADS has no meaning, and
+ * where bn_isa_name() is NULL for want of memory or in a call that interrupts another one. */
 int bn_get_num_threads(void);
 
 #ifdef __cplusplus
