@@ -120,7 +120,7 @@ class Convention:
         layer = path[len(collection) : -1]
         if path == (*collection, *layer, own):
             return layer
-        if self.joins and path[-1].endswith(self.separator + own):
+        if self.joins and path and path[-1].endswith(self.separator + own):
             return (*path[:-1], path[-1][: -len(self.separator + own)])
         return None
 

@@ -44,7 +44,7 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
             raise ValueError(f"{key} and {found[name].key} are the same key")
         if name is not None:
             found[name] = Found(key, value)
-        elif is_passed_over(path, key, names) or path[-1] in convention.passed_over:
+        elif is_passed_over(path, key, names) or path[-1:] in [(each,) for each in convention.passed_over]:
             continue
         elif convention.is_below(path, layer):
             own = ", ".join(convention.keys.values())

@@ -423,6 +423,14 @@ def test_suffixes_of_variables(framework: str, suffix: str) -> None:
         bn.from_state(both, framework, prefix="bn1")
 
 
+@pytest.mark.parametrize("framework", get_args(_conventions.Framework))
+@pytest.mark.parametrize("key", ["", "/", ".", ":0", "arg:", "vars", "vars/", "/vars/0/"])
+def test_keys_that_are_no_names(framework: Any, key: str) -> None:
+    for prefix in ("", "a"):
+        with pytest.raises(KeyError, match="is unexpected|is missing|has 1 arrays"):
+            bn.from_state({key: np.ones(2)}, framework, prefix=prefix)
+
+
 def test_an_output_that_is_not_the_variable() -> None:
     with pytest.raises(KeyError, match="bn1/gamma:1 is unexpected"):
         bn.from_state({**layer_state("bn1/"), "bn1/gamma:1": np.ones(2)}, "keras", prefix="bn1")
