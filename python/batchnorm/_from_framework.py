@@ -13,7 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 from . import _spreads
 from ._convention import FACTOR, RUNNING, Convention
 from ._layout import dtype_of, parameter_dtype
-from ._loading import check_running
 from ._options import number
 from ._rounding import cast
 
@@ -38,12 +37,11 @@ def drop_fixed_gamma(
 def divide(arrays: dict[str, NDArray[Any]], factor: float, found: Mapping[str, Any]) -> None:
     """Sums become means; those of nothing are 0."""
     for name in RUNNING:
-        if name in arrays:
-            values = arrays[name].astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):
-                arrays[name] = values / factor if factor else values * 0
-            if np.isfinite(values).all() and not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{found[name].key} divided by {found[FACTOR].key}, {factor:g}, is beyond float64")
+        values = arrays[name].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays[name] = values / factor if factor else values * 0
+        if np.isfinite(values).all() and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{found[name].key} divided by {found[FACTOR].key}, {factor:g}, is beyond float64")
 
 
 def take_variance(
@@ -57,10 +55,6 @@ def take_variance(
     """running_var becomes a variance; returns the eps that goes with it."""
     spread = "variance" if settings.get(convention.moves_eps) else convention.spread
     values = arrays["running_var"].astype(np.float64)
-    if spread == "variance":
-        check_running(None, values, eps, ("", key))
-    if factor == 1 and spread == "variance":
-        return eps
     with np.errstate(over="ignore"):  # as_parameter() looks at what becomes of it
         if spread != "inverse":
             values = values * factor

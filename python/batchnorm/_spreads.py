@@ -36,9 +36,7 @@ def as_variance(values: Doubles, spread: str, eps: float, key: str) -> tuple[Dou
 
 
 def from_variance(variance: Doubles, spread: str, eps: float, told: float, key: str) -> Doubles:
-    """The inverse, for a framework that has the eps `told` in its own sense."""
-    if spread == "variance":
-        return variance
+    """What is kept as "inverse" or "outside" by a framework that has the eps `told` in its own sense."""
     under = variance + eps
     if spread == "inverse":
         _check(np.isfinite(under) & (under > 0), variance, key, f"finite numbers above -eps ({0 - eps:g})")

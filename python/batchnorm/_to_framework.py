@@ -73,8 +73,7 @@ def sums(arrays: dict[str, NDArray[Any]], layer: BatchNorm) -> dict[str, NDArray
     factor = cast(np.array([1 / number(layer.momentum, "momentum")]), layer.param_dtype)
     sums: dict[str, NDArray[Any]] = {FACTOR: factor}
     for name in RUNNING:
-        if name in arrays:
-            sums[name] = rounded(arrays[name].astype(np.float64) * float(factor[0]), layer.param_dtype, name)
+        sums[name] = rounded(arrays[name].astype(np.float64) * float(factor[0]), layer.param_dtype, name)
     return sums
 
 
