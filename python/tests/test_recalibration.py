@@ -837,3 +837,11 @@ def test_neither_layer_nor_recalibration_stores_what_its_type_cannot_hold(
     bn.recalibrate(layer, layer, [*fine, wide])
     assert np.allclose(layer.running_var, 4 * float(far) ** 2 / (16 - unbiased), rtol=1e-3)
     assert layer.num_batches_tracked == 4
+
+
+def test_running_statistics_that_are_one_array(rng: np.random.Generator) -> None:
+    layer = bn.BatchNorm1d(3)
+    layer.running_var = layer.running_mean
+    with pytest.raises(ValueError, match=r"running_var of layers .* overlaps its running_mean"):
+        bn.recalibrate(layer, layer, [rng.normal(size=(4, 3)).astype(np.float32)])
+    assert layer.running_mean.tolist() == [0, 0, 0]
