@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package batchnorm calls libbatchnorm on Go's own slices, without a copy and without an allocation.
+// Package batchnorm calls libbatchnorm on Go's own slices, without a copy, and without an allocation once a Saved has its
+// size.
 //
-// The arguments are those of batchnorm.h, in its order. A slice is as long as the shape says, or the call is a
+// The arguments are those of batchnorm.h, in its order; what a forward call was told, Backward has from Saved. A slice is as long as the shape says, or the call is a
 // LengthError: C would read past its end. Where the header lets a pointer be NULL, the slice may be nil.
 package batchnorm
 
@@ -28,10 +29,10 @@ static bn_status forward_inference(const bn_shape *shape, bn_dtype dtype, const 
 }
 
 static bn_status backward(const bn_shape *shape, bn_dtype dtype, const char *dy, const char *x, const char *gamma,
-                          const double *mean, const double *invstd, char *dx, char *dgamma, char *dbeta,
-                          const bn_options *options)
+                          const char *beta, const double *mean, const double *invstd, char *dx, char *dgamma,
+                          char *dbeta, const bn_options *options)
 {
-    return bn_backward(shape, dtype, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, options);
+    return bn_backward(shape, dtype, dy, x, gamma, beta, mean, invstd, dx, dgamma, dbeta, options);
 }
 
 static bn_status moments(const bn_shape *shape, bn_dtype dtype, const char *x, double *count, double *mean, double *m2)
@@ -42,6 +43,7 @@ static bn_status moments(const bn_shape *shape, bn_dtype dtype, const char *x, d
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"runtime"
@@ -59,11 +61,26 @@ type Options struct {
 	Eps              float64 // added to the variance
 	Momentum         float64 // the weight of the new batch in the running statistics
 	BiasedRunningVar bool    // the running variance takes the sum of squares / M in place of / (M - 1)
-	Frozen           bool    // of Backward: mean and invstd are constants, as they are after ForwardInference
 }
 
 // DefaultOptions returns the library's defaults, to change one of them.
 func DefaultOptions() *Options { return &Options{Eps: 1e-5, Momentum: 0.1} }
+
+// Saved is what Backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was
+// normalized with, and whether that was of the batch. A forward call fills it, with the memory that it has if that is
+// enough; one that fails leaves it as it was.
+type Saved[T Float] struct {
+	shape        Shape
+	gamma, beta  []T // of no elements, if there was none
+	mean, invstd []float64
+	frozen       bool
+}
+
+// Mean returns a copy of the means that x was normalized with.
+func (s *Saved[T]) Mean() []float64 { return append([]float64(nil), s.mean...) }
+
+// InvStd returns a copy of the factors, 1 / sqrt(variance + eps), that x was normalized with.
+func (s *Saved[T]) InvStd() []float64 { return append([]float64(nil), s.invstd...) }
 
 // LengthError says that a slice has another number of elements than the shape; Wanted is -1 if that is no number at all.
 type LengthError struct {
@@ -87,42 +104,73 @@ type Error struct {
 func (e *Error) Error() string { return "batchnorm: " + e.Message }
 
 // ForwardTraining normalizes x into y, which may be x, with the statistics of the batch, and moves the running ones.
-// mean and invstd are what Backward needs.
-func ForwardTraining[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, mean, invstd []float64,
+// saved takes what Backward needs, or is nil.
+func ForwardTraining[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, saved *Saved[T],
 	options *Options) error {
+	return forward(shape, x, gamma, beta, runningMean, runningVar, y, saved, options, false)
+}
+
+// ForwardInference is like ForwardTraining, but normalizes with the running statistics, which stay as they are, and are
+// constants to the gradient.
+func ForwardInference[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, saved *Saved[T],
+	options *Options) error {
+	return forward(shape, x, gamma, beta, runningMean, runningVar, y, saved, options, true)
+}
+
+func forward[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, saved *Saved[T], options *Options,
+	frozen bool) error {
 	a := arguments{shape: shape}
 	px, pgamma, pbeta := tensor(&a, "x", x), row(&a, "gamma", gamma), row(&a, "beta", beta)
 	prunningMean, prunningVar := row(&a, "running mean", runningMean), row(&a, "running var", runningVar)
-	py, pmean, pinvstd := output(&a, "y", y), doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
-	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+	py := output(&a, "y", y)
+	var mean, invstd []float64
+	if saved != nil && a.err == nil {
+		mean, invstd = sized(saved.mean, shape.Channels), sized(saved.invstd, shape.Channels)
+	}
+	pmean, pinvstd := doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
+	err := a.call(options, frozen, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+		if frozen {
+			return C.forward_inference(s, dtype[T](), px, pgamma, pbeta, prunningMean, prunningVar, py, pmean, pinvstd, o)
+		}
 		return C.forward_training(s, dtype[T](), px, pgamma, pbeta, prunningMean, prunningVar, py, pmean, pinvstd, o)
 	})
+	if err == nil && saved != nil {
+		*saved = Saved[T]{shape, append(saved.gamma[:0], gamma...), append(saved.beta[:0], beta...), mean, invstd, frozen}
+	}
+	return err
 }
 
-// ForwardInference is like ForwardTraining, but normalizes with the running statistics, which stay as they are. mean
-// and invstd are for Backward with Frozen.
-func ForwardInference[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []T, mean, invstd []float64,
-	options *Options) error {
-	a := arguments{shape: shape}
-	px, pgamma, pbeta := tensor(&a, "x", x), row(&a, "gamma", gamma), row(&a, "beta", beta)
-	prunningMean, prunningVar := row(&a, "running mean", runningMean), row(&a, "running var", runningVar)
-	py, pmean, pinvstd := output(&a, "y", y), doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
-	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
-		return C.forward_inference(s, dtype[T](), px, pgamma, pbeta, prunningMean, prunningVar, py, pmean, pinvstd, o)
-	})
-}
-
-// Backward computes the gradients by x, gamma and beta, as far as they are wanted, of a loss whose gradient by y is dy.
+// Backward computes the gradients with respect to x, gamma and beta, as far as they are wanted, of a loss whose gradient
+// with respect to y is dy. x is that of the forward call that filled saved, as it was then: if y took its place, a copy.
 // dx may be dy.
-func Backward[T Float](shape Shape, dy, x, gamma []T, mean, invstd []float64, dx, dgamma, dbeta []T,
-	options *Options) error {
-	a := arguments{shape: shape}
-	pdy, px, pgamma := tensor(&a, "dy", dy), tensor(&a, "x", x), row(&a, "gamma", gamma)
-	pmean, pinvstd := doubles(&a, "mean", mean), doubles(&a, "invstd", invstd)
+func Backward[T Float](dy, x []T, saved *Saved[T], dx, dgamma, dbeta []T) error {
+	if saved == nil || len(saved.mean) == 0 {
+		return errors.New("batchnorm: saved is empty; expected what a forward call has filled")
+	}
+	a := arguments{shape: saved.shape}
+	pdy, px := tensor(&a, "dy", dy), tensor(&a, "x", x)
+	pgamma, pbeta := row(&a, "gamma", given(saved.gamma)), row(&a, "beta", given(saved.beta))
+	pmean, pinvstd := doubles(&a, "mean", saved.mean), doubles(&a, "invstd", saved.invstd)
 	pdx, pdgamma, pdbeta := output(&a, "dx", dx), row(&a, "dgamma", dgamma), row(&a, "dbeta", dbeta)
-	return a.call(options, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
-		return C.backward(s, dtype[T](), pdy, px, pgamma, pmean, pinvstd, pdx, pdgamma, pdbeta, o)
+	return a.call(nil, saved.frozen, func(s *C.bn_shape, o *C.bn_options) C.bn_status {
+		return C.backward(s, dtype[T](), pdy, px, pgamma, pbeta, pmean, pinvstd, pdx, pdgamma, pdbeta, o)
 	})
+}
+
+// sized returns the slice with another length, of the same memory if that is enough.
+func sized(slice []float64, length int) []float64 {
+	if cap(slice) < length {
+		return make([]float64, length)
+	}
+	return slice[:length]
+}
+
+// given is nil for a slice of no elements.
+func given[T Float](slice []T) []T {
+	if len(slice) == 0 {
+		return nil
+	}
+	return slice
 }
 
 // Moments computes the number of values, the mean, and the sum of squared deviations from it, per channel.
@@ -130,7 +178,7 @@ func Moments[T Float](shape Shape, x []T, count, mean, m2 []float64) error {
 	a := arguments{shape: shape}
 	px := tensor(&a, "x", x)
 	pcount, pmean, pm2 := doubles(&a, "count", count), doubles(&a, "mean", mean), doubles(&a, "m2", m2)
-	return a.call(nil, func(s *C.bn_shape, _ *C.bn_options) C.bn_status {
+	return a.call(nil, false, func(s *C.bn_shape, _ *C.bn_options) C.bn_status {
 		return C.moments(s, dtype[T](), px, pcount, pmean, pm2)
 	})
 }
@@ -144,7 +192,7 @@ func SetNumThreads(threads int32) error {
 func Version() int { return int(C.bn_version()) }
 
 func call(function func() C.bn_status) error {
-	if v := Version(); v/10000 != 1 || v < 20000 {
+	if v := Version(); v/10000 != 2 || v < 20000 {
 		return fmt.Errorf("libbatchnorm 2.0 or a later 2.x is needed, but libbatchnorm.so.2 is %d.%d.%d",
 			v/10000, v/100%100, v%100)
 	}
@@ -163,7 +211,7 @@ type arguments struct {
 	err   error
 }
 
-func (a *arguments) call(options *Options, function func(*C.bn_shape, *C.bn_options) C.bn_status) error {
+func (a *arguments) call(options *Options, frozen bool, function func(*C.bn_shape, *C.bn_options) C.bn_status) error {
 	if a.err != nil {
 		return a.err
 	}
@@ -176,7 +224,7 @@ func (a *arguments) call(options *Options, function func(*C.bn_shape, *C.bn_opti
 	if options.BiasedRunningVar {
 		o.biased_running_var = 1
 	}
-	if options.Frozen {
+	if frozen {
 		o.frozen = 1
 	}
 	return call(func() C.bn_status { return function(&shape, &o) })

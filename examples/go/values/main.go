@@ -44,22 +44,22 @@ func train() (map[string][]float32, error) {
 	gamma, beta := []float32{1, 2, 0.5}, []float32{0, -1, 3}
 	runningMean, runningVar := []float32{0, 0, 0}, []float32{1, 1, 1}
 	y, dx, dgamma, dbeta := make([]float32, size), make([]float32, size), make([]float32, 3), make([]float32, 3)
-	mean, invstd := make([]float64, 3), make([]float64, 3)
+	var saved batchnorm.Saved[float32]
 
 	for k := 0; k < 3; k++ {
 		x := batch(k)
-		err := batchnorm.ForwardTraining(shape, x, gamma, beta, runningMean, runningVar, y, mean, invstd, nil)
+		err := batchnorm.ForwardTraining(shape, x, gamma, beta, runningMean, runningVar, y, &saved, nil)
 		if err != nil {
 			return nil, err
 		}
-		if err := batchnorm.Backward(shape, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, nil); err != nil {
+		if err := batchnorm.Backward(dy, x, &saved, dx, dgamma, dbeta); err != nil {
 			return nil, err
 		}
 		descend(gamma, dgamma)
 		descend(beta, dbeta)
 	}
 	inferred := batch(0) // In place.
-	err := batchnorm.ForwardInference(shape, inferred, gamma, beta, runningMean, runningVar, inferred, nil, nil, nil)
+	err := batchnorm.ForwardInference(shape, inferred, gamma, beta, runningMean, runningVar, inferred, nil, nil)
 	return map[string][]float32{
 		"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta, "gamma": gamma, "beta": beta,
 		"running_mean": runningMean, "running_var": runningVar, "inferred": inferred,
@@ -102,23 +102,26 @@ func compare(results map[string][]float32, path string) (int, error) {
 func checkOptions() error {
 	x, dy, gamma := batch(1), batch(2), []float32{1.5, 2, 0.5}
 	runningMean, runningVar := make([]float32, 3), make([]float32, 3)
-	mean, invstd := make([]float64, 3), make([]float64, 3)
 	count, batchMean, m2 := make([]float64, 3), make([]float64, 3), make([]float64, 3)
 	options := &batchnorm.Options{Eps: 0.5, Momentum: 1, BiasedRunningVar: true}
-	frozen := batchnorm.DefaultOptions()
-	frozen.Frozen = true
+	var trained, inferred batchnorm.Saved[float32]
 
-	err := batchnorm.ForwardTraining(shape, x, nil, nil, runningMean, runningVar, nil, mean, invstd, options)
+	err := batchnorm.ForwardTraining(shape, x, nil, nil, runningMean, runningVar, nil, &trained, options)
 	if err != nil {
 		return err
 	}
 	if err := batchnorm.Moments(shape, x, count, batchMean, m2); err != nil {
 		return err
 	}
-	dx := make([]float32, size)
-	if err := batchnorm.Backward(shape, dy, x, gamma, mean, invstd, dx, nil, nil, frozen); err != nil {
+	dx, y := make([]float32, size), make([]float32, size)
+	err = batchnorm.ForwardInference(shape, x, gamma, nil, runningMean, runningVar, y, &inferred, options)
+	if err != nil {
 		return err
 	}
+	if err := batchnorm.Backward(dy, x, &inferred, dx, nil, nil); err != nil {
+		return err
+	}
+	invstd := trained.InvStd()
 	for c := range count {
 		variance := m2[c] / count[c]
 		if !near(float64(runningMean[c]), batchMean[c]) || !near(float64(runningVar[c]), variance) ||
@@ -133,6 +136,49 @@ func checkOptions() error {
 		}
 	}
 	return nil
+}
+
+// checkSaved is about what Backward has from the forward call: gamma and beta as they were, and no others.
+func checkSaved() error {
+	x, dy, gamma, beta := batch(1), batch(2), []float32{1.5, 2, 0.5}, []float32{1, 2, 3}
+	y, before, after := make([]float32, size), make([]float32, size), make([]float32, size)
+	var saved batchnorm.Saved[float32]
+	if err := batchnorm.Backward(dy, x, &saved, before, nil, nil); err == nil {
+		return errors.New("an empty saved was accepted")
+	}
+	if err := batchnorm.ForwardTraining(shape, x, gamma, beta, nil, nil, y, &saved, nil); err != nil {
+		return err
+	}
+	if err := batchnorm.Backward(dy, x, &saved, before, nil, nil); err != nil {
+		return err
+	}
+	for c := range gamma {
+		gamma[c], beta[c] = -7, 7
+	}
+	// A call that fails leaves it as it was, too.
+	wrong := batchnorm.DefaultOptions()
+	wrong.Eps = -1
+	if err := batchnorm.ForwardTraining(shape, dy, gamma, nil, nil, nil, y, &saved, wrong); err == nil {
+		return errors.New("an eps of -1 was accepted")
+	}
+	if err := batchnorm.Backward(dy, x, &saved, after, nil, nil); err != nil {
+		return err
+	}
+	for i := range before {
+		if before[i] != after[i] {
+			return fmt.Errorf("saved has changed: dx[%d] is %g, expected %g", i, after[i], before[i])
+		}
+	}
+	// No more elements than the last call had.
+	small := batchnorm.Shape{Outer: 4, Channels: 2, Inner: 6}
+	if err := batchnorm.ForwardTraining(small, x[:48], nil, nil, nil, nil, nil, &saved, nil); err != nil {
+		return err
+	}
+	var length *batchnorm.LengthError
+	if err := batchnorm.Backward(dy, x, &saved, after, nil, nil); !errors.As(err, &length) || length.Wanted != 48 {
+		return fmt.Errorf("dy of another shape: %v", err)
+	}
+	return batchnorm.Backward(dy[:48], x[:48], &saved, after[:48], nil, nil)
 }
 
 // checkErrors makes a call that the library has to refuse, in its words, and one that it must not see.
@@ -160,6 +206,9 @@ func run(path string) (int, error) {
 		return 0, err
 	}
 	if err := checkOptions(); err != nil {
+		return 0, err
+	}
+	if err := checkSaved(); err != nil {
 		return 0, err
 	}
 	return compared, checkErrors()
