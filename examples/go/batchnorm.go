@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package batchnorm calls libbatchnorm on Go's own slices, without a copy, and without an allocation once a Saved has its
-// size.
+// Package batchnorm calls libbatchnorm on Go's own slices, without a copy, and without an allocation once a Saved has
+// its size.
 //
-// The arguments are those of batchnorm.h, in its order; what a forward call was told, Backward has from Saved. A slice is as long as the shape says, or the call is a
+// The arguments are those of batchnorm.h, in its order; what a forward call was told, Backward has from Saved. A slice
+// is as long as the shape says, or the call is a
 // LengthError: C would read past its end. Where the header lets a pointer be NULL, the slice may be nil.
 package batchnorm
 
@@ -82,7 +83,8 @@ func (s *Saved[T]) Mean() []float64 { return append([]float64(nil), s.mean...) }
 // InvStd returns a copy of the factors, 1 / sqrt(variance + eps), that x was normalized with.
 func (s *Saved[T]) InvStd() []float64 { return append([]float64(nil), s.invstd...) }
 
-// LengthError says that a slice has another number of elements than the shape; Wanted is -1 if that is no number at all.
+// LengthError says that a slice has another number of elements than the shape; Wanted is -1 if that is no number at
+// all.
 type LengthError struct {
 	Argument       string
 	Actual, Wanted int
@@ -140,9 +142,9 @@ func forward[T Float](shape Shape, x, gamma, beta, runningMean, runningVar, y []
 	return err
 }
 
-// Backward computes the gradients with respect to x, gamma and beta, as far as they are wanted, of a loss whose gradient
-// with respect to y is dy. x is that of the forward call that filled saved, as it was then: if y took its place, a copy.
-// dx may be dy.
+// Backward computes the gradients with respect to x, gamma and beta, as far as they are wanted, of a loss whose
+// gradient with respect to y is dy. x is that of the forward call that filled saved, as it was then: if y took its
+// place, a copy. dx may be dy.
 func Backward[T Float](dy, x []T, saved *Saved[T], dx, dgamma, dbeta []T) error {
 	if saved == nil || len(saved.mean) == 0 {
 		return errors.New("batchnorm: saved is empty; expected what a forward call has filled")

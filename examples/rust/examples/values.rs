@@ -27,16 +27,16 @@ fn check_options() -> Result<(), Box<dyn error::Error>> {
     let (x, dy, gamma) = (batch(1), batch(2), [1.5, 2.0, 0.5]);
     let (mut y, mut dx) = ([0.0; SIZE], [0.0; SIZE]);
     let (mut running_mean, mut running_var) = ([0.0; 3], [1.0; 3]);
-    let (mut mean, mut invstd) = ([0.0; 3], [0.0; 3]);
     let (mut count, mut batch_mean, mut m2) = ([0.0; 3], [0.0; 3], [0.0; 3]);
-    let options = Options { eps: 0.5, momentum: 1.0, biased_running_var: true, ..Options::default() };
-    let frozen = Options { frozen: true, ..Options::default() };
+    let options = Options { eps: 0.5, momentum: 1.0, biased_running_var: true };
 
     let running = Some((&mut running_mean[..], &mut running_var[..]));
-    let saved = Some((&mut mean[..], &mut invstd[..]));
-    forward_training(SHAPE, &x, None, None, running, &mut y, saved, &options)?;
+    let trained = forward_training(SHAPE, &x, None, None, running, &mut y, &options)?;
     moments(SHAPE, &x, &mut count, &mut batch_mean, &mut m2)?;
-    backward(SHAPE, &dy, &x, Some(&gamma), (&mean, &invstd), Some(&mut dx), None, None, &frozen)?;
+    let running = (&running_mean[..], &running_var[..]);
+    let inferred = forward_inference(SHAPE, &x, Some(&gamma), None, running, &mut y, &options)?;
+    backward(&dy, &x, &inferred, Some(&mut dx), None, None)?;
+    let invstd = trained.invstd();
 
     let rows = (0..3).all(|c| {
         let var = m2[c] / count[c];
@@ -52,6 +52,26 @@ fn check_options() -> Result<(), Box<dyn error::Error>> {
         Ok(())
     } else {
         Err("options or moments differ".into())
+    }
+}
+
+/// What `backward` has from the forward call: gamma and beta as they were, and their number.
+fn check_saved() -> Result<(), Box<dyn error::Error>> {
+    let (x, dy, mut gamma, mut beta) = (batch(1), batch(2), [1.5, 2.0, 0.5], [1.0, 2.0, 3.0]);
+    let (mut y, mut before, mut after) = ([0.0; SIZE], [0.0; SIZE], [0.0; SIZE]);
+    let options = Options::default();
+    let saved = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), None, &mut y, &options)?;
+    backward(&dy, &x, &saved, Some(&mut before), None, None)?;
+    gamma.fill(-7.0);
+    beta.fill(7.0);
+    backward(&dy, &x, &saved, Some(&mut after), None, None)?;
+    let other = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), None, &mut y, &options)?;
+    if before != after || saved == other {
+        return Err("saved has changed".into());
+    }
+    match backward(&dy[1..], &x, &saved, Some(&mut after), None, None) {
+        Err(Error::Length { argument: "dy", actual: 71, expected: SIZE }) => Ok(()),
+        other => Err(format!("dy of another shape: {other:?}").into()),
     }
 }
 
@@ -75,23 +95,20 @@ fn run(path: &str) -> Result<usize, Box<dyn error::Error>> {
     let (mut gamma, mut beta) = ([1.0, 2.0, 0.5], [0.0, -1.0, 3.0]);
     let (mut running_mean, mut running_var) = ([0.0; 3], [1.0; 3]);
     let (mut y, mut dx, mut dgamma, mut dbeta) = ([0.0; SIZE], [0.0; SIZE], [0.0; 3], [0.0; 3]);
-    let (mut mean, mut invstd) = ([0.0; 3], [0.0; 3]);
 
     for k in 0..3 {
         let x = batch(k);
         let running = Some((&mut running_mean[..], &mut running_var[..]));
-        let saved = Some((&mut mean[..], &mut invstd[..]));
-        forward_training(SHAPE, &x, Some(&gamma), Some(&beta), running, &mut y, saved, &options)?;
+        let saved = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), running, &mut y, &options)?;
 
         let (dx, dgamma, dbeta) = (&mut dx[..], &mut dgamma[..], &mut dbeta[..]);
-        let saved = (&mean[..], &invstd[..]);
-        backward(SHAPE, &dy, &x, Some(&gamma), saved, Some(dx), Some(dgamma), Some(dbeta), &options)?;
+        backward(&dy, &x, &saved, Some(dx), Some(dgamma), Some(dbeta))?;
         descend(&mut gamma, dgamma);
         descend(&mut beta, dbeta);
     }
     let (x, running) = (batch(0), (&running_mean[..], &running_var[..]));
     let mut inferred = [0.0; SIZE];
-    forward_inference(SHAPE, &x, Some(&gamma), Some(&beta), running, &mut inferred, None, &options)?;
+    forward_inference(SHAPE, &x, Some(&gamma), Some(&beta), running, &mut inferred, &options)?;
 
     let results: HashMap<&str, &[f32]> = HashMap::from([
         ("y", &y[..]),
@@ -136,6 +153,7 @@ fn main() {
     let path = env::args().nth(1).unwrap_or_else(|| "../values/values.txt".into());
     let compared = run(&path).and_then(|compared| {
         check_options()?;
+        check_saved()?;
         check_errors()?;
         batchnorm::set_num_threads(0)?;
         Ok(compared)

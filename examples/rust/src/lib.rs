@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! libbatchnorm for Rust: the functions of `batchnorm.h` on borrowed slices, without a copy and without an allocation.
+//! libbatchnorm for Rust: the functions of `batchnorm.h` on borrowed slices, without a copy of a tensor.
 //!
 //! A slice is as long as the shape says, or the call is an `Error::Length`: C would read past its end. That no output
 //! overlaps another argument is the borrow checker's business.
@@ -26,13 +26,11 @@ pub struct Options {
     pub momentum: f64,
     /// The running variance takes the sum of squares / M in place of / (M - 1).
     pub biased_running_var: bool,
-    /// Of `backward`: mean and invstd are constants, as they are after `forward_inference`.
-    pub frozen: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { eps: 1e-5, momentum: 0.1, biased_running_var: false, frozen: false }
+        Options { eps: 1e-5, momentum: 0.1, biased_running_var: false }
     }
 }
 
@@ -66,7 +64,7 @@ impl std::error::Error for Error {}
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// `f32` and `f64`. Sealed: another type would be read as one of them.
-pub trait Element: sealed::Sealed {}
+pub trait Element: Copy + sealed::Sealed {}
 impl Element for f32 {}
 impl Element for f64 {}
 
@@ -82,9 +80,38 @@ mod sealed {
     }
 }
 
+/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with,
+/// and whether that was of the batch. Only a forward call makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved<T> {
+    shape: Shape,
+    gamma: Option<Vec<T>>,
+    beta: Option<Vec<T>>,
+    mean: Vec<f64>,
+    invstd: Vec<f64>,
+    frozen: bool,
+}
+
+impl<T: Element> Saved<T> {
+    /// The means that x was normalized with.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// The factors that x was normalized with: 1 / sqrt(variance + eps).
+    pub fn invstd(&self) -> &[f64] {
+        &self.invstd
+    }
+
+    fn new(shape: Shape, gamma: Option<&[T]>, beta: Option<&[T]>, frozen: bool) -> Self {
+        let row = || vec![0.0; shape.channels];
+        let (gamma, beta) = (gamma.map(Vec::from), beta.map(Vec::from));
+        Saved { shape, gamma, beta, mean: row(), invstd: row(), frozen }
+    }
+}
+
 /// Normalizes `x` into `y` with the statistics of the batch, and moves the running ones, a mean and a variance.
-/// `saved` takes the mean and the invstd that `backward` needs.
-#[allow(clippy::too_many_arguments)] // They are those of batchnorm.h, in its order.
+/// Returns what `backward` needs.
 pub fn forward_training<T: Element>(
     shape: Shape,
     x: &[T],
@@ -92,34 +119,22 @@ pub fn forward_training<T: Element>(
     beta: Option<&[T]>,
     running: Option<(&mut [T], &mut [T])>,
     y: &mut [T],
-    saved: Option<(&mut [f64], &mut [f64])>,
     options: &Options,
-) -> Result<()> {
-    let (x, y) = (shape.tensor("x", x)?, shape.tensor_mut("y", y)?);
-    let (gamma, beta) = (shape.row("gamma", gamma)?, shape.row("beta", beta)?);
+) -> Result<Saved<T>> {
+    let (px, py) = (shape.tensor("x", x)?, shape.tensor_mut("y", y)?);
+    let (pgamma, pbeta) = (shape.row("gamma", gamma)?, shape.row("beta", beta)?);
     let (running_mean, running_var) = shape.rows_mut("running_mean", "running_var", running)?;
-    let (mean, invstd) = shape.rows_mut("saved mean", "saved invstd", saved)?;
-    let (shape, options) = (shape.to_c(), options.to_c());
+    let mut saved = Saved::new(shape, gamma, beta, false);
+    let (mean, invstd) = (saved.mean.as_mut_ptr(), saved.invstd.as_mut_ptr());
+    let (shape, options) = (shape.to_c(), options.to_c(false));
     call(|| unsafe {
-        bn_forward_training(
-            &shape,
-            T::DTYPE,
-            x,
-            gamma,
-            beta,
-            running_mean,
-            running_var,
-            y,
-            mean.cast(),
-            invstd.cast(),
-            &options,
-        )
-    })
+        bn_forward_training(&shape, T::DTYPE, px, pgamma, pbeta, running_mean, running_var, py, mean, invstd, &options)
+    })?;
+    Ok(saved)
 }
 
-/// Like `forward_training`, but normalizes with the running statistics, which stay as they are. What it saves is for
-/// `backward` with `frozen`.
-#[allow(clippy::too_many_arguments)]
+/// Like `forward_training`, but normalizes with the running statistics, which stay as they are, and are constants to
+/// the gradient.
 pub fn forward_inference<T: Element>(
     shape: Shape,
     x: &[T],
@@ -127,54 +142,40 @@ pub fn forward_inference<T: Element>(
     beta: Option<&[T]>,
     running: (&[T], &[T]),
     y: &mut [T],
-    saved: Option<(&mut [f64], &mut [f64])>,
     options: &Options,
-) -> Result<()> {
-    let (x, y) = (shape.tensor("x", x)?, shape.tensor_mut("y", y)?);
-    let (gamma, beta) = (shape.row("gamma", gamma)?, shape.row("beta", beta)?);
+) -> Result<Saved<T>> {
+    let (px, py) = (shape.tensor("x", x)?, shape.tensor_mut("y", y)?);
+    let (pgamma, pbeta) = (shape.row("gamma", gamma)?, shape.row("beta", beta)?);
     let running_mean = shape.row("running_mean", Some(running.0))?;
     let running_var = shape.row("running_var", Some(running.1))?;
-    let (mean, invstd) = shape.rows_mut("saved mean", "saved invstd", saved)?;
-    let (shape, options) = (shape.to_c(), options.to_c());
+    let mut saved = Saved::new(shape, gamma, beta, true);
+    let (mean, invstd) = (saved.mean.as_mut_ptr(), saved.invstd.as_mut_ptr());
+    let (shape, options) = (shape.to_c(), options.to_c(false));
     call(|| unsafe {
-        bn_forward_inference(
-            &shape,
-            T::DTYPE,
-            x,
-            gamma,
-            beta,
-            running_mean,
-            running_var,
-            y,
-            mean.cast(),
-            invstd.cast(),
-            &options,
-        )
-    })
+        bn_forward_inference(&shape, T::DTYPE, px, pgamma, pbeta, running_mean, running_var, py, mean, invstd, &options)
+    })?;
+    Ok(saved)
 }
 
-/// The gradients by x, gamma and beta, as far as they are wanted, of a loss whose gradient by y is `dy`.
-#[allow(clippy::too_many_arguments)]
+/// The gradients with respect to x, gamma and beta, as far as they are wanted, of a loss whose gradient with respect to
+/// y is `dy`. `x` is that of the forward call that gave `saved`, as it was then.
 pub fn backward<T: Element>(
-    shape: Shape,
     dy: &[T],
     x: &[T],
-    gamma: Option<&[T]>,
-    saved: (&[f64], &[f64]),
+    saved: &Saved<T>,
     dx: Option<&mut [T]>,
     dgamma: Option<&mut [T]>,
     dbeta: Option<&mut [T]>,
-    options: &Options,
 ) -> Result<()> {
-    let (dy, x, gamma) = (shape.tensor("dy", dy)?, shape.tensor("x", x)?, shape.row("gamma", gamma)?);
-    let mean = shape.row("saved mean", Some(saved.0))?;
-    let invstd = shape.row("saved invstd", Some(saved.1))?;
+    let Saved { shape, gamma, beta, mean, invstd, frozen } = saved;
+    let (dy, x) = (shape.tensor("dy", dy)?, shape.tensor("x", x)?);
+    let gamma = shape.row("gamma", gamma.as_deref())?;
+    let beta = shape.row("beta", beta.as_deref())?;
     let dx = dx.map_or(Ok(null_mut()), |dx| shape.tensor_mut("dx", dx))?;
     let (dgamma, dbeta) = (shape.row_mut("dgamma", dgamma)?, shape.row_mut("dbeta", dbeta)?);
-    let (shape, options) = (shape.to_c(), options.to_c());
-    call(|| unsafe {
-        bn_backward(&shape, T::DTYPE, dy, x, gamma, mean.cast(), invstd.cast(), dx, dgamma, dbeta, &options)
-    })
+    let (mean, invstd) = (mean.as_ptr(), invstd.as_ptr());
+    let (shape, options) = (shape.to_c(), Options::default().to_c(*frozen));
+    call(|| unsafe { bn_backward(&shape, T::DTYPE, dy, x, gamma, beta, mean, invstd, dx, dgamma, dbeta, &options) })
 }
 
 /// Number of values, mean, and sum of squared deviations from it, per channel.
@@ -256,13 +257,13 @@ impl Shape {
 }
 
 impl Options {
-    fn to_c(self) -> bn_options {
+    fn to_c(self, frozen: bool) -> bn_options {
         bn_options {
             struct_size: size_of::<bn_options>(),
             eps: self.eps,
             momentum: self.momentum,
             biased_running_var: self.biased_running_var.into(),
-            frozen: self.frozen.into(),
+            frozen: frozen.into(),
             param_dtype: 0,
             reserved: 0,
             descriptors: [null(); 4],
@@ -338,6 +339,7 @@ extern "C" {
         dy: *const c_void,
         x: *const c_void,
         gamma: *const c_void,
+        beta: *const c_void,
         saved_mean: *const f64,
         saved_invstd: *const f64,
         dx: *mut c_void,
