@@ -21,8 +21,6 @@ public struct Options: Hashable, Sendable {
     public var momentum = 0.1
     /// The running variance takes the sum of squares / M in place of / (M - 1).
     public var biasedRunningVar = false
-    /// Of `backward`: mean and invstd are constants, as they are after `forwardInference`.
-    public var frozen = false
 
     public init() {}
 }
@@ -52,7 +50,7 @@ public enum BatchNormError: Error, Hashable, CustomStringConvertible {
 }
 
 /// `Float` and `Double`, and no other type: it would be read as one of them.
-public protocol Element: BitwiseCopyable {
+public protocol Element: BitwiseCopyable, Sendable {
     static var dtype: DType { get }
 }
 
@@ -69,54 +67,72 @@ extension Double: Element {
     public static var dtype: DType { DType(value: BN_FLOAT64) }
 }
 
-/// Normalizes `x` into `y` with the statistics of the batch, and moves the running ones. `mean` and `invstd` are what
-/// `backward` needs.
+/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with, and
+/// whether that was of the batch. Only a forward call makes one.
+public struct Saved<T: Element>: Sendable {
+    fileprivate let shape: Shape
+    fileprivate let gamma: [T]?
+    fileprivate let beta: [T]?
+    /// The means that x was normalized with.
+    public let mean: [Double]
+    /// The factors that x was normalized with: 1 / sqrt(variance + eps).
+    public let invstd: [Double]
+    fileprivate let frozen: Bool
+}
+
+/// Normalizes `x` into `y` with the statistics of the batch, and moves the running ones. Returns what `backward` needs.
 ///
 /// Like all functions here it reads and writes the arrays where they are. That no two of them overlap is Swift's law of
 /// exclusivity.
+@discardableResult
 public func forwardTraining<T: Element>(
     _ shape: Shape, x: [T], gamma: [T]? = nil, beta: [T]? = nil, runningMean: inout [T], runningVar: inout [T],
-    y: inout [T], mean: inout [Double], invstd: inout [Double], options: Options = Options()
-) throws(BatchNormError) {
+    y: inout [T], options: Options = Options()
+) throws(BatchNormError) -> Saved<T> {
     try shape.checkTensors(["x": x.count, "y": y.count])
     try shape.checkRows(["gamma": gamma?.count, "beta": beta?.count])
     try shape.checkRows(["runningMean": runningMean.count, "runningVar": runningVar.count])
-    try shape.checkRows(["mean": mean.count, "invstd": invstd.count])
-    var (shape, options) = (bn_shape(shape), bn_options(options))
+    var (mean, invstd) = (shape.row, shape.row)
+    var (sizes, options) = (bn_shape(shape), bn_options(options))
     try call {
         bn_forward_training(
-            &shape, T.dtype.value, x, gamma, beta, &runningMean, &runningVar, &y, &mean, &invstd, &options)
+            &sizes, T.dtype.value, x, gamma, beta, &runningMean, &runningVar, &y, &mean, &invstd, &options)
     }
+    return Saved(shape: shape, gamma: gamma, beta: beta, mean: mean, invstd: invstd, frozen: false)
 }
 
-/// Like `forwardTraining`, but normalizes with the running statistics, which stay as they are. `mean` and `invstd` are
-/// for `backward` with `frozen`.
+/// Like `forwardTraining`, but normalizes with the running statistics, which stay as they are, and are constants to the
+/// gradient.
+@discardableResult
 public func forwardInference<T: Element>(
     _ shape: Shape, x: [T], gamma: [T]? = nil, beta: [T]? = nil, runningMean: [T], runningVar: [T],
-    y: inout [T], mean: inout [Double], invstd: inout [Double], options: Options = Options()
-) throws(BatchNormError) {
+    y: inout [T], options: Options = Options()
+) throws(BatchNormError) -> Saved<T> {
     try shape.checkTensors(["x": x.count, "y": y.count])
     try shape.checkRows(["gamma": gamma?.count, "beta": beta?.count])
     try shape.checkRows(["runningMean": runningMean.count, "runningVar": runningVar.count])
-    try shape.checkRows(["mean": mean.count, "invstd": invstd.count])
-    var (shape, options) = (bn_shape(shape), bn_options(options))
+    var (mean, invstd) = (shape.row, shape.row)
+    var (sizes, options) = (bn_shape(shape), bn_options(options))
     try call {
         bn_forward_inference(
-            &shape, T.dtype.value, x, gamma, beta, runningMean, runningVar, &y, &mean, &invstd, &options)
+            &sizes, T.dtype.value, x, gamma, beta, runningMean, runningVar, &y, &mean, &invstd, &options)
     }
+    return Saved(shape: shape, gamma: gamma, beta: beta, mean: mean, invstd: invstd, frozen: true)
 }
 
-/// The gradients by x, gamma and beta of a loss whose gradient by y is `dy`.
+/// The gradients with respect to x, gamma and beta of a loss whose gradient with respect to y is `dy`. `x` is that of the
+/// forward call that gave `saved`.
 public func backward<T: Element>(
-    _ shape: Shape, dy: [T], x: [T], gamma: [T]? = nil, mean: [Double], invstd: [Double],
-    dx: inout [T], dgamma: inout [T], dbeta: inout [T], options: Options = Options()
+    dy: [T], x: [T], saved: Saved<T>, dx: inout [T], dgamma: inout [T], dbeta: inout [T]
 ) throws(BatchNormError) {
-    try shape.checkTensors(["dy": dy.count, "x": x.count, "dx": dx.count])
-    try shape.checkRows(["gamma": gamma?.count, "mean": mean.count, "invstd": invstd.count])
-    try shape.checkRows(["dgamma": dgamma.count, "dbeta": dbeta.count])
-    var (shape, options) = (bn_shape(shape), bn_options(options))
+    try saved.shape.checkTensors(["dy": dy.count, "x": x.count, "dx": dx.count])
+    try saved.shape.checkRows(["dgamma": dgamma.count, "dbeta": dbeta.count])
+    var (sizes, options) = (bn_shape(saved.shape), bn_options(Options()))
+    options.frozen = saved.frozen ? 1 : 0
     try call {
-        bn_backward(&shape, T.dtype.value, dy, x, gamma, mean, invstd, &dx, &dgamma, &dbeta, &options)
+        bn_backward(
+            &sizes, T.dtype.value, dy, x, saved.gamma, saved.beta, saved.mean, saved.invstd, &dx, &dgamma, &dbeta,
+            &options)
     }
 }
 
@@ -161,6 +177,9 @@ extension Shape {
         }
     }
 
+    /// Room for a number of each channel. Arrays that were checked have a number of channels that is one.
+    fileprivate var row: [Double] { Array(repeating: 0, count: channels) }
+
     /// nil is an argument that is not there.
     fileprivate func checkRows(_ counts: KeyValuePairs<String, Int?>) throws(BatchNormError) {
         for (argument, actual) in counts {
@@ -187,6 +206,5 @@ extension bn_options {
         eps = options.eps
         momentum = options.momentum
         biased_running_var = options.biasedRunningVar ? 1 : 0
-        frozen = options.frozen ? 1 : 0
     }
 }

@@ -33,21 +33,17 @@ func train() throws -> [String: [Float]] {
     var (runningMean, runningVar): ([Float], [Float]) = ([0, 0, 0], [1, 1, 1])
     var (y, dx, inferred) = ([Float](repeating: 0, count: size), dy, dy)
     var (dgamma, dbeta) = (gamma, beta)
-    var (mean, invstd) = ([0.0, 0, 0], [0.0, 0, 0])
 
     for k in 0..<3 {
         let x = batch(k)
-        try forwardTraining(
-            shape, x: x, gamma: gamma, beta: beta, runningMean: &runningMean, runningVar: &runningVar, y: &y,
-            mean: &mean, invstd: &invstd)
-        try backward(
-            shape, dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, dx: &dx, dgamma: &dgamma, dbeta: &dbeta)
+        let saved = try forwardTraining(
+            shape, x: x, gamma: gamma, beta: beta, runningMean: &runningMean, runningVar: &runningVar, y: &y)
+        try backward(dy: dy, x: x, saved: saved, dx: &dx, dgamma: &dgamma, dbeta: &dbeta)
         descend(&gamma, along: dgamma)
         descend(&beta, along: dbeta)
     }
     try forwardInference(
-        shape, x: batch(0), gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar, y: &inferred,
-        mean: &mean, invstd: &invstd)
+        shape, x: batch(0), gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar, y: &inferred)
     return [
         "y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta, "gamma": gamma, "beta": beta,
         "running_mean": runningMean, "running_var": runningVar, "inferred": inferred,
@@ -76,21 +72,20 @@ func compare(_ results: [String: [Float]], with path: String) throws -> Int {
 func checkOptions() throws {
     let (x, dy, gamma): ([Float], [Float], [Float]) = (batch(1), batch(2), [1.5, 2, 0.5])
     var (runningMean, runningVar, y, dx) = (gamma, gamma, x, x)
-    var (mean, invstd, count, batchMean, m2) = ([0.0, 0, 0], [0.0, 0, 0], [0.0, 0, 0], [0.0, 0, 0], [0.0, 0, 0])
+    var (count, batchMean, m2) = ([0.0, 0, 0], [0.0, 0, 0], [0.0, 0, 0])
     var (dgamma, dbeta) = (gamma, gamma)
-    var (options, frozen) = (Options(), Options())
+    var options = Options()
     options.eps = 0.5
     options.momentum = 1
     options.biasedRunningVar = true
-    frozen.frozen = true
 
-    try forwardTraining(
-        shape, x: x, runningMean: &runningMean, runningVar: &runningVar, y: &y, mean: &mean, invstd: &invstd,
-        options: options)
+    let trained = try forwardTraining(
+        shape, x: x, runningMean: &runningMean, runningVar: &runningVar, y: &y, options: options)
     try moments(shape, x: x, count: &count, mean: &batchMean, m2: &m2)
-    try backward(
-        shape, dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, dx: &dx, dgamma: &dgamma, dbeta: &dbeta,
-        options: frozen)
+    let inferred = try forwardInference(
+        shape, x: x, gamma: gamma, runningMean: runningMean, runningVar: runningVar, y: &y, options: options)
+    try backward(dy: dy, x: x, saved: inferred, dx: &dx, dgamma: &dgamma, dbeta: &dbeta)
+    let invstd = trained.invstd
     for c in 0..<shape.channels {
         let variance = m2[c] / count[c]
         try require(near(Double(runningMean[c]), batchMean[c]), "momentum")
@@ -100,6 +95,26 @@ func checkOptions() throws {
     for i in 0..<size {
         let c = i / shape.inner % shape.channels
         try require(near(Double(dx[i]), Double(gamma[c] * dy[i]) * invstd[c]), "frozen")
+    }
+}
+
+/// What `backward` has from the forward call: gamma and beta as they were, and their number.
+func checkSaved() throws {
+    let (x, dy) = (batch(1), batch(2))
+    var (gamma, beta): ([Float], [Float]) = ([1.5, 2, 0.5], [1, 2, 3])
+    var (runningMean, runningVar, dgamma, dbeta) = (gamma, gamma, gamma, gamma)
+    var (y, before, after) = (x, x, dy)
+    let saved = try forwardTraining(
+        shape, x: x, gamma: gamma, beta: beta, runningMean: &runningMean, runningVar: &runningVar, y: &y)
+    try backward(dy: dy, x: x, saved: saved, dx: &before, dgamma: &dgamma, dbeta: &dbeta)
+    for c in gamma.indices { (gamma[c], beta[c]) = (-7, 7) }
+    try backward(dy: dy, x: x, saved: saved, dx: &after, dgamma: &dgamma, dbeta: &dbeta)
+    try require(before == after, "saved has changed")
+    do {
+        try backward(dy: Array(dy.dropFirst()), x: x, saved: saved, dx: &after, dgamma: &dgamma, dbeta: &dbeta)
+        throw Difference(description: "dy of another shape was accepted")
+    } catch BatchNormError.length(let argument, _, _) {
+        try require(argument == "dy", "dy of another shape: \(argument)")
     }
 }
 
@@ -125,6 +140,7 @@ do {
     let path = CommandLine.arguments.dropFirst().first ?? "../values/values.txt"
     let compared = try compare(train(), with: path)
     try checkOptions()
+    try checkSaved()
     try checkErrors()
     try setNumThreads(0)
     print("swift: \(compared) values agree")
