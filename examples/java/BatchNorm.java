@@ -9,15 +9,18 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.DoubleBuffer;
 import java.nio.FloatBuffer;
+import java.util.Collections;
+import java.util.IdentityHashMap;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * libbatchnorm for Java, by JNA. The arguments are those of batchnorm.h, in its order; null stands for NULL.
  *
  * <p>A buffer's elements are those from its position to its limit, neither of which a call moves. Direct buffers
  * ({@link #floats}, {@link #doubles}) are read and written where they are; of an array ({@code FloatBuffer.wrap}) JNA
- * makes a copy for the call, and copies it back. Each has as many elements as the shape says, or the call is an
- * IllegalArgumentException: C would go past its end.
+ * makes a copy for the call, and copies all of it back: an output has an array of its own then. Each has as many
+ * elements as the shape says, or the call is an IllegalArgumentException: C would go past its end.
  */
 public final class BatchNorm {
     /** Outer x channels x inner, dense: NCHW is (N, C, H * W), NHWC is (N * H * W, C, 1). */
@@ -33,10 +36,48 @@ public final class BatchNorm {
      * @param eps added to the variance
      * @param momentum the weight of the new batch in the running statistics
      * @param biasedRunningVar whether the running variance takes the sum of squares / M in place of / (M - 1)
-     * @param frozen of backward: mean and invstd are constants, as they are after forwardInference
      */
-    public record Options(double eps, double momentum, boolean biasedRunningVar, boolean frozen) {
-        public static final Options DEFAULT = new Options(1e-5, 0.1, false, false);
+    public record Options(double eps, double momentum, boolean biasedRunningVar) {
+        public static final Options DEFAULT = new Options(1e-5, 0.1, false);
+    }
+
+    /**
+     * What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was
+     * normalized with, and whether that was of the batch. Only a forward call makes one.
+     */
+    public static final class Saved {
+        private final Shape shape;
+        private final int dtype;
+        private final Buffer gamma, beta;
+        private final DoubleBuffer mean, invstd;
+        private final boolean frozen;
+
+        private Saved(Shape shape, int dtype, Buffer gamma, Buffer beta, boolean frozen) {
+            this.shape = shape;
+            this.dtype = dtype;
+            this.gamma = copy(gamma);
+            this.beta = copy(beta);
+            this.frozen = frozen;
+            mean = doubles(Math.toIntExact(shape.channels));
+            invstd = doubles(Math.toIntExact(shape.channels));
+        }
+
+        private static Buffer copy(Buffer buffer) {
+            if (buffer instanceof FloatBuffer f) {
+                return floats(f.remaining()).put(f.duplicate()).flip();
+            }
+            return buffer instanceof DoubleBuffer d ? doubles(d.remaining()).put(d.duplicate()).flip() : null;
+        }
+
+        /** The means that x was normalized with, read-only. */
+        public DoubleBuffer mean() {
+            return mean.asReadOnlyBuffer();
+        }
+
+        /** The factors that x was normalized with, 1 / sqrt(variance + eps), read-only. */
+        public DoubleBuffer invstd() {
+            return invstd.asReadOnlyBuffer();
+        }
     }
 
     /** What the library refused, in its own sentence; or why there is no library. */
@@ -59,8 +100,8 @@ public final class BatchNorm {
         int bn_forward_inference(ShapeStruct shape, int dtype, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
             Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, OptionsStruct options);
 
-        int bn_backward(ShapeStruct shape, int dtype, Buffer dy, Buffer x, Buffer gamma, DoubleBuffer mean,
-            DoubleBuffer invstd, Buffer dx, Buffer dgamma, Buffer dbeta, OptionsStruct options);
+        int bn_backward(ShapeStruct shape, int dtype, Buffer dy, Buffer x, Buffer gamma, Buffer beta,
+            DoubleBuffer mean, DoubleBuffer invstd, Buffer dx, Buffer dgamma, Buffer dbeta, OptionsStruct options);
 
         int bn_moments(ShapeStruct shape, int dtype, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2);
 
@@ -92,16 +133,13 @@ public final class BatchNorm {
         public int biasedRunningVar, frozen, paramDtype, reserved;
         public Pointer epilogue, running, source, groups;
 
-        static OptionsStruct of(Options options) {
-            return options == null ? null : new OptionsStruct(options);
-        }
-
-        private OptionsStruct(Options options) {
+        OptionsStruct(Options given, boolean frozen) {
+            Options options = given == null ? Options.DEFAULT : given;
             structSize = size();
             eps = options.eps;
             momentum = options.momentum;
             biasedRunningVar = options.biasedRunningVar ? 1 : 0;
-            frozen = options.frozen ? 1 : 0;
+            this.frozen = frozen ? 1 : 0;
         }
     }
 
@@ -143,43 +181,49 @@ public final class BatchNorm {
 
     /**
      * Normalizes x into y with the statistics of the batch, and moves the running statistics. y may be x, if it is a
-     * direct buffer. mean and invstd are what backward needs.
+     * direct buffer. Returns what backward needs.
      */
-    public void forwardTraining(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean, Buffer runningVar,
-            Buffer y, DoubleBuffer mean, DoubleBuffer invstd, Options options) {
+    public Saved forwardTraining(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
+            Buffer runningVar, Buffer y, Options options) {
         Checks checks = new Checks(shape, x);
         checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
         checks.writable().row("running mean", runningMean).row("running var", runningVar).tensor("y", y);
-        checks.doubles("mean", mean).doubles("invstd", invstd);
+        Saved saved = new Saved(shape, checks.dtype, gamma, beta, false);
         check(library.bn_forward_training(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean, runningVar,
-            y, mean, invstd, OptionsStruct.of(options)));
+            y, saved.mean, saved.invstd, new OptionsStruct(options, false)));
+        return saved;
     }
 
     /**
-     * Like forwardTraining, but normalizes with the running statistics, which stay as they are. mean and invstd are for
-     * backward with frozen.
+     * Like forwardTraining, but normalizes with the running statistics, which stay as they are, and are constants to
+     * the gradient.
      */
-    public void forwardInference(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
-            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, Options options) {
+    public Saved forwardInference(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
+            Buffer runningVar, Buffer y, Options options) {
         Checks checks = new Checks(shape, x);
         checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
         checks.row("running mean", runningMean).row("running var", runningVar);
-        checks.writable().tensor("y", y).doubles("mean", mean).doubles("invstd", invstd);
+        checks.writable().tensor("y", y);
+        Saved saved = new Saved(shape, checks.dtype, gamma, beta, true);
         check(library.bn_forward_inference(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean,
-            runningVar, y, mean, invstd, OptionsStruct.of(options)));
+            runningVar, y, saved.mean, saved.invstd, new OptionsStruct(options, false)));
+        return saved;
     }
 
     /**
-     * The gradients by x, gamma and beta, those that are not null, of a loss whose gradient by y is dy. dx may be dy,
-     * if it is a direct buffer.
+     * The gradients with respect to x, gamma and beta, those that are not null, of a loss whose gradient with respect
+     * to y is dy. x is that of the forward call that gave saved, as it was then: if y took its place, a copy. dx may be
+     * dy, if it is a direct buffer.
      */
-    public void backward(Shape shape, Buffer dy, Buffer x, Buffer gamma, DoubleBuffer mean, DoubleBuffer invstd,
-            Buffer dx, Buffer dgamma, Buffer dbeta, Options options) {
-        Checks checks = new Checks(shape, dy);
-        checks.tensor("dy", dy).tensor("x", x).row("gamma", gamma).doubles("mean", mean).doubles("invstd", invstd);
+    public void backward(Buffer dy, Buffer x, Saved saved, Buffer dx, Buffer dgamma, Buffer dbeta) {
+        Checks checks = new Checks(saved.shape, dy);
+        if (checks.dtype != saved.dtype) {
+            throw new IllegalArgumentException("dy is of another type than the buffers of the forward call");
+        }
+        checks.tensor("dy", dy).tensor("x", x);
         checks.writable().tensor("dx", dx).row("dgamma", dgamma).row("dbeta", dbeta);
-        check(library.bn_backward(new ShapeStruct(shape), checks.dtype, dy, x, gamma, mean, invstd, dx, dgamma, dbeta,
-            OptionsStruct.of(options)));
+        check(library.bn_backward(new ShapeStruct(saved.shape), saved.dtype, dy, x, saved.gamma, saved.beta, saved.mean,
+            saved.invstd, dx, dgamma, dbeta, new OptionsStruct(null, saved.frozen)));
     }
 
     /** The number of values, the mean, and the sum of squared deviations from it, per channel. */
@@ -209,6 +253,8 @@ public final class BatchNorm {
     private static final class Checks {
         final int dtype;
         private final Shape shape;
+        private final Map<Object, String> arrays = new IdentityHashMap<>();
+        private final Set<Object> outputs = Collections.newSetFromMap(new IdentityHashMap<>());
         private boolean writable = false;
 
         /** The first tensor says what the others are made of. */
@@ -250,7 +296,22 @@ public final class BatchNorm {
             if (writable && buffer.isReadOnly()) {
                 throw new IllegalArgumentException(name + " is read-only");
             }
+            if (buffer.hasArray() && buffer.array() != null) {
+                checkArray(name, buffer.array());
+            }
             return this;
+        }
+
+        /** JNA's copies of one array would be copied back one over the other, the whole array each time. */
+        private void checkArray(String name, Object array) {
+            String other = arrays.put(array, name);
+            if (other != null && (writable || outputs.contains(array))) {
+                throw new IllegalArgumentException(name + " and " + other
+                    + " are parts of one array; expected an array of its own for an output, or direct buffers");
+            }
+            if (writable) {
+                outputs.add(array);
+            }
         }
 
         private static long multiply(long a, long b) {

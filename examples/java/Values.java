@@ -52,18 +52,18 @@ public final class Values {
         FloatBuffer runningMean = row(0, 0, 0), runningVar = row(1, 1, 1);
         FloatBuffer y = BatchNorm.floats(SIZE), dx = BatchNorm.floats(SIZE);
         FloatBuffer dgamma = BatchNorm.floats(3), dbeta = BatchNorm.floats(3);
-        DoubleBuffer mean = BatchNorm.doubles(3), invstd = BatchNorm.doubles(3);
         BatchNorm.Options options = BatchNorm.Options.DEFAULT;
 
         for (int k = 0; k < 3; k++) {
             FloatBuffer x = batch(k);
-            bn.forwardTraining(SHAPE, x, gamma, beta, runningMean, runningVar, y, mean, invstd, options);
-            bn.backward(SHAPE, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, options);
+            BatchNorm.Saved saved =
+                bn.forwardTraining(SHAPE, x, gamma, beta, runningMean, runningVar, y, options);
+            bn.backward(dy, x, saved, dx, dgamma, dbeta);
             descend(gamma, dgamma);
             descend(beta, dbeta);
         }
         FloatBuffer inferred = batch(0); // in place
-        bn.forwardInference(SHAPE, inferred, gamma, beta, runningMean, runningVar, inferred, null, null, options);
+        bn.forwardInference(SHAPE, inferred, gamma, beta, runningMean, runningVar, inferred, options);
         return Map.of("y", y, "dx", dx, "dgamma", dgamma, "dbeta", dbeta, "gamma", gamma, "beta", beta,
             "running_mean", runningMean, "running_var", runningVar, "inferred", inferred);
     }
@@ -93,15 +93,16 @@ public final class Values {
     private static void checkOptions(BatchNorm bn) {
         FloatBuffer x = batch(1), dy = batch(2), dx = FloatBuffer.allocate(SIZE), gamma = row(1.5f, 2, 0.5f);
         FloatBuffer runningMean = FloatBuffer.allocate(3), runningVar = FloatBuffer.allocate(3);
-        DoubleBuffer mean = DoubleBuffer.allocate(3), invstd = DoubleBuffer.allocate(3);
         DoubleBuffer count = DoubleBuffer.allocate(3), batchMean = DoubleBuffer.allocate(3);
         DoubleBuffer m2 = DoubleBuffer.allocate(3);
-        BatchNorm.Options options = new BatchNorm.Options(0.5, 1, true, false);
-        BatchNorm.Options frozen = new BatchNorm.Options(1e-5, 0.1, false, true);
+        BatchNorm.Options options = new BatchNorm.Options(0.5, 1, true);
 
-        bn.forwardTraining(SHAPE, x, null, null, runningMean, runningVar, null, mean, invstd, options);
+        DoubleBuffer invstd =
+            bn.forwardTraining(SHAPE, x, null, null, runningMean, runningVar, null, options).invstd();
         bn.moments(SHAPE, x, count, batchMean, m2);
-        bn.backward(SHAPE, dy, x, gamma, mean, invstd, dx, null, null, frozen);
+        BatchNorm.Saved inferred =
+            bn.forwardInference(SHAPE, x, gamma, null, runningMean, runningVar, null, options);
+        bn.backward(dy, x, inferred, dx, null, null);
         for (int c = 0; c < 3; c++) {
             double variance = m2.get(c) / count.get(c);
             require(near(runningMean.get(c), batchMean.get(c)), "momentum");
@@ -114,6 +115,57 @@ public final class Values {
         }
     }
 
+    /** What backward has from the forward call: gamma and beta as they were, and their number. */
+    private static void checkSaved(BatchNorm bn) {
+        FloatBuffer x = batch(1), dy = batch(2), gamma = row(1.5f, 2, 0.5f), beta = row(1, 2, 3);
+        FloatBuffer before = BatchNorm.floats(SIZE), after = BatchNorm.floats(SIZE);
+        BatchNorm.Saved saved = bn.forwardTraining(SHAPE, x, gamma, beta, null, null, null, null);
+        bn.backward(dy, x, saved, before, null, null);
+        for (int c = 0; c < 3; c++) {
+            gamma.put(c, -7);
+            beta.put(c, 7);
+        }
+        bn.backward(dy, x, saved, after, null, null);
+        require(before.equals(after), "saved has changed");
+        FloatBuffer part = batch(2).position(1);
+        refuses("dy has 71 elements, expected 72", () -> bn.backward(part, x, saved, after, null, null));
+        refuses("dy is of another type than the buffers of the forward call",
+            () -> bn.backward(BatchNorm.doubles(SIZE), BatchNorm.doubles(SIZE), saved, null, null, null));
+    }
+
+    /** Buffers over arrays: JNA copies whole arrays back and forth, from wherever the buffer begins in them. */
+    private static void checkArrays(BatchNorm bn) {
+        float[] array = new float[SIZE + 5];
+        FloatBuffer x = batch(1), expected = BatchNorm.floats(SIZE), y = FloatBuffer.allocate(SIZE);
+        bn.forwardTraining(SHAPE, x, null, null, null, null, expected, null);
+        x.get(0, array, 3, SIZE);
+        for (FloatBuffer part : List.of(FloatBuffer.wrap(array, 3, SIZE), FloatBuffer.wrap(array, 3, SIZE).slice())) {
+            bn.forwardTraining(SHAPE, part, null, null, null, null, y, null);
+            require(y.equals(expected), "a part of an array");
+        }
+        FloatBuffer all = FloatBuffer.allocate(2 * SIZE);
+        FloatBuffer first = all.slice(0, SIZE), last = all.slice(SIZE, SIZE);
+        String message = " are parts of one array; expected an array of its own for an output, or direct buffers";
+        refuses("y and x" + message, () -> bn.forwardTraining(SHAPE, first, null, null, null, null, first, null));
+        refuses("y and x" + message, () -> bn.forwardTraining(SHAPE, first, null, null, null, null, last, null));
+        FloatBuffer mean = all.slice(0, 3), var = all.slice(3, 3);
+        refuses("running var and running mean" + message,
+            () -> bn.forwardTraining(SHAPE, x, null, null, mean, var, null, null));
+        refuses("dx and dy" + message, () -> bn.backward(first, x,
+            bn.forwardTraining(SHAPE, x, null, null, null, null, null, null), last, null, null));
+        bn.backward(first, last, bn.forwardTraining(SHAPE, last, null, null, null, null, y, null), y, null, null);
+    }
+
+    private static void refuses(String message, Runnable call) {
+        try {
+            call.run();
+        } catch (IllegalArgumentException error) {
+            require(error.getMessage().equals(message), error.getMessage());
+            return;
+        }
+        throw new IllegalStateException("accepted: " + message);
+    }
+
     /** A call that the library has to refuse, in its words, and one that it must not see. */
     private static void checkErrors(BatchNorm bn) {
         DoubleBuffer none = BatchNorm.doubles(0);
@@ -124,12 +176,7 @@ public final class Values {
             require(error.status == 2 && error.getMessage().contains("channels"), "0 channels: " + error.getMessage());
         }
         DoubleBuffer row = BatchNorm.doubles(3);
-        try {
-            bn.moments(SHAPE, batch(0).position(1), row, row, row);
-            throw new IllegalStateException("a short buffer was accepted");
-        } catch (IllegalArgumentException error) {
-            require(error.getMessage().equals("x has 71 elements, expected 72"), error.getMessage());
-        }
+        refuses("x has 71 elements, expected 72", () -> bn.moments(SHAPE, batch(0).position(1), row, row, row));
     }
 
     public static void main(String[] arguments) {
@@ -138,6 +185,8 @@ public final class Values {
             Path file = Path.of(arguments.length > 0 ? arguments[0] : "../values/values.txt");
             int compared = compare(train(bn), file);
             checkOptions(bn);
+            checkSaved(bn);
+            checkArrays(bn);
             checkErrors(bn);
             bn.setNumThreads(0);
             System.out.println("java: " + compared + " values agree");

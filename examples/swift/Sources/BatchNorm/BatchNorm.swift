@@ -67,8 +67,8 @@ extension Double: Element {
     public static var dtype: DType { DType(value: BN_FLOAT64) }
 }
 
-/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with, and
-/// whether that was of the batch. Only a forward call makes one.
+/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with,
+/// and whether that was of the batch. Only a forward call makes one.
 public struct Saved<T: Element>: Sendable {
     fileprivate let shape: Shape
     fileprivate let gamma: [T]?
@@ -120,8 +120,8 @@ public func forwardInference<T: Element>(
     return Saved(shape: shape, gamma: gamma, beta: beta, mean: mean, invstd: invstd, frozen: true)
 }
 
-/// The gradients with respect to x, gamma and beta of a loss whose gradient with respect to y is `dy`. `x` is that of the
-/// forward call that gave `saved`.
+/// The gradients with respect to x, gamma and beta of a loss whose gradient with respect to y is `dy`. `x` is that of
+/// the forward call that gave `saved`.
 public func backward<T: Element>(
     dy: [T], x: [T], saved: Saved<T>, dx: inout [T], dgamma: inout [T], dbeta: inout [T]
 ) throws(BatchNormError) {
