@@ -66,7 +66,7 @@ final class DescriptorsTests: XCTestCase {
                         told.epilogue.beta = beta.baseAddress
                         told.call(shape, frozen: false) {
                             bn_backward(
-                                &$0, BN_FLOAT32, dy, x, gamma, saved, inverseStd, &dx, &dgamma, &dbeta, &$1)
+                                &$0, BN_FLOAT32, dy, x, gamma, beta, saved, inverseStd, &dx, &dgamma, &dbeta, &$1)
                         }
                     }
                 }

@@ -70,7 +70,7 @@ final class LayerTests: XCTestCase {
 
         for frozen in [false, true] {
             var options = options(frozen: frozen)
-            check(bn_backward(&shape, T.dtype, dy, x, gamma, mean, inverseStd, &dx, &dgamma, &dbeta, &options))
+            check(bn_backward(&shape, T.dtype, dy, x, gamma, nil, mean, inverseStd, &dx, &dgamma, &dbeta, &options))
             let gradients = reference.backward(
                 dy: wide(dy), x: wide(x), gamma: wide(gamma), mean: mean, inverseStd: inverseStd, frozen: frozen)
             let n = Double(outer * inner)

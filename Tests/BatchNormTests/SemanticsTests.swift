@@ -153,7 +153,7 @@ final class SemanticsTests: XCTestCase {
             XCTAssertEqual(inverseStd, [1 / 1e-5.squareRoot(), 1 / 1e-5.squareRoot()])
             var dgamma: [Float] = [7, 7]
             var dbeta: [Float] = [7, 7]
-            check(bn_backward(&shape, BN_FLOAT32, nil, nil, nil, saved, inverseStd, nil, &dgamma, &dbeta, nil))
+            check(bn_backward(&shape, BN_FLOAT32, nil, nil, nil, nil, saved, inverseStd, nil, &dgamma, &dbeta, nil))
             XCTAssertEqual(dgamma + dbeta, [0, 0, 0, 0])
             var (count, mean, m2) = ([9.0, 9.0], [9.0, 9.0], [9.0, 9.0])
             check(bn_moments(&shape, BN_FLOAT32, nil, &count, &mean, &m2))

@@ -35,14 +35,14 @@ final class ThreadsTests: XCTestCase {
         check(
             bn_forward_training(
                 &shape, BN_FLOAT32, x, gamma, gamma, &runningMean, &runningVar, &y, &mean, &inverseStd, nil))
-        check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, mean, inverseStd, &dx, &dgamma, &dbeta, nil))
+        check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, nil, mean, inverseStd, &dx, &dgamma, &dbeta, nil))
         var results = Results()
         for values in [y, runningMean, runningVar, dx, dgamma, dbeta] { results.add(values) }
         for values in [mean, inverseStd] { results.add(values) }
         // In inference mode, forward and backward.
         var frozen = options(frozen: true)
         check(bn_forward_inference(&shape, BN_FLOAT32, x, gamma, gamma, gamma, runningVar, &y, nil, nil, nil))
-        check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, mean, inverseStd, &dx, &dgamma, &dbeta, &frozen))
+        check(bn_backward(&shape, BN_FLOAT32, y, x, gamma, nil, mean, inverseStd, &dx, &dgamma, &dbeta, &frozen))
         for values in [y, dx, dgamma, dbeta] { results.add(values) }
         return results
     }

@@ -116,7 +116,8 @@ static inline bn_status inference(void) {
 }
 
 static inline bn_status backward(void) {
-    return bn_backward(a.shape, a.dtype, a.dy, a.x, a.gamma, a.mean, a.invstd, a.dx, a.dgamma, a.dbeta, a.options);
+    return bn_backward(a.shape, a.dtype, a.dy, a.x, a.gamma, a.beta, a.mean, a.invstd, a.dx, a.dgamma, a.dbeta,
+                       a.options);
 }
 
 static inline bn_status moments(void) {

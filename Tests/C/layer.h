@@ -177,16 +177,15 @@ static inline void free_arrays(layer *l) {
     for (int i = 0; i < array_count; i++) free(l->arrays[i]);
 }
 
-/* The descriptors know where the layer's arrays are: afresh for each call, as a layer may be moved. */
+/* The descriptors know where the layer's arrays are: afresh for each call, as a layer may be moved. All calls are given all
+ * of them; a backward call with a mask does without z and beta. */
 static inline void connect(layer *l, int is_backward) {
     int with = l->with;
     l->weights.values = l->arrays[WEIGHTS];
     l->shape.weights = with & WITH_WEIGHTS ? &l->weights : NULL;
-    l->epilogue.z = l->epilogue.from_output && is_backward ? NULL : l->arrays[Z];
-    l->epilogue.dz = is_backward ? l->arrays[DZ] : NULL;
-    l->epilogue.beta = is_backward ? l->arrays[BETA] : NULL;
+    l->epilogue.z = l->epilogue.from_output || (is_backward && (with & WITH_MASK) != 0) ? NULL : l->arrays[Z];
+    l->epilogue.dz = l->arrays[DZ];
     l->epilogue.mask = l->arrays[MASK];
-    if (is_backward && (with & WITH_MASK) != 0) l->epilogue.z = l->epilogue.beta = NULL;
     l->running.num_batches = l->arrays[NUM_BATCHES];
     l->running.new_running_mean = l->arrays[NEW_MEAN];
     l->running.new_running_var = l->arrays[NEW_VAR];
@@ -195,34 +194,23 @@ static inline void connect(layer *l, int is_backward) {
     l->source.saved = l->arrays[SAVED];
     l->groups.index = l->arrays[INDEX];
     l->options.epilogue = with & WITH_EPILOGUE ? &l->epilogue : NULL;
-    l->options.running = with & WITH_RUNNING && !is_backward ? &l->running : NULL;
+    l->options.running = with & WITH_RUNNING ? &l->running : NULL;
     l->options.source = with & WITH_SOURCE ? &l->source : NULL;
     l->options.groups = with & WITH_GROUPS ? &l->groups : NULL;
 }
 
 static inline bn_status train_layer(layer *l) {
     void **a = l->arrays;
-    int from_output = l->epilogue.from_output;
     connect(l, 0);
-    l->epilogue.from_output = 0;
-    bn_status status = bn_forward_training(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN],
-                                           a[RUNNING_VAR], a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
-    l->epilogue.from_output = from_output;
-    return status;
+    return bn_forward_training(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR], a[Y],
+                               a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
 }
 
-/* Without bn_running and bn_source, which inference does not take. */
 static inline bn_status infer_layer(layer *l) {
     void **a = l->arrays;
-    int from_output = l->epilogue.from_output;
     connect(l, 0);
-    l->epilogue.from_output = 0;
-    l->options.running = NULL;
-    l->options.source = NULL;
-    bn_status status = bn_forward_inference(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN],
-                                            a[RUNNING_VAR], a[Y], a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
-    l->epilogue.from_output = from_output;
-    return status;
+    return bn_forward_inference(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR], a[Y],
+                                a[SAVED_MEAN], a[SAVED_INVSTD], &l->options);
 }
 
 /* With from_output, of y in the place of x. */
@@ -232,8 +220,9 @@ static inline bn_status back_layer(layer *l) {
     connect(l, 1);
     shape.weights = l->shape.weights;
     if (l->epilogue.from_output) shape.x_stride = shape.y_stride;
-    return bn_backward(&shape, l->dtype, a[DY], l->epilogue.from_output ? a[Y] : a[X], a[GAMMA], a[SAVED_MEAN],
-                       a[SAVED_INVSTD], a[DX], a[DGAMMA], a[DBETA], &l->options);
+    return bn_backward(&shape, l->dtype, a[DY], l->epilogue.from_output ? a[Y] : a[X], a[GAMMA],
+                       l->with & WITH_MASK ? NULL : a[BETA], a[SAVED_MEAN], a[SAVED_INVSTD], a[DX], a[DGAMMA], a[DBETA],
+                       &l->options);
 }
 
 /* Whether all arrays of two layers are alike, bit for bit; the name of the first that is not, else NULL. */

@@ -93,8 +93,8 @@ static inline bn_status infer(problem *p, const bn_options *options) {
 }
 
 static inline bn_status backward(problem *p, const bn_options *options) {
-    return bn_backward(&p->shape, p->dtype, p->dy, p->x, p->gamma, p->mean, p->invstd, p->dx, p->dgamma, p->dbeta,
-                       options);
+    return bn_backward(&p->shape, p->dtype, p->dy, p->x, p->gamma, p->beta, p->mean, p->invstd, p->dx, p->dgamma,
+                       p->dbeta, options);
 }
 
 /* One line for a CHECK on a status. */

@@ -30,7 +30,6 @@ static void add_residual(void) {
 static void split(void) {
     add_residual();
     a.epilogue_value.dz = memory.dz;
-    a.epilogue_value.beta = memory.beta;
 }
 
 static void keep_mask(void) {
@@ -42,7 +41,6 @@ static void undo(void) {
     a.options_value.epilogue = &a.epilogue_value;
     a.epilogue_value.activation = BN_LEAKY_RELU;
     a.epilogue_value.from_output = 1;
-    a.epilogue_value.beta = memory.beta;
 }
 
 static void keep(void) {
@@ -78,7 +76,6 @@ static void divide(void) {
 static void divide_all(void) {
     divide();
     a.groups_value.per_group = BN_PER_GROUP_STATISTICS | BN_PER_GROUP_RUNNING | BN_PER_GROUP_PARAMETERS;
-    a.epilogue_value.beta = NULL;
 }
 
 static void divide_by_index(void) {
@@ -122,7 +119,7 @@ static void valid_arguments(void) {
     ACCEPTED(inference, divide_by_index());
     ACCEPTED(backward, divide_by_index());
     ACCEPTED(training, (divide_all(), keep_apart(), blend(), add_residual(), keep_mask(), weigh()));
-    ACCEPTED(backward, (divide_all(), blend(), split(), weigh(), a.epilogue_value.beta = memory.group_beta));
+    ACCEPTED(backward, (divide_all(), blend(), split(), weigh()));
 }
 
 static void struct_size(void) {
@@ -264,9 +261,8 @@ static void epilogues(void) {
     }
     static const call forwards[] = {training, inference, normalize};
     for (size_t i = 0; i < LENGTH(forwards); i++) {
-        REFUSED(forwards[i], BN_ERROR_OPTION, "dz", (activate(), a.epilogue_value.dz = memory.dz));
-        REFUSED(forwards[i], BN_ERROR_OPTION, "beta", (activate(), a.epilogue_value.beta = memory.beta));
-        REFUSED(forwards[i], BN_ERROR_OPTION, "from_output", (undo(), a.epilogue_value.beta = NULL));
+        ACCEPTED(forwards[i], (activate(), a.epilogue_value.dz = memory.dz));
+        ACCEPTED(forwards[i], undo());
         REFUSED(forwards[i], BN_ERROR_SHAPE, "z_stride",
                 (add_residual(), a.epilogue_value.z_stride = channels * inner - 1));
         REFUSED(forwards[i], BN_ERROR_ALIGNMENT, "z", (add_residual(), a.epilogue_value.z = (char *)memory.z + 2));
@@ -276,7 +272,7 @@ static void epilogues(void) {
     REFUSED(backward, BN_ERROR_SHAPE, "dz_stride", (split(), a.epilogue_value.dz_stride = channels * inner - 1));
     REFUSED(backward, BN_ERROR_ALIGNMENT, "z", (split(), a.epilogue_value.z = (char *)memory.z + 1));
     REFUSED(backward, BN_ERROR_ALIGNMENT, "dz", (split(), a.epilogue_value.dz = (char *)memory.dz + 2));
-    REFUSED(backward, BN_ERROR_ALIGNMENT, "beta", (split(), a.epilogue_value.beta = (char *)memory.beta + 2));
+    REFUSED(backward, BN_ERROR_ALIGNMENT, "beta", (split(), a.beta = (char *)memory.beta + 2));
     ACCEPTED(backward, (keep_mask(), a.epilogue_value.mask = memory.mask + 1));
 }
 
@@ -291,8 +287,8 @@ static void output_alone(void) {
     REFUSED(backward, BN_ERROR_OPTION, "gamma", (undo(), memory.gamma[1] = 0));
     REFUSED(backward, BN_ERROR_OPTION, "gamma", (undo(), memory.gamma[0] = -0.0f));
     ACCEPTED(backward, (undo(), memory.gamma[0] = -1));
-    ACCEPTED(backward, (undo(), a.gamma = NULL, a.epilogue_value.beta = NULL));
-    REFUSED(backward, BN_ERROR_OPTION, "gamma", (divide_all(), undo(), a.epilogue_value.beta = memory.group_beta,
+    ACCEPTED(backward, (undo(), a.gamma = a.beta = NULL));
+    REFUSED(backward, BN_ERROR_OPTION, "gamma", (divide_all(), undo(),
                                                  memory.group_gamma[group_count * channels - 1] = 0));
 }
 
@@ -380,8 +376,8 @@ static void groups(void) {
 
 static void descriptors_in_the_wrong_place(void) {
     static const struct { call function; int epilogue, running, source, groups; } takes[] = {
-        {training, 1, 1, 1, 1}, {inference, 1, 0, 0, 1}, {backward, 1, 0, 1, 1}, {inverse_std, 0, 0, 0, 0},
-        {normalize, 1, 0, 0, 0}, {apply, 0, 0, 0, 0}, {update_running, 0, 0, 0, 0}, {jvp, 0, 0, 0, 0},
+        {training, 1, 1, 1, 1}, {inference, 1, 1, 1, 1}, {backward, 1, 1, 1, 1}, {inverse_std, 0, 0, 0, 0},
+        {normalize, 1, 1, 0, 0}, {apply, 0, 1, 0, 0}, {update_running, 0, 0, 0, 0}, {jvp, 0, 0, 0, 0},
         {double_backward, 0, 0, 0, 0}, {scale_shift, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < LENGTH(takes); i++) {
@@ -487,13 +483,13 @@ static void overlaps_of_backward(void) {
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.epilogue_value.dz = a.dx));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.dx = memory.dz + 20));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.epilogue_value.z = a.dx));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.epilogue_value.beta = a.dx));
+    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.beta = a.dx));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.dx + 95));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (weigh(), a.weights_value.values = a.dx));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (blend(), a.source_value.saved = (double *)memory.dx + 5));
     REFUSED(backward, BN_ERROR_OVERLAP, "dx", (divide_by_index(), a.dx = memory.index));
     REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (split(), a.dgamma = memory.dz + 3));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dbeta", (split(), a.epilogue_value.beta = a.dbeta));
+    REFUSED(backward, BN_ERROR_OVERLAP, "dbeta", (split(), a.beta = a.dbeta));
     REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (weigh(), a.weights_value.values = (float *)a.dgamma - 11));
     REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (divide_all(), a.dgamma = (float *)a.dbeta - 5));
     ACCEPTED(backward, (divide(), a.dgamma = (float *)a.dbeta - 5));

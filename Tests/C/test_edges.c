@@ -35,9 +35,9 @@ static void outputs_are_optional(problem *p) {
         check_near(p->invstd[c], r.invstd, "saved_invstd", p, c);
         s[c] = reference_sums(p, c);
     }
-    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, p->mean, p->invstd, NULL, p->dgamma, NULL, NULL));
-    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, p->mean, p->invstd, NULL, NULL, p->dbeta, NULL));
-    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, p->mean, p->invstd, NULL, NULL, NULL, NULL));
+    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, NULL, p->mean, p->invstd, NULL, p->dgamma, NULL, NULL));
+    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, NULL, p->mean, p->invstd, NULL, NULL, p->dbeta, NULL));
+    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, NULL, p->mean, p->invstd, NULL, NULL, NULL, NULL));
     for (size_t c = 0; c < p->shape.channels; c++) {
         check_near(get(p->dtype, p->dgamma, c), rounded(p->dtype, s[c].dy_x_hat), "dgamma", p, c);
         check_near(get(p->dtype, p->dbeta, c), rounded(p->dtype, s[c].dy), "dbeta", p, c);
@@ -55,7 +55,7 @@ static void frozen_needs_no_x(problem *p) {
     CHECK_OK(infer(p, NULL));
     CHECK_OK(backward(p, &frozen));
     void *dx = copy_of(p->dx, tensor), *dbeta = copy_of(p->dbeta, vector);
-    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, NULL, p->gamma, p->mean, p->invstd, p->dx, NULL, p->dbeta,
+    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, NULL, p->gamma, NULL, p->mean, p->invstd, p->dx, NULL, p->dbeta,
                          &frozen));
     CHECK(same(dx, p->dx, tensor), "dx differs");
     CHECK(same(dbeta, p->dbeta, vector), "dbeta differs");

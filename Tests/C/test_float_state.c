@@ -1,134 +1,143 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The caller's rounding mode and its treatment of subnormal numbers hold on every thread, and are left as they are. */
+ * Calls compute in the default floating-point environment, whatever the caller's is: the same bits, no trap, and the
+ * caller's environment as it was, with the exceptions that it had met and no other.
+ *
+ * The digests are those of some thousand calls. The macros change the environment for the call alone, as the inputs are
+ * to be the same. */
 #define _GNU_SOURCE
-#include "problem.h"
+#include "batchnorm.h"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
-#endif
 
-enum { rounds = 10 };
-static const size_t split[][3] = {{16, 64, 784}, {64, 3, 5000}, {20000, 96, 1}};
-enum { split_count = sizeof split / sizeof split[0] };
-
-static int same_outputs(const problem *a, const problem *b) {
-    size_t tensor = a->elements * size_of(a->dtype), vector = a->shape.channels * size_of(a->dtype);
-    return memcmp(a->y, b->y, tensor) == 0 && memcmp(a->dx, b->dx, tensor) == 0 &&
-           memcmp(a->dgamma, b->dgamma, vector) == 0 && memcmp(a->dbeta, b->dbeta, vector) == 0 &&
-           memcmp(a->mean, b->mean, a->shape.channels * sizeof(double)) == 0;
-}
-
-static void run_layer(problem *p, int threads) {
-    CHECK_OK(bn_set_num_threads(threads));
-    CHECK_OK(bn_forward_training(&p->shape, p->dtype, p->x, NULL, NULL, NULL, NULL, p->y, p->mean, p->invstd, NULL));
-    CHECK_OK(bn_backward(&p->shape, p->dtype, p->dy, p->x, NULL, p->mean, p->invstd, p->dx, p->dgamma, p->dbeta, NULL));
-}
-
-/* The threads have begun to work before the state is set, so that they have not inherited it. The usual state comes
- * last: they do not keep the other one either. Returns whether the state made a difference. */
-static int expect_same_bits(const problem *input, void (*set)(void), void (*unset)(void)) {
-    problem usual = *input, alone = *input, together = *input;
-    problem *all[] = {&usual, &alone, &together};
-    for (int i = 0; i < 3; i++) {
-        all[i]->y = allocate(input->elements, size_of(input->dtype));
-        all[i]->dx = allocate(input->elements, size_of(input->dtype));
-        all[i]->dgamma = allocate(input->shape.channels, size_of(input->dtype));
-        all[i]->dbeta = allocate(input->shape.channels, size_of(input->dtype));
-        all[i]->mean = allocate(input->shape.channels, sizeof(double));
-        all[i]->invstd = allocate(input->shape.channels, sizeof(double));
-    }
-    run_layer(&usual, 2);
-    set();
-    run_layer(&alone, 1);
-    for (int round = 0; round < rounds; round++) {
-        run_layer(&together, 2);
-        CHECK(same_outputs(&alone, &together), "differs with 2 threads (%s, %zu x %zu x %zu)", name_of(input->dtype),
-              input->shape.outer, input->shape.channels, input->shape.inner);
-    }
-    unset();
-    for (int round = 0; round < rounds; round++) {
-        run_layer(&together, 2);
-        CHECK(same_outputs(&usual, &together), "differs afterwards (%s, %zu x %zu x %zu)", name_of(input->dtype),
-              input->shape.outer, input->shape.channels, input->shape.inner);
-    }
-    int different = !same_outputs(&usual, &alone);
-    for (int i = 0; i < 3; i++) {
-        free(all[i]->y), free(all[i]->dx), free(all[i]->dgamma), free(all[i]->dbeta);
-        free(all[i]->mean), free(all[i]->invstd);
-    }
-    return different;
-}
-
-#if defined(__x86_64__)
-
-/* MXCSR; exceptions masked, as they usually are. */
-enum {
-    usual = 0x1F80, up = 0x4000, down = 0x2000, to_zero = 0x6000, results_flushed = 0x8000, inputs_flushed = 0x0040,
-    met = 0x3F /* exceptions so far */
-};
+/* MXCSR. */
+enum { usual = 0x1F80, up = 0x4000, down = 0x2000, to_zero = 0x6000, flush = 0x8000, zero_inputs = 0x0040 };
+enum { traps = 0x0680, met = 0x3F, some_met = 0x21 }; /* masks of invalid, division by zero and overflow */
 static unsigned get_state(void) { return _mm_getcsr(); }
 static void put_state(unsigned state) { _mm_setcsr(state); }
+static const unsigned states[] = {
+    usual ^ traps, usual | up | some_met, (usual | down | flush | zero_inputs) ^ traps, usual | to_zero | zero_inputs,
+    usual | flush, usual | flush | zero_inputs,
+};
 
 #elif defined(__aarch64__)
 
-/* FPCR, of which one bit flushes inputs and results alike. */
-enum { usual = 0, up = 1 << 22, down = 2 << 22, to_zero = 3 << 22, results_flushed = 1 << 24, met = 0 };
-static unsigned get_state(void) {
-    unsigned long state;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
-    return (unsigned)state;
+/* FPCR, of which one bit flushes inputs and results alike, and FPSR in the upper half. */
+enum { usual = 0, up = 1 << 22, down = 2 << 22, to_zero = 3 << 22, flush = 1 << 24 };
+static unsigned long get_state(void) {
+    unsigned long control, flags;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("mrs %0, fpsr" : "=r"(flags));
+    return control | (flags & 0x9F) << 32;
 }
-static void put_state(unsigned state) { __asm__ volatile("msr fpcr, %0" : : "r"((unsigned long)state)); }
+static void put_state(unsigned long state) {
+    __asm__ volatile("msr fpcr, %0" : : "r"(state & 0xFFFFFFFF));
+    __asm__ volatile("msr fpsr, %0" : : "r"(state >> 32));
+}
+static const unsigned long states[] = {usual, up, down | flush, to_zero, flush, 0x11ul << 32};
 
 #endif
 
-static unsigned changed_state;
+enum { state_count = sizeof states / sizeof states[0] };
 
-static void set_state(void) { put_state(changed_state); }
+static unsigned long state = usual, left_changed;
 
-static void unset_state(void) {
-    CHECK((get_state() & ~(unsigned)met) == changed_state, "the caller's state became %#x", get_state());
+static void enter(void) { put_state(state); }
+
+static bn_status leave(bn_status status) {
+    if (get_state() != state) left_changed += 1;
     put_state(usual);
+    return status;
 }
 
-static void use_state(unsigned bits, const double scales[dtype_count]) {
-    changed_state = usual | bits;
-    for (int i = 0; i < split_count; i++) {
-        for (int d = 0; d < dtype_count; d++) {
-            problem p = make_problem(dense(split[i][0], split[i][1], split[i][2]), dtypes[d], 0, 1);
-            for (size_t k = 0; k < p.elements; k++) {
-                put(p.dtype, p.x, k, scales[d] * get(p.dtype, p.x, k));
-                put(p.dtype, p.dy, k, scales[d] * get(p.dtype, p.dy, k));
-            }
-            CHECK(expect_same_bits(&p, set_state, unset_state), "the state %#x makes no difference (%s)", bits,
-                  name_of(p.dtype));
-            free_problem(&p);
-        }
+#define bn_forward_training(...) (enter(), leave(bn_forward_training(__VA_ARGS__)))
+#define bn_forward_inference(...) (enter(), leave(bn_forward_inference(__VA_ARGS__)))
+#define bn_backward(...) (enter(), leave(bn_backward(__VA_ARGS__)))
+#define bn_moments(...) (enter(), leave(bn_moments(__VA_ARGS__)))
+#define bn_merge_moments(...) (enter(), leave(bn_merge_moments(__VA_ARGS__)))
+#define bn_inverse_std(...) (enter(), leave(bn_inverse_std(__VA_ARGS__)))
+#define bn_normalize(...) (enter(), leave(bn_normalize(__VA_ARGS__)))
+#define bn_backward_reduce(...) (enter(), leave(bn_backward_reduce(__VA_ARGS__)))
+#define bn_backward_apply(...) (enter(), leave(bn_backward_apply(__VA_ARGS__)))
+#define bn_update_running(...) (enter(), leave(bn_update_running(__VA_ARGS__)))
+#define bn_length_weights(...) (enter(), leave(bn_length_weights(__VA_ARGS__)))
+#define bn_jvp(...) (enter(), leave(bn_jvp(__VA_ARGS__)))
+#define bn_double_backward(...) (enter(), leave(bn_double_backward(__VA_ARGS__)))
+#define bn_scale_shift(...) (enter(), leave(bn_scale_shift(__VA_ARGS__)))
+#define bn_fold_into_previous(...) (enter(), leave(bn_fold_into_previous(__VA_ARGS__)))
+#define bn_fold_into_next(...) (enter(), leave(bn_fold_into_next(__VA_ARGS__)))
+
+#include "digests.h"
+
+enum { most_digests = 8192 };
+static uint64_t wanted[most_digests];
+static unsigned long place;
+
+static void keep(const char *name, uint64_t digest) {
+    CHECK(place < most_digests, "no room for %s", name);
+    wanted[place++] = digest;
+}
+
+static void compare(const char *name, uint64_t digest) {
+    CHECK(digest == wanted[place++], "%s: other bits in the environment %#lx", name, state);
+}
+
+static void digest_in(unsigned long environment, bn_dtype dtype) {
+    state = environment;
+    left_changed = place = 0;
+    random_state = seed;
+    digest_all(dtype);
+    CHECK(left_changed == 0, "the environment %#lx was left otherwise by %lu calls", state, left_changed);
+}
+
+static void same_bits(bn_dtype dtype) {
+    on_digest = keep;
+    digest_in(usual, dtype);
+    unsigned long count = place;
+    on_digest = compare;
+    for (int i = 0; i < state_count; i++) {
+        /* Every other one on two threads, which work for callers of different environments. */
+        CHECK_OK(bn_set_num_threads(1 + i % 2));
+        digest_in(states[i], dtype);
+        CHECK(place == count, "%lu digests, %lu before", place, count);
     }
     CHECK_OK(bn_set_num_threads(0));
+    state = usual;
 }
 
-static const double subnormal[] = {1e-39, 1e-309}, ordinary[] = {1, 1};
+static void float32(void) { same_bits(BN_FLOAT32); }
+static void float64(void) { same_bits(BN_FLOAT64); }
+static void float16(void) { same_bits(BN_FLOAT16); }
+static void bfloat16(void) { same_bits(BN_BFLOAT16); }
 
-#if defined(__x86_64__)
-static void inputs_are_flushed(void) { use_state(inputs_flushed, subnormal); }
-static void both_are_flushed(void) { use_state(results_flushed | inputs_flushed, subnormal); }
-#endif
-static void results_are_flushed(void) { use_state(results_flushed, subnormal); }
-static void upward(void) { use_state(up, ordinary); }
-static void downward(void) { use_state(down, ordinary); }
-static void towards_zero(void) { use_state(to_zero, ordinary); }
+/* A call that is refused, and one of an empty group, whose mean would be 0 / 0. */
+static void others(void) {
+    for (int i = 0; i < state_count; i++) {
+        state = states[i];
+        left_changed = 0;
+        bn_shape shape = BN_SHAPE(4, 0, 1), sound = BN_SHAPE(4, 2, 3);
+        float x[24] = {1, 2, 3, 4, 5, 7}, y[24];
+        double mean[6], invstd[6];
+        CHECK(bn_forward_training(&shape, BN_FLOAT32, x, NULL, NULL, NULL, NULL, y, mean, invstd, NULL) ==
+                  BN_ERROR_SHAPE, "not refused");
+        const int32_t index[] = {0, 2, 0, 2};
+        bn_groups groups = BN_GROUPS_INIT;
+        groups.samples = 4, groups.groups = 3, groups.index = index;
+        bn_options options = BN_OPTIONS_INIT;
+        options.groups = &groups;
+        CHECK_OK(bn_forward_training(&sound, BN_FLOAT32, x, NULL, NULL, NULL, NULL, y, mean, invstd, &options));
+        CHECK(left_changed == 0, "the environment %#lx was left otherwise", state);
+    }
+    state = usual;
+}
 
 int main(void) {
     start();
-#if defined(__x86_64__)
-    RUN(inputs_are_flushed);
-    RUN(both_are_flushed);
-#endif
-    RUN(results_are_flushed);
-    RUN(upward);
-    RUN(downward);
-    RUN(towards_zero);
+    RUN(float32);
+    RUN(float64);
+    RUN(float16);
+    RUN(bfloat16);
+    RUN(others);
     return finish();
 }

@@ -178,7 +178,7 @@ static void default_descriptors(void) {
     CHECK(epilogue.activation == BN_IDENTITY && epilogue.from_output == 0, "activation");
     CHECK(epilogue.slope == 0.01 && epilogue.low == 0 && epilogue.high == 6, "numbers of activations");
     CHECK(epilogue.z == NULL && epilogue.z_stride == 0 && epilogue.dz == NULL && epilogue.dz_stride == 0, "residual");
-    CHECK(epilogue.beta == NULL && epilogue.mask == NULL, "beta or mask");
+    CHECK(epilogue.mask == NULL, "mask");
     bn_running running = BN_RUNNING_INIT;
     CHECK(running.struct_size == sizeof running, "%lu", (unsigned long)running.struct_size);
     CHECK(running.average == BN_AVERAGE_EXPONENTIAL && running.single_value == BN_SINGLE_VALUE_ERROR, "policies");
@@ -207,9 +207,9 @@ static void shape_of_variables(void) {
 
 /* A call of each name: they must link under C names from either language. Without a shape they are all refused. */
 static void every_name_links(void) {
-    CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_forward_inference(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_forward_inference(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_moments(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_merge_moments(0, 0, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_inverse_std(0, NULL, NULL, NULL, NULL) != BN_OK, "ran");
@@ -219,7 +219,7 @@ static void every_name_links(void) {
           "ran");
     CHECK(bn_update_running(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_length_weights(1, 1, NULL, BN_FLOAT32, NULL) != BN_OK, "ran");
-    CHECK(bn_jvp(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_jvp(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_double_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                              NULL) != BN_OK,
           "ran");

@@ -118,7 +118,7 @@ static void train(struct layer *layer)
             printf("step %3d   loss %8.5f\n", step, error);
 
         /* No layer below wants the gradient by x: dx is NULL. */
-        check(bn_backward(&batch, BN_FLOAT32, dy, x, layer->gamma, mean, invstd, NULL, dgamma, dbeta, NULL),
+        check(bn_backward(&batch, BN_FLOAT32, dy, x, layer->gamma, layer->beta, mean, invstd, NULL, dgamma, dbeta, NULL),
               "bn_backward");
         for (int c = 0; c < CHANNELS; c++) {
             layer->gamma[c] -= learning_rate * dgamma[c];
