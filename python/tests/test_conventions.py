@@ -501,6 +501,12 @@ def test_variables_by_number_that_are_not_certain(state: Any, told: Any, message
         bn.from_state(state, "keras", prefix="layers/bn", **told)
 
 
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "flux"])
+def test_variables_by_number_are_keras_s(framework: Any) -> None:
+    with pytest.raises(KeyError, match="is missing|is unexpected"):
+        bn.from_state(variables(1, 2, 3, 4), framework, prefix="layers/bn")
+
+
 def test_layers_of_numbered_variables_are_found() -> None:
     with pytest.raises(KeyError, match=r"is missing \(layers are at prefix 'layers/bn'\)"):
         bn.from_state(variables(1, 2, 3, 4), "keras", prefix="bn")

@@ -321,6 +321,8 @@ def test_several_axes(rng: np.random.Generator) -> None:
     state = {"params": {"scale": gamma}, "batch_stats": {"mean": mean, "var": var}}
     layer = bn.from_state(state, "flax", axis=(1, 2))
     assert layer.num_features == (3, 4)
+    row = {"params": {"scale": gamma[:1]}, "batch_stats": {"mean": mean[:1], "var": var[:1]}}
+    assert bn.from_state(row, "flax", axis=(1, 2)).num_features == (1, 4)
     arrays, settings = bn.to_state(layer, "flax")
     assert settings["axis"] == (1, 2)
     assert arrays["params/scale"].shape == (3, 4)
