@@ -10,15 +10,17 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
+from . import _c_structs
 from ._arrays import Array, address, tensor
 from ._c_api import lib, raise_error
-from ._c_structs import Outcome, PerGroup
+from ._c_structs import PerGroup
 from ._described import arranged, epilogue_of, with_rows
 from ._held import check_again, check_axis_again, check_x, held
 from ._layout import BITS, Axis, Plan
 from ._options import make_options
 from ._together import Together
 from .groups import Grouping
+from .policies import member, sized
 from .saved import SavedStatistics, Told
 from .sources import struct_of
 
@@ -94,47 +96,33 @@ def _backward(
     affine = with_rows(fit, group, PerGroup.PARAMETERS)
     dgamma, dbeta = np.empty((2, *affine.channel_shape), fit.param)
 
-    def call(frozen: bool, gradients: tuple[Array, ...]) -> None:
-        options = make_options(frozen=frozen, param_code=fit.param_code)
-        if told.source is not None and told.of_source is not None and not frozen:
-            struct = struct_of(told.source, told.of_source, tensors.arrays["x"], axis)
-            options.source = ctypes.pointer(struct)
-        if group is not None:
-            options.groups = ctypes.pointer(group.struct)
-        epilogue = epilogue_of(told.activation, tensors, told.bits, from_output)
-        if epilogue is not None:
-            options.epilogue = ctypes.pointer(epilogue)
-            if not gradients:
-                epilogue.dz = None
-        status = lib.bn_backward(
-            fit.shape,
-            fit.code,
-            tensors.address("dy"),
-            tensors.address("x"),
-            *parameters,
-            *saved._addresses(),
-            tensors.address("out"),
-            *(map(address, gradients) if gradients else (None, None)),
-            options,
-        )
-        if status:
-            raise_error(status)
-
     dx = tensors.arrays["out"]
-    outcomes = saved._outcomes
-    some_frozen = None if outcomes is None else outcomes == Outcome.RUNNING
-    if some_frozen is None or not some_frozen.any() or some_frozen.all() or group is None:
-        call(saved.frozen, (dgamma, dbeta))
-    else:
-        # Groups of a single value had constants for statistics, the others their own: each from the call that is so.
-        dy, samples = tensors.arrays["dy"], np.flatnonzero(some_frozen[group.of_sample[: len(dx)]])
-        kept = dy.copy() if np.may_share_memory(dx, dy) else None
-        call(True, ())
-        of_constants = dx[samples]
-        if kept is not None:
-            np.copyto(dy, kept)
-        call(False, (dgamma, dbeta))
-        dx[samples] = of_constants
+    options = make_options(frozen=saved._frozen, param_code=fit.param_code)
+    if told.source is not None and told.of_source is not None and not saved._frozen:
+        options.source = ctypes.pointer(struct_of(told.source, told.of_source, tensors.arrays["x"], axis))
+    if told.single_value != "error":
+        # A group of a single value may have had constants for statistics, beside others that had their own.
+        running = _c_structs.Running(0, single_value=member(_c_structs.SingleValue, told.single_value, "single_value"))
+        options.running = ctypes.pointer(sized(running))
+    if group is not None:
+        options.groups = ctypes.pointer(group.struct)
+    epilogue = epilogue_of(told.activation, tensors, told.bits, from_output)
+    if epilogue is not None:
+        options.epilogue = ctypes.pointer(epilogue)
+    status = lib.bn_backward(
+        fit.shape,
+        fit.code,
+        tensors.address("dy"),
+        tensors.address("x"),
+        *parameters,
+        *saved._addresses(),
+        address(dx),
+        address(dgamma),
+        address(dbeta),
+        options,
+    )
+    if status:
+        raise_error(status)
     results = (dx, dgamma, dbeta)
     return (*results, tensors.arrays["residual_out"]) if told.has_residual else results
 
