@@ -9,7 +9,7 @@ Four passes over the parts, each of which may be computed anew in between::
     y = [batch.normalize(x, gamma, beta) for x in parts]
     for dy, x in zip(gradients, parts):
         batch.add_gradient(dy, x)
-    dx = [batch.apply_gradient(dy, x, gamma) for dy, x in zip(gradients, parts)]
+    dx = [batch.apply_gradient(dy, x) for dy, x in zip(gradients, parts)]
     batch.update_running(running_mean, running_var)
 
 This is what one call with all parts would give, but for the order in which sums are added up.
@@ -17,9 +17,13 @@ This is what one call with all parts would give, but for the order in which sums
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
+import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import Array, Doubles
+from ._arrays import Array, Doubles, plain
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM
 from .population import Moments
@@ -56,6 +60,7 @@ class MicroBatches:
         self.moments: Moments | None = None
         self._invstd: Doubles | None = None
         self._sums: Sums | None = None
+        self._gamma: Any = ...  # as normalize() had it; it may be None
 
     def add(self, x: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Counts a part of any size in the statistics, its positions with `weights` as in forward_training()."""
@@ -81,8 +86,11 @@ class MicroBatches:
         beta: ArrayLike | None = None,
         out: Array | None = None,
     ) -> Array:
-        """y of a part."""
-        return normalize(x, self.mean, self.invstd, gamma, beta, axis=self.axis, out=out)
+        """y of a part. All parts are of one gamma, which is copied for apply_gradient()."""
+        gamma = self._checked(gamma)
+        y = normalize(x, self.mean, self.invstd, gamma, beta, axis=self.axis, out=out)
+        self._gamma = gamma
+        return y
 
     def add_gradient(self, dy: ArrayLike, x: ArrayLike) -> None:
         """Counts a part's gradient dy in dgamma and dbeta."""
@@ -97,9 +105,17 @@ class MicroBatches:
         out: Array | None = None,
         weights: ArrayLike | None = None,
     ) -> Array:
-        """dx of a part, after add_gradient() of all of them; `weights` as in add()."""
+        """dx of a part, after add_gradient() of all of them; `weights` as in add().
+
+        gamma is that of normalize(). If it is given once more, it has to be the same (ValueError); it is needed if
+        normalize() was not called.
+        """
         if self._sums is None:
             raise RuntimeError("apply_gradient() was called before add_gradient()")
+        if gamma is not None:
+            gamma = self._checked(gamma)
+        elif self._gamma is not ...:
+            gamma = self._gamma
         count, mean, _ = self._added()
         return backward_apply(
             dy, x, mean, self.invstd, count, *self._sums, gamma, axis=self.axis, out=out, weights=weights
@@ -125,6 +141,16 @@ class MicroBatches:
         """Moves running statistics, in place, towards those of all that was added, once."""
         settings = {"momentum": momentum, "decay": decay, "unbiased": unbiased}
         update_running(running_mean, running_var, *self._added(), **settings)  # type: ignore[arg-type]
+
+    def _checked(self, gamma: ArrayLike | None) -> Any:
+        """A copy of gamma, if it is that of the parts before; None stands for 1."""
+        if self._gamma is ...:
+            return copy.deepcopy(gamma)
+        ones = np.ones(self.mean.shape)
+        given, known = (ones if each is None else plain(each, "gamma") for each in (gamma, self._gamma))
+        if not np.array_equal(given.ravel(), known.ravel()):
+            raise ValueError(f"gamma is {gamma}, expected {self._gamma}, as normalize() was given it")
+        return self._gamma
 
     def _added(self) -> Moments:
         if self.moments is None:

@@ -69,6 +69,7 @@ class Moments:
     def __init__(self, axis: Axis = 1, num_features: int | tuple[int, ...] | None = None) -> None:
         self.axis = as_axis(axis)
         self._three: Three | None = None
+        self._views: tuple[Three, Three] | None = None
         if num_features is not None:
             self._three = _room(_extents(num_features, self.axis), np.zeros)
 
@@ -222,15 +223,15 @@ class Moments:
 
     @property
     def count(self) -> Doubles:
-        return self._known()[0]
+        return self[0]
 
     @property
     def mean(self) -> Doubles:
-        return self._known()[1]
+        return self[1]
 
     @property
     def m2(self) -> Doubles:
-        return self._known()[2]
+        return self[2]
 
     def var(self, unbiased: bool = False) -> Doubles:
         """m2 / count, or unbiased m2 / (count - 1).
@@ -263,10 +264,14 @@ class Moments:
         return 3
 
     def __iter__(self) -> Iterator[Doubles]:
-        return iter(self._known())
+        return iter(self[:])
 
     def __getitem__(self, index: Any) -> Any:
-        return self._known()[index]
+        # Views, so that whoever gives one another dtype or shape does not change what later calls read.
+        three, shown = self._known(), self._views
+        if shown is None or shown[0] is not three:
+            self._views = shown = three, (three[0].view(), three[1].view(), three[2].view())
+        return shown[1][index]
 
     def __repr__(self) -> str:
         if self._three is None:
