@@ -206,8 +206,8 @@ def forward_inference(
     gamma: ArrayLike | None = None,
     beta: ArrayLike | None = None,
     *positional: NoReturn,
-    running_mean: ArrayLike,
-    running_var: ArrayLike,
+    running_mean: ArrayLike | None = None,
+    running_var: ArrayLike | None = None,
     axis: Axis = 1,
     eps: float = 1e-5,
     out: Array | None = None,
@@ -229,7 +229,7 @@ def forward_inference(
     x, gamma, beta, axis, eps, out, dtype, activation, residual
         As in forward_training().
     running_mean, running_var : array_like of the parameters' dtype, one element per channel
-        By name only: for arguments in PyTorch's order there is batch_norm().
+        Needed, and by name only: for arguments in PyTorch's order there is batch_norm().
     weights, lengths, masked
         As in forward_training(); here they only matter to `masked`.
     groups : Segments, Split or Conditional, optional

@@ -149,7 +149,7 @@ class MicroBatches:
         ones = np.ones(self.mean.shape)
         given, known = (ones if each is None else plain(each, "gamma") for each in (gamma, self._gamma))
         if not np.array_equal(given.ravel(), known.ravel()):
-            raise ValueError(f"gamma is {gamma}, expected {self._gamma}, as normalize() was given it")
+            raise ValueError(f"gamma is {given}, expected {known}, as normalize() was given it")
         return self._gamma
 
     def _added(self) -> Moments:

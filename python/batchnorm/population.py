@@ -223,15 +223,15 @@ class Moments:
 
     @property
     def count(self) -> Doubles:
-        return self[0]
+        return self._handed_out()[0]
 
     @property
     def mean(self) -> Doubles:
-        return self[1]
+        return self._handed_out()[1]
 
     @property
     def m2(self) -> Doubles:
-        return self[2]
+        return self._handed_out()[2]
 
     def var(self, unbiased: bool = False) -> Doubles:
         """m2 / count, or unbiased m2 / (count - 1).
@@ -264,14 +264,17 @@ class Moments:
         return 3
 
     def __iter__(self) -> Iterator[Doubles]:
-        return iter(self[:])
+        return iter(self._handed_out())
 
     def __getitem__(self, index: Any) -> Any:
-        # Views, so that whoever gives one another dtype or shape does not change what later calls read.
+        return self._handed_out()[index]
+
+    def _handed_out(self) -> Three:
+        """Views, so that whoever gives one another dtype or shape does not change what later calls read."""
         three, shown = self._known(), self._views
         if shown is None or shown[0] is not three:
             self._views = shown = three, (three[0].view(), three[1].view(), three[2].view())
-        return shown[1][index]
+        return shown[1]
 
     def __repr__(self) -> str:
         if self._three is None:

@@ -87,7 +87,8 @@ class Blend:
                 "source is a Blend with pseudo_samples, which are along axis 0, but that is a channel axis: "
                 "say pseudo_count"
             )
-        return float(self.pseudo_samples) * math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
+        positions: int = math.prod(x.shape[a] for a in range(1, x.ndim) if a not in axes)
+        return float(self.pseudo_samples) * positions
 
 
 @dataclass(frozen=True)

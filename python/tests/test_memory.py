@@ -213,4 +213,3 @@ def test_a_count_that_cannot_grow_is_found_before_anything_is_written(rng: np.ra
     layer.num_batches_tracked = count
     layer(x)
     assert (count, layer.num_batches_tracked) == (5, 6)
-

@@ -235,9 +235,18 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
     for source in (bn.Blend(1), bn.Renorm(), bn.Updated()):
         with pytest.raises(ValueError, match="running_mean is None, but the source .* needs it"):
             bn.forward_training(x, source=source, out=out)
-    with pytest.raises(ValueError, match="Blend with pseudo_samples, which are along axis 0, but that is a channel axis"):
+    with pytest.raises(
+        ValueError, match="Blend with pseudo_samples, which are along axis 0, but that is a channel axis"
+    ):
         bn.forward_training(
-            x, None, None, running_mean=np.zeros(4), running_var=np.ones(4), axis=0, source=bn.Blend(pseudo_samples=1), out=out
+            x,
+            None,
+            None,
+            running_mean=np.zeros(4),
+            running_var=np.ones(4),
+            axis=0,
+            source=bn.Blend(pseudo_samples=1),
+            out=out,
         )
     assert (out == 7).all()
     assert (mean == 0).all()
