@@ -25,7 +25,7 @@ int bn_forward_training(const bn_shape *, int dtype, const float *x, const float
 int bn_forward_inference(const bn_shape *, int dtype, const float *x, const float *gamma, const float *beta,
                          const float *running_mean, const float *running_var, float *y, double *saved_mean,
                          double *saved_invstd, const bn_options *);
-int bn_backward(const bn_shape *, int dtype, const float *dy, const float *x, const float *gamma,
+int bn_backward(const bn_shape *, int dtype, const float *dy, const float *x, const float *gamma, const float *beta,
                 const double *saved_mean, const double *saved_invstd, float *dx, float *dgamma, float *dbeta,
                 const bn_options *);
 int bn_moments(const bn_shape *, int dtype, const float *x, double *count, double *mean, double *m2);
@@ -52,7 +52,7 @@ local function load()
         refuse("%s has no bn_version", path)
     end
     local major, minor, patch = math.floor(version / 10000), math.floor(version / 100) % 100, version % 100
-    if major ~= 1 or minor < 2 then
+    if major ~= 2 then
         refuse("%s is %d.%d.%d", path, major, minor, patch)
     end
     return C
@@ -98,17 +98,45 @@ local function extents(shape)
     return ffi.new("bn_shape", ffi.sizeof("bn_shape"), shape[1], shape[2], shape[3]), size, shape[2]
 end
 
+-- Not every member of the structure: with another param_dtype, C would read past the end of the parameters.
+local may_be_set = {eps = "number", momentum = "number", biased_running_var = "boolean"}
+
 local function options_of(given)
     local options = ffi.new("bn_options", ffi.sizeof("bn_options"), 1e-5, 0.1)
     for name, value in pairs(given or {}) do
-        options[name] = value -- an error if there is no such member
+        if type(value) ~= may_be_set[name] then
+            error(("options.%s is %s; expected %s"):format(tostring(name), tostring(value),
+                                                           may_be_set[name] or "no option of that name"), 3)
+        end
+        options[name] = value
     end
     return options
 end
 
+-- What backward has to know of a forward call, for each saved that one returned. A saved shows mean and invstd.
+local kept = setmetatable({}, {__mode = "k"})
+
+local function copy(array, size)
+    if array == nil then
+        return nil
+    end
+    local own = floats(size)
+    ffi.copy(own, array, ffi.sizeof(own))
+    return own
+end
+
+local function save(shape, gamma, beta, mean, invstd, frozen)
+    local saved = {mean = mean, invstd = invstd}
+    kept[saved] = {
+        shape = {shape[1], shape[2], shape[3]}, gamma = copy(gamma, shape[2]), beta = copy(beta, shape[2]), mean = mean,
+        invstd = invstd, frozen = frozen,
+    }
+    return saved
+end
+
 local bn = {}
 
--- Returns y, mean and invstd; the running statistics are updated in place. Only shape and x are needed.
+-- Returns y, and what backward needs; the running statistics are updated in place. Only shape and x are needed.
 function bn.forward_training(shape, x, gamma, beta, running_mean, running_var, options)
     local c_shape, size, channels = extents(shape)
     check("float", size, {x = x})
@@ -116,10 +144,10 @@ function bn.forward_training(shape, x, gamma, beta, running_mean, running_var, o
     local y, mean, invstd = floats(size), doubles(channels), doubles(channels)
     call(C.bn_forward_training(c_shape, FLOAT32, x, gamma, beta, running_mean, running_var, y, mean, invstd,
                                options_of(options)))
-    return y, mean, invstd
+    return y, save(shape, gamma, beta, mean, invstd, false)
 end
 
--- Returns y, and mean and invstd for a backward call that is frozen.
+-- Like forward_training, but with the running statistics, which are constants to the gradient.
 function bn.forward_inference(shape, x, gamma, beta, running_mean, running_var, options)
     local c_shape, size, channels = extents(shape)
     check("float", size, {x = x})
@@ -127,17 +155,22 @@ function bn.forward_inference(shape, x, gamma, beta, running_mean, running_var, 
     local y, mean, invstd = floats(size), doubles(channels), doubles(channels)
     call(C.bn_forward_inference(c_shape, FLOAT32, x, gamma, beta, running_mean, running_var, y, mean, invstd,
                                 options_of(options)))
-    return y, mean, invstd
+    return y, save(shape, gamma, beta, mean, invstd, true)
 end
 
--- Returns dx, dgamma and dbeta; gamma may be nil.
-function bn.backward(shape, dy, x, gamma, mean, invstd, options)
-    local c_shape, size, channels = extents(shape)
+-- Returns dx, dgamma and dbeta. x is that of the forward call that returned saved, as it was then.
+function bn.backward(dy, x, saved)
+    local forward = kept[saved]
+    if not forward then
+        error(("saved is %s; expected what a forward call returned"):format(tostring(saved)), 2)
+    end
+    local c_shape, size, channels = extents(forward.shape)
     check("float", size, {dy = dy, x = x})
-    check("float", channels, {gamma = gamma})
-    check("double", channels, {mean = mean, invstd = invstd})
+    local options = options_of()
+    options.frozen = forward.frozen
     local dx, dgamma, dbeta = floats(size), floats(channels), floats(channels)
-    call(C.bn_backward(c_shape, FLOAT32, dy, x, gamma, mean, invstd, dx, dgamma, dbeta, options_of(options)))
+    call(C.bn_backward(c_shape, FLOAT32, dy, x, forward.gamma, forward.beta, forward.mean, forward.invstd, dx,
+                       dgamma, dbeta, options))
     return dx, dgamma, dbeta
 end
 

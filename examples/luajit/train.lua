@@ -67,14 +67,14 @@ local gamma, beta = floats {1, 2, 0.5}, floats {0, -1, 3}
 local running_mean, running_var = floats {0, 0, 0}, floats {1, 1, 1}
 local y, dx, dgamma, dbeta
 for k = 0, 2 do
-    local x, mean, invstd = batch(k)
-    y, mean, invstd = bn.forward_training(SHAPE, x, gamma, beta, running_mean, running_var)
-    dx, dgamma, dbeta = bn.backward(SHAPE, dy, x, gamma, mean, invstd)
+    local x, saved = batch(k)
+    y, saved = bn.forward_training(SHAPE, x, gamma, beta, running_mean, running_var)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved)
     descend(gamma, dgamma)
     descend(beta, dbeta)
 end
 local x = batch(0)
-local inferred, mean, invstd = bn.forward_inference(SHAPE, x, gamma, beta, running_mean, running_var)
+local inferred, saved = bn.forward_inference(SHAPE, x, gamma, beta, running_mean, running_var)
 
 local results = {
     y = y, dx = dx, dgamma = dgamma, dbeta = dbeta, gamma = gamma, beta = beta,
@@ -99,19 +99,34 @@ if names ~= 9 then
 end
 
 -- Frozen statistics are constants: dx = gamma * invstd * dy.
-local frozen = bn.backward(SHAPE, dy, x, gamma, mean, invstd, {frozen = true})
+local frozen = bn.backward(dy, x, saved)
 agree("frozen dx", frozen, SIZE, function(i)
     local c = math.floor(i / INNER) % CHANNELS
-    return gamma[c] * invstd[c] * dy[i]
+    return gamma[c] * saved.invstd[c] * dy[i]
 end)
 
 -- With momentum 1 and the biased variance, the running statistics are the moments of the batch.
 local replace = {eps = 1, momentum = 1, biased_running_var = true}
-local _, _, batch_invstd = bn.forward_training(SHAPE, x, nil, nil, running_mean, running_var, replace)
+local _, replaced = bn.forward_training(SHAPE, x, nil, nil, running_mean, running_var, replace)
 local count, batch_mean, m2 = bn.moments(SHAPE, x)
 agree("momentum 1", running_mean, CHANNELS, function(c) return batch_mean[c] end)
 agree("momentum 1", running_var, CHANNELS, function(c) return m2[c] / count[c] end)
-agree("eps 1", batch_invstd, CHANNELS, function(c) return 1 / math.sqrt(m2[c] / count[c] + 1) end)
+agree("eps 1", replaced.invstd, CHANNELS, function(c) return 1 / math.sqrt(m2[c] / count[c] + 1) end)
+
+-- What backward has from the forward call is gamma and beta as they were, and no others.
+local _, told = bn.forward_training(SHAPE, x, gamma, beta)
+local before = bn.backward(dy, x, told)
+ffi.fill(gamma, ffi.sizeof(gamma))
+ffi.fill(beta, ffi.sizeof(beta))
+agree("dx of a gamma that was changed", bn.backward(dy, x, told), SIZE, function(i) return before[i] end)
+for _, none in ipairs {{}, {mean = told.mean, invstd = told.invstd}, 1} do
+    fails("expected what a forward call returned", bn.backward, dy, x, none)
+end
+fails("saved is nil; expected what a forward call returned", bn.backward, dy, x)
+fails("dy has 71 elements", bn.backward, ffi.new("float[?]", SIZE - 1), x, told)
+fails("options.param_dtype is 2; expected no option of that name", bn.forward_training, SHAPE, x, nil, nil, nil, nil,
+      {param_dtype = 2})
+fails("options.eps is small; expected number", bn.forward_training, SHAPE, x, nil, nil, nil, nil, {eps = "small"})
 
 fails("bn_moments: channels is 0", bn.moments, {OUTER, 0, INNER}, floats {})
 fails("x has 71 elements", bn.moments, SHAPE, ffi.new("float[?]", SIZE - 1))

@@ -21,14 +21,13 @@ function train(bn) {
     const dy = tensor((i) => ((i * 53 + 7) % 17) / 4 - 2);
     const gamma = Float32Array.of(1, 2, 0.5), beta = Float32Array.of(0, -1, 3);
     const running = { runningMean: Float32Array.of(0, 0, 0), runningVar: Float32Array.of(1, 1, 1) };
-    const saved = { mean: new Float64Array(3), invstd: new Float64Array(3) };
     const gradients = { dx: new Float32Array(size), dgamma: new Float32Array(3), dbeta: new Float32Array(3) };
     const y = new Float32Array(size);
 
     for (let k = 0; k < 3; k++) {
         const x = batch(k);
-        bn.forwardTraining({ ...shape, x, y, gamma, beta, ...running, ...saved });
-        bn.backward({ ...shape, dy, x, gamma, ...saved, ...gradients });
+        const saved = bn.forwardTraining({ ...shape, x, y, gamma, beta, ...running });
+        bn.backward({ dy, x, saved, ...gradients });
         descend(gamma, gradients.dgamma);
         descend(beta, gradients.dbeta);
     }
@@ -58,22 +57,52 @@ function compare(results, file) {
 function checkOptions(bn) {
     const x = batch(1), dy = batch(2), dx = new Float32Array(size), gamma = Float32Array.of(1.5, 2, 0.5);
     const running = { runningMean: new Float32Array(3), runningVar: new Float32Array(3) };
-    const saved = { mean: new Float64Array(3), invstd: new Float64Array(3) };
     const moments = { count: new Float64Array(3), mean: new Float64Array(3), m2: new Float64Array(3) };
-    bn.forwardTraining({ ...shape, x, ...running, ...saved, eps: 0.5, momentum: 1, biasedRunningVar: true });
+    const { invstd } = bn.forwardTraining({ ...shape, x, ...running, eps: 0.5, momentum: 1, biasedRunningVar: true });
     bn.moments({ ...shape, x, ...moments });
-    bn.backward({ ...shape, dy, x, gamma, ...saved, dx, frozen: true });
+    const saved = bn.forwardInference({ ...shape, x, gamma, ...running, eps: 0.5 });
+    bn.backward({ dy, x, saved, dx });
 
     for (let c = 0; c < 3; c++) {
         const variance = moments.m2[c] / moments.count[c];
         assert(near(running.runningMean[c], moments.mean[c]), "momentum");
         assert(near(running.runningVar[c], variance), "biasedRunningVar");
-        assert(near(saved.invstd[c], 1 / Math.sqrt(variance + 0.5)), "eps");
+        assert(near(invstd[c], 1 / Math.sqrt(variance + 0.5)), "eps");
     }
     dx.forEach((value, i) => {
         const c = Math.floor(i / shape.inner) % shape.channels;
         assert(near(value, gamma[c] * dy[i] * saved.invstd[c]), "frozen");
     });
+}
+
+/** What backward has from the forward call: gamma and beta as they were, and their number. */
+function checkSaved(bn) {
+    const x = batch(1), dy = batch(2), gamma = Float32Array.of(1.5, 2, 0.5), beta = Float32Array.of(1, 2, 3);
+    const [before, after] = [new Float32Array(size), new Float32Array(size)];
+    const saved = bn.forwardTraining({ ...shape, x, gamma, beta });
+    bn.backward({ dy, x, saved, dx: before });
+    gamma.fill(-7);
+    beta.fill(7);
+    bn.backward({ dy, x, saved, dx: after });
+    assert.deepStrictEqual(before, after);
+    const refuses = (name, message, given) =>
+        assert.throws(() => bn.backward({ dy, x, saved, dx: after, ...given }), { name, message });
+    refuses("TypeError", "gamma: expected none, as saved has it", { gamma });
+    refuses("TypeError", "frozen: expected none, as saved has it", { frozen: true });
+    refuses("TypeError", "epsilon: expected no argument of that name", { epsilon: 1 });
+    for (const other of [undefined, null, 1, { ...saved }, structuredClone(saved)]) {
+        refuses("TypeError", "saved: expected what forwardTraining or forwardInference returned", { saved: other });
+    }
+    refuses("RangeError", "dy has 71 elements, expected 72", { dy: dy.subarray(1) });
+    refuses("TypeError", "dy: expected the type of the arrays before it", { dy: new Float64Array(size) });
+    assert.throws(() => { "use strict"; saved.gamma = gamma; }, TypeError);
+    // An array whose memory is elsewhere by now.
+    structuredClone(saved.mean.buffer, { transfer: [saved.mean.buffer] });
+    refuses("RangeError", "mean has 0 elements, expected 3", {});
+    assert.throws(() => bn.forwardTraining({ ...shape, x, mean: new Float64Array(3) }),
+        { name: "TypeError", message: "mean: expected no argument of that name" });
+    const empty = { outer: 0, channels: 2 ** 50, inner: 1, x: new Float32Array(0) };
+    assert.throws(() => bn.forwardTraining(empty), { name: "RangeError" });
 }
 
 /** A call that the library has to refuse, in its words, and one that it must not see. */
@@ -90,6 +119,7 @@ try {
     const bn = require("batchnorm"); // batchnorm.node, of a folder in NODE_PATH
     const compared = compare(train(bn), process.argv[2] ?? path.join(__dirname, "../values/values.txt"));
     checkOptions(bn);
+    checkSaved(bn);
     checkErrors(bn);
     bn.setNumThreads(0);
     console.log(`node: ${compared} values agree`);
