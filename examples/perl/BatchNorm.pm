@@ -5,7 +5,8 @@ package BatchNorm;
 # libbatchnorm through FFI::Platypus: what batchnorm.h declares, with float tensors, named arguments and exceptions.
 #
 #     my $bn = BatchNorm->new;
-#     my ($y, $mean, $invstd) = $bn->forward_training([4, 3, 6], $x, gamma => floats(1, 2, 0.5), eps => 1e-3);
+#     my ($y, $saved) = $bn->forward_training([4, 3, 6], $x, gamma => floats(1, 2, 0.5), eps => 1e-3);
+#     my ($dx, $dgamma, $dbeta) = $bn->backward($dy, $x, $saved);
 #     print join(' ', unpack 'f*', $$y), "\n";
 #
 # Shapes are [outer, channels, inner]. Arrays are references to strings of packed numbers, 'f*' or for statistics 'd*',
@@ -21,6 +22,7 @@ use FFI::Platypus 2.00;
 use FFI::Platypus::Buffer qw(grow scalar_to_pointer);
 use FFI::Platypus::DL qw(dlerror dlopen RTLD_PLATYPUS_DEFAULT);
 use List::Util qw(all product);
+use Scalar::Util qw(blessed);
 
 our @EXPORT_OK = qw(floats doubles);
 
@@ -30,7 +32,7 @@ use constant { FLOAT32 => 1, FLOAT => 4, DOUBLE => 8 };
 my @functions = (
     [bn_forward_training  => ['opaque', 'int', ('opaque') x 9] => 'int'],
     [bn_forward_inference => ['opaque', 'int', ('opaque') x 9] => 'int'],
-    [bn_backward          => ['opaque', 'int', ('opaque') x 9] => 'int'],
+    [bn_backward          => ['opaque', 'int', ('opaque') x 10] => 'int'],
     [bn_moments           => ['opaque', 'int', ('opaque') x 4] => 'int'],
     [bn_set_num_threads   => ['int'] => 'int'],
     [bn_last_error        => [] => 'string'],
@@ -50,18 +52,18 @@ sub new {
     $ffi->find_symbol('bn_version') or die "$needed $path has no bn_version\n";
     my $version = $ffi->function(bn_version => [] => 'int')->call;
     my ($major, $minor, $patch) = (int $version / 10_000, int($version / 100) % 100, $version % 100);
-    $major == 1 && $minor >= 2 or die "$needed $path is $major.$minor.$patch\n";
+    $major == 2 or die "$needed $path is $major.$minor.$patch\n";
 
     return bless { ffi => $ffi, map { ($_->[0] => $ffi->function(@$_)) } @functions }, $class;
 }
 
-# Returns y, mean and invstd. gamma, beta, running_mean, running_var (updated in place) and the options may be missing.
+# Returns y, and what backward needs. gamma, beta, running_mean, running_var (updated in place) and the options may be missing.
 sub forward_training {
     my ($self, @arguments) = @_;
     return $self->_forward('bn_forward_training', @arguments);
 }
 
-# Returns y, and mean and invstd for a backward call that is frozen. running_mean and running_var are needed.
+# Like forward_training, but with the running statistics, which are needed, and are constants to the gradient.
 sub forward_inference {
     my ($self, @arguments) = @_;
     return $self->_forward('bn_forward_inference', @arguments);
@@ -70,6 +72,7 @@ sub forward_inference {
 sub _forward {
     my ($self, $function, $shape, $x, %named) = @_;
     my @channels = my ($gamma, $beta, @running) = delete @named{qw(gamma beta running_mean running_var)};
+    croak 'no such argument: frozen' if exists $named{frozen};
     my $options = _options(%named);
     my $size    = _size($shape);
     _check(FLOAT * $size, x => $x);
@@ -80,21 +83,25 @@ sub _forward {
     grow $$_, length $$_, { clear => 0 } for grep { defined } @running;
     my @results = _make(FLOAT * $size, (DOUBLE * $shape->[1]) x 2);
     $self->_call($function, _shape($shape), FLOAT32, $x, @channels, @results, $options);
-    return @results;
+    my ($y, $mean, $invstd) = @results;
+    my $frozen = $function eq 'bn_forward_inference';
+    return $y, BatchNorm::Saved->_new($shape, $gamma, $beta, $mean, $invstd, $frozen);
 }
 
-# Returns dx, dgamma and dbeta; gamma and the options may be missing.
+# Returns dx, dgamma and dbeta. x is that of the forward call that returned $saved, as it was then.
 sub backward {
-    my ($self, $shape, $dy, $x, $mean, $invstd, %named) = @_;
-    my $gamma   = delete $named{gamma};
-    my $options = _options(%named);
-    my $size    = _size($shape);
+    my ($self, $dy, $x, $saved, @more) = @_;
+    blessed $saved && $saved->isa('BatchNorm::Saved') && !@more
+        or croak 'expected backward($dy, $x, $saved), with what a forward call returned';
+    my ($shape, @kept) = @$saved{qw(shape gamma beta mean invstd)};
+    my $size = _size($shape);
     _check(FLOAT * $size, dy => $dy, x => $x);
-    _check(FLOAT * $shape->[1],  gamma => $gamma);
-    _check(DOUBLE * $shape->[1], mean  => $mean, invstd => $invstd);
+    _check(FLOAT * $shape->[1], gamma => $kept[0], beta => $kept[1]);
+    _check(DOUBLE * $shape->[1], mean => $kept[2], invstd => $kept[3]);
 
     my @results = _make(FLOAT * $size, (FLOAT * $shape->[1]) x 2);
-    $self->_call('bn_backward', _shape($shape), FLOAT32, $dy, $x, $gamma, $mean, $invstd, @results, $options);
+    my $options = _options(frozen => $saved->{frozen} ? 1 : 0);
+    $self->_call('bn_backward', _shape($shape), FLOAT32, $dy, $x, @kept, @results, $options);
     return @results;
 }
 
@@ -157,5 +164,20 @@ sub _options {
     croak "no such argument: @{[sort keys %named]}" if %named;
     return \pack 'J d2 l4 J4', 72, @values, (0) x 6;
 }
+
+# What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was normalized
+# with, and whether that was of the batch.
+package BatchNorm::Saved;
+
+sub _new {
+    my ($class, $shape, $gamma, $beta, $mean, $invstd, $frozen) = @_;
+    my ($own_gamma, $own_beta) = map { defined ? \(my $copy = $$_) : undef } $gamma, $beta;
+    return bless {
+        shape => [@$shape], gamma => $own_gamma, beta => $own_beta, mean => $mean, invstd => $invstd, frozen => $frozen,
+    }, $class;
+}
+
+sub mean   { return $_[0]{mean} }
+sub invstd { return $_[0]{invstd} }
 
 1;

@@ -22,6 +22,12 @@ module BatchNorm
       @to_ptr = Fiddle::Pointer.malloc(size * self.class::BYTES, Fiddle::RUBY_FREE)
     end
 
+    # dup and clone have memory of their own.
+    def initialize_copy(other)
+      initialize(other.size)
+      to_ptr[0, to_ptr.size] = other.to_ptr[0, other.to_ptr.size]
+    end
+
     def fill(values)
       raise ArgumentError, "#{values.size} values for #{size} elements" unless values.size == size
 
@@ -40,6 +46,21 @@ module BatchNorm
     BYTES, FORMAT = Fiddle::SIZEOF_DOUBLE, "d"
   end
 
+  # What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was normalized
+  # with, and whether that was of the batch. Only a forward call makes one.
+  class Saved
+    attr_reader :shape, :gamma, :beta, :mean, :invstd, :frozen_statistics
+
+    def initialize(shape, gamma, beta, mean, invstd, frozen_statistics)
+      @shape = shape.dup.freeze
+      @gamma, @beta = [gamma, beta].map { |row| row && row.dup }
+      @mean, @invstd, @frozen_statistics = mean, invstd, frozen_statistics
+      freeze
+    end
+
+    private_class_method :new
+  end
+
   FLOAT32 = 1
 
   path = ENV.fetch("BATCHNORM_LIBRARY", "")
@@ -56,33 +77,38 @@ module BatchNorm
     raise LoadError, "#{needed} #{path} has no bn_version", cause: nil
   end
   major, minor, patch = bn_version.digits(100).reverse
-  raise LoadError, "#{needed} #{path} is #{major}.#{minor}.#{patch}" unless major == 1 && minor >= 2
+  raise LoadError, "#{needed} #{path} is #{major}.#{minor}.#{patch}" unless major == 2
 
   extern "int bn_forward_training(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
   extern "int bn_forward_inference(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
-  extern "int bn_backward(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
+  extern "int bn_backward(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
   extern "int bn_moments(void*, int, void*, void*, void*, void*)"
   extern "int bn_set_num_threads(int)"
   extern "char *bn_last_error()"
 
   class << self
-    # Returns y, mean and invstd; the running statistics are updated in place.
+    # Returns y, and what backward needs; the running statistics are updated in place.
     def forward_training(shape, x, gamma: nil, beta: nil, running_mean: nil, running_var: nil, **options)
       check(shape, { x: }, { gamma:, beta:, running_mean:, running_var: })
       forward(:bn_forward_training, shape, x, gamma, beta, running_mean, running_var, options)
     end
 
-    # Returns y, and mean and invstd for a backward call that is frozen.
+    # Like forward_training, but with the running statistics, which are constants to the gradient.
     def forward_inference(shape, x, running_mean:, running_var:, gamma: nil, beta: nil, **options)
       check(shape, { x: }, { gamma:, beta:, running_mean:, running_var: })
       forward(:bn_forward_inference, shape, x, gamma, beta, running_mean, running_var, options)
     end
 
-    # Returns dx, dgamma and dbeta.
-    def backward(shape, dy, x, mean, invstd, gamma: nil, **options)
-      check(shape, { dy:, x: }, { gamma: }, { mean:, invstd: })
+    # Returns dx, dgamma and dbeta. x is that of the forward call that returned saved, as it was then.
+    def backward(dy, x, saved)
+      raise TypeError, "saved is a #{saved.class}; expected what a forward call returned" unless saved.is_a?(Saved)
+
+      shape = saved.shape
+      check(shape, { dy:, x: })
+      kept = saved.gamma, saved.beta, saved.mean, saved.invstd
       gradients = Floats.new(shape.inject(:*)), Floats.new(shape[1]), Floats.new(shape[1])
-      call(:bn_backward, pack_shape(shape), FLOAT32, dy, x, gamma, mean, invstd, *gradients, pack_options(**options))
+      options = pack_options(frozen: saved.frozen_statistics)
+      call(:bn_backward, pack_shape(shape), FLOAT32, dy, x, *kept, *gradients, options)
       gradients
     end
 
@@ -100,21 +126,23 @@ module BatchNorm
 
     private
 
-    def forward(function, shape, x, *channels, options)
-      results = Floats.new(shape.inject(:*)), Doubles.new(shape[1]), Doubles.new(shape[1])
-      call(function, pack_shape(shape), FLOAT32, x, *channels, *results, pack_options(**options))
-      results
+    def forward(function, shape, x, gamma, beta, running_mean, running_var, options)
+      y, mean, invstd = Floats.new(shape.inject(:*)), Doubles.new(shape[1]), Doubles.new(shape[1])
+      raise ArgumentError, "frozen is for backward, which has it from saved" if options.key?(:frozen)
+
+      channels = gamma, beta, running_mean, running_var
+      call(function, pack_shape(shape), FLOAT32, x, *channels, y, mean, invstd, pack_options(**options))
+      [y, Saved.send(:new, shape, gamma, beta, mean, invstd, function == :bn_forward_inference)]
     end
 
     # C cannot know how long an array is, or what it holds. A nil is left to the library, which may need it or not.
-    def check(shape, tensors, parameters = {}, statistics = {})
+    def check(shape, tensors, parameters = {})
       unless shape.is_a?(Array) && shape.size == 3 && shape.all? { |extent| extent.is_a?(Integer) && extent >= 0 }
         raise ArgumentError, "shape is #{shape.inspect}; expected [outer, channels, inner]"
       end
 
       check_each(tensors, Floats, shape.inject(:*))
       check_each(parameters, Floats, shape[1])
-      check_each(statistics, Doubles, shape[1])
     end
 
     def check_each(arrays, type, size)

@@ -40,13 +40,13 @@ running = { running_mean: Floats[0, 0, 0], running_var: Floats[1, 1, 1] }
 y = dx = dgamma = dbeta = nil
 3.times do |k|
   x = batch(k)
-  y, mean, invstd = BatchNorm.forward_training(SHAPE, x, gamma:, beta:, **running)
-  dx, dgamma, dbeta = BatchNorm.backward(SHAPE, dy, x, mean, invstd, gamma:)
+  y, saved = BatchNorm.forward_training(SHAPE, x, gamma:, beta:, **running)
+  dx, dgamma, dbeta = BatchNorm.backward(dy, x, saved)
   descend(gamma, dgamma)
   descend(beta, dbeta)
 end
 x = batch(0)
-inferred, mean, invstd = BatchNorm.forward_inference(SHAPE, x, gamma:, beta:, **running)
+inferred, saved = BatchNorm.forward_inference(SHAPE, x, gamma:, beta:, **running)
 
 results = { y:, dx:, dgamma:, dbeta:, gamma:, beta:, **running, inferred: }
 expected = File.readlines(ARGV[0] || File.join(__dir__, "../values/values.txt")).to_h do |line|
@@ -56,16 +56,28 @@ end
 results.each { |name, values| agree(name, values.to_a, expected.fetch(name)) }
 
 # Frozen statistics are constants: dx = gamma * invstd * dy.
-frozen, = BatchNorm.backward(SHAPE, dy, x, mean, invstd, gamma:, frozen: true)
-scale = gamma.to_a.zip(invstd.to_a).map { |g, s| g * s }
+frozen, = BatchNorm.backward(dy, x, saved)
+scale = gamma.to_a.zip(saved.invstd.to_a).map { |g, s| g * s }
 agree("frozen dx", frozen.to_a, dy.to_a.each_with_index.map { |d, i| scale[i / SHAPE[2] % SHAPE[1]] * d })
 
 # With momentum 1 and the biased variance, the running statistics are the moments of the batch.
-_, _, invstd = BatchNorm.forward_training(SHAPE, x, **running, eps: 1, momentum: 1, biased_running_var: true)
+_, replaced = BatchNorm.forward_training(SHAPE, x, **running, eps: 1, momentum: 1, biased_running_var: true)
 count, mean, m2 = BatchNorm.moments(SHAPE, x).map(&:to_a)
 var = m2.zip(count).map { |m, n| m / n }
 agree("momentum 1", running.values.flat_map(&:to_a), mean + var)
-agree("eps 1", invstd.to_a, var.map { |v| 1 / Math.sqrt(v + 1) })
+agree("eps 1", replaced.invstd.to_a, var.map { |v| 1 / Math.sqrt(v + 1) })
+
+# What backward has from the forward call is gamma and beta as they were, and no others.
+_, saved = BatchNorm.forward_training(SHAPE, x, gamma:, beta:)
+before, = BatchNorm.backward(dy, x, saved)
+[gamma, beta].each { |row| row.fill([7, -7, 0]) }
+agree("dx of a gamma that was changed", BatchNorm.backward(dy, x, saved).first.to_a, before.to_a)
+fails(TypeError, "saved is a Array; expected what a forward call returned") { BatchNorm.backward(dy, x, [saved.mean]) }
+fails(ArgumentError, "dy has 71 elements") { BatchNorm.backward(Floats.new(SIZE - 1), x, saved) }
+fails(NoMethodError, "private method") { BatchNorm::Saved.new(SHAPE, nil, nil, saved.mean, saved.invstd, false) }
+copy = gamma.dup
+gamma.fill([1, 1, 1])
+agree("a copy", copy.to_a, [7, -7, 0])
 
 fails(BatchNorm::Error, "channels") { BatchNorm.moments([4, 0, 6], Floats.new(0)) }
 fails(ArgumentError, "71 elements") { BatchNorm.moments(SHAPE, Floats.new(SIZE - 1)) }
