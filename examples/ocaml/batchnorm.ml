@@ -29,8 +29,19 @@ let library =
     with Dl.DL_error _ -> refuse (path ^ " has no bn_version")
   in
   let major, minor, patch = (version / 10000, version / 100 mod 100, version mod 100) in
-  if major <> 1 || minor < 2 then refuse (Printf.sprintf "%s is %d.%d.%d" path major minor patch);
+  if major <> 2 then refuse (Printf.sprintf "%s is %d.%d.%d" path major minor patch);
   library
+
+(** What backward has to know of a forward call: the dimensions of its tensor, copies of gamma and beta as they were,
+    what x was normalized with, and whether that was of the batch. *)
+type 'elt saved = {
+  dims : int array;
+  gamma : 'elt channels option;
+  beta : 'elt channels option;
+  mean : statistics;
+  invstd : statistics;
+  frozen : bool;
+}
 
 (* A size_t and an int32_t, as OCaml sees them. *)
 let size = view ~read:Unsigned.Size_t.to_int ~write:Unsigned.Size_t.of_int size_t
@@ -81,14 +92,13 @@ module C = struct
   let foreign name = foreign ~from:library name
   let data = ptr void
 
-  (* The shape of all three: eight arrays between the dtype and the options. *)
-  let call8 =
-    ptr Shape.t @-> int @-> data @-> data @-> data @-> data @-> data @-> data @-> data @-> data @-> ptr Options.t
-    @-> returning int
+  let options = ptr Options.t @-> returning int
+  let eight rest = data @-> data @-> data @-> data @-> data @-> data @-> data @-> data @-> rest
 
-  let forward_training = foreign "bn_forward_training" call8
-  let forward_inference = foreign "bn_forward_inference" call8
-  let backward = foreign "bn_backward" call8
+  (* Eight arrays between the dtype and the options, and nine. *)
+  let forward_training = foreign "bn_forward_training" (ptr Shape.t @-> int @-> eight options)
+  let forward_inference = foreign "bn_forward_inference" (ptr Shape.t @-> int @-> eight options)
+  let backward = foreign "bn_backward" (ptr Shape.t @-> int @-> eight (data @-> options))
   let moments = foreign "bn_moments" (ptr Shape.t @-> int @-> data @-> data @-> data @-> data @-> returning int)
   let set_num_threads = foreign "bn_set_num_threads" (int @-> returning int)
   let last_error = foreign "bn_last_error" (void @-> returning string)
@@ -112,10 +122,20 @@ let channels name x v =
 
 let optional name x = function None -> null | Some v -> channels name x v
 
-(** [y, mean, invstd]; the running mean and variance are updated in place. *)
+let dims x = Genarray.dims (genarray_of_array3 x)
+
+let saved x gamma beta mean invstd frozen =
+  let copy v =
+    let own = Array1.create (Array1.kind v) c_layout (Array1.dim v) in
+    Array1.blit v own;
+    own
+  in
+  { dims = dims x; gamma = Option.map copy gamma; beta = Option.map copy beta; mean; invstd; frozen }
+
+(** [y], and what {!backward} needs; the running mean and variance are updated in place. *)
 let forward_training ?(gamma : 'elt channels option) ?(beta : 'elt channels option)
     ?(running : ('elt channels * 'elt channels) option) ?eps ?momentum ?biased_running_var (x : 'elt tensor) :
-    'elt tensor * statistics * statistics =
+    'elt tensor * 'elt saved =
   let running_mean, running_var = (Option.map fst running, Option.map snd running) in
   let y, mean, invstd = (new_like x, new_channels float64 x, new_channels float64 x) in
   check
@@ -123,29 +143,29 @@ let forward_training ?(gamma : 'elt channels option) ?(beta : 'elt channels opti
        (optional "running_mean" x running_mean) (optional "running_var" x running_var) (elements y) (numbers mean)
        (numbers invstd)
        (Options.make ?eps ?momentum ?biased_running_var ()));
-  (y, mean, invstd)
+  (y, saved x gamma beta mean invstd false)
 
-(** [y], and [mean] and [invstd] for a backward call that is frozen. *)
+(** Like {!forward_training}, but with the running statistics, which are constants to the gradient. *)
 let forward_inference ?(gamma : 'elt channels option) ?(beta : 'elt channels option)
     ~running:((running_mean, running_var) : 'elt channels * 'elt channels) ?eps (x : 'elt tensor) :
-    'elt tensor * statistics * statistics =
+    'elt tensor * 'elt saved =
   let y, mean, invstd = (new_like x, new_channels float64 x, new_channels float64 x) in
   check
     (C.forward_inference (Shape.of_tensor x) (dtype x) (elements x) (optional "gamma" x gamma) (optional "beta" x beta)
        (channels "running_mean" x running_mean) (channels "running_var" x running_var) (elements y) (numbers mean)
        (numbers invstd) (Options.make ?eps ()));
-  (y, mean, invstd)
+  (y, saved x gamma beta mean invstd true)
 
-(** [dx, dgamma, dbeta]. *)
-let backward ?(gamma : 'elt channels option) ?frozen ~(mean : statistics) ~(invstd : statistics) ~(dy : 'elt tensor)
-    (x : 'elt tensor) : 'elt tensor * 'elt channels * 'elt channels =
-  if Genarray.(dims (genarray_of_array3 dy) <> dims (genarray_of_array3 x)) then
-    invalid_arg "dy has other dimensions than x";
+(** [dx, dgamma, dbeta]. [x] is that of the forward call that gave [saved], as it was then. *)
+let backward ~(saved : 'elt saved) ~(dy : 'elt tensor) (x : 'elt tensor) : 'elt tensor * 'elt channels * 'elt channels =
+  if dims x <> saved.dims then invalid_arg "x has other dimensions than in the forward call";
+  if dims dy <> dims x then invalid_arg "dy has other dimensions than x";
   let dx, dgamma, dbeta = (new_like x, new_channels (Array3.kind x) x, new_channels (Array3.kind x) x) in
   check
-    (C.backward (Shape.of_tensor x) (dtype x) (elements dy) (elements x) (optional "gamma" x gamma)
-       (channels "mean" x mean) (channels "invstd" x invstd) (elements dx) (numbers dgamma) (numbers dbeta)
-       (Options.make ?frozen ()));
+    (C.backward (Shape.of_tensor x) (dtype x) (elements dy) (elements x) (optional "gamma" x saved.gamma)
+       (optional "beta" x saved.beta) (channels "mean" x saved.mean) (channels "invstd" x saved.invstd) (elements dx)
+       (numbers dgamma) (numbers dbeta)
+       (Options.make ~frozen:saved.frozen ()));
   (dx, dgamma, dbeta)
 
 (** The number of values, their mean and the sum of squared deviations from it. *)

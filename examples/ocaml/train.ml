@@ -49,15 +49,15 @@ let () =
   let running = (running_mean, running_var) in
   let step k =
     let x = batch k in
-    let y, mean, invstd = Batchnorm.forward_training ~gamma ~beta ~running x in
-    let dx, dgamma, dbeta = Batchnorm.backward ~gamma ~mean ~invstd ~dy x in
+    let y, saved = Batchnorm.forward_training ~gamma ~beta ~running x in
+    let dx, dgamma, dbeta = Batchnorm.backward ~saved ~dy x in
     descend gamma dgamma;
     descend beta dbeta;
     [ ("y", flat y); ("dx", flat dx); ("dgamma", to_list dgamma); ("dbeta", to_list dbeta) ]
   in
   let last = List.init 3 step |> List.rev |> List.hd in
   let x = batch 0 in
-  let inferred, mean, invstd = Batchnorm.forward_inference ~gamma ~beta ~running x in
+  let inferred, saved = Batchnorm.forward_inference ~gamma ~beta ~running x in
   let results =
     last
     @ [
@@ -69,16 +69,27 @@ let () =
   List.iter (fun (name, values) -> agree name values (List.assoc name expected)) results;
 
   (* Frozen statistics are constants: dx = gamma * invstd * dy. *)
-  let frozen, _, _ = Batchnorm.backward ~gamma ~mean ~invstd ~frozen:true ~dy x in
-  let scale i = gamma.{i / inner mod channels} *. invstd.{i / inner mod channels} in
+  let frozen, _, _ = Batchnorm.backward ~saved ~dy x in
+  let scale i = gamma.{i / inner mod channels} *. saved.invstd.{i / inner mod channels} in
   agree "frozen dx" (flat frozen) (List.mapi (fun i d -> scale i *. d) (flat dy));
 
   (* With momentum 1 and the biased variance, the running statistics are the moments of the batch. *)
-  let _, _, invstd = Batchnorm.forward_training ~running ~eps:1. ~momentum:1. ~biased_running_var:true x in
+  let _, replaced = Batchnorm.forward_training ~running ~eps:1. ~momentum:1. ~biased_running_var:true x in
   let count, mean, m2 = Batchnorm.moments x in
   let variance = List.map2 ( /. ) (to_list m2) (to_list count) in
   agree "momentum 1" (to_list running_mean @ to_list running_var) (to_list mean @ variance);
-  agree "eps 1" (to_list invstd) (List.map (fun v -> 1. /. sqrt (v +. 1.)) variance);
+  agree "eps 1" (to_list replaced.invstd) (List.map (fun v -> 1. /. sqrt (v +. 1.)) variance);
+
+  (* What backward has from the forward call is gamma and beta as they were, and no others. *)
+  let _, saved = Batchnorm.forward_training ~gamma ~beta x in
+  let before, _, _ = Batchnorm.backward ~saved ~dy x in
+  Array1.fill gamma (-7.);
+  Array1.fill beta 7.;
+  let after, _, _ = Batchnorm.backward ~saved ~dy x in
+  agree "dx of a gamma that was changed" (flat after) (flat before);
+  (match Batchnorm.backward ~saved ~dy (Array3.sub_left x 0 2) with
+  | exception Invalid_argument message when message = "x has other dimensions than in the forward call" -> ()
+  | _ -> fail "no error for another x");
 
   (match Batchnorm.moments (Array3.create float32 c_layout outer 0 inner) with
   | exception Batchnorm.Error message when String.starts_with ~prefix:"bn_moments: channels is 0" message -> ()

@@ -2,7 +2,8 @@
  *
  * libbatchnorm as a MEX function, of which the first argument names the call; see mexFunction for all of them.
  *
- *     [y, mean, invstd] = batchnorm ("forward_training", x, gamma, beta, [], [], struct ("eps", 1e-3));
+ *     [y, saved] = batchnorm ("forward_training", x, gamma, beta, [], [], struct ("eps", 1e-3));
+ *     [dx, dgamma, dbeta] = batchnorm ("backward", dy, x, saved);
  *
  * An array has its fastest dimension first: inner x channels x outer. Tensors are single or double, and so are their
  * parameters; statistics are double. C reads them where they are. What is returned is new, as everywhere in Octave;
@@ -10,6 +11,7 @@
 #include <batchnorm.h>
 
 #include <mex.h>
+#include <stdbool.h>
 #include <string.h>
 
 static void check(bn_status status)
@@ -98,31 +100,73 @@ static bn_options options_of(int count, const mxArray **given)
             options.momentum = number;
         else if (strcmp(name, "biased_running_var") == 0)
             options.biased_running_var = number != 0;
-        else if (strcmp(name, "frozen") == 0)
-            options.frozen = number != 0;
         else
             mexErrMsgIdAndTxt("batchnorm:option", "there is no option %s", name);
     }
     return options;
 }
 
+/* What backward has to know of a forward call, as a struct: the size and class of x, gamma and beta, what x was
+ * normalized with, and whether that was of the batch. */
+enum { SIZE, CLASS, GAMMA, BETA, MEAN, INVSTD, FROZEN, FIELDS };
+static const char *const fields[FIELDS] = {"size", "class", "gamma", "beta", "mean", "invstd", "frozen"};
+
+static mxArray *save(const struct tensor *x, const mxArray *gamma, const mxArray *beta, mxArray *mean, mxArray *invstd,
+                     bool frozen)
+{
+    const double sizes[3] = {(double)x->shape.inner, (double)x->shape.channels, (double)x->shape.outer};
+    mxArray *size = mxCreateDoubleMatrix(1, 3, mxREAL);
+    mxArray *saved = mxCreateStructMatrix(1, 1, FIELDS, (const char **)fields);
+    memcpy(mxGetData(size), sizes, sizeof sizes);
+    mxSetFieldByNumber(saved, 0, SIZE, size);
+    mxSetFieldByNumber(saved, 0, CLASS, mxCreateString(x->class == mxSINGLE_CLASS ? "single" : "double"));
+    mxSetFieldByNumber(saved, 0, GAMMA, mxDuplicateArray(gamma));
+    mxSetFieldByNumber(saved, 0, BETA, mxDuplicateArray(beta));
+    mxSetFieldByNumber(saved, 0, MEAN, mean);
+    mxSetFieldByNumber(saved, 0, INVSTD, invstd);
+    mxSetFieldByNumber(saved, 0, FROZEN, mxCreateLogicalScalar(frozen));
+    return saved;
+}
+
+/* Its fields, all of them, of a call on a tensor like x. */
+static void saved_of(const mxArray *saved, const struct tensor *x, const mxArray *values[FIELDS])
+{
+    if (!mxIsStruct(saved) || mxGetNumberOfElements(saved) != 1)
+        mexErrMsgIdAndTxt("batchnorm:saved", "saved is not what a forward call returned");
+    for (int i = 0; i < FIELDS; i++) {
+        values[i] = mxGetField(saved, 0, fields[i]);
+        if (values[i] == NULL)
+            mexErrMsgIdAndTxt("batchnorm:saved", "saved has no %s; expected what a forward call returned", fields[i]);
+    }
+    char class[8] = "";
+    mxGetString(values[CLASS], class, sizeof class);
+    if (strcmp(class, x->class == mxSINGLE_CLASS ? "single" : "double") != 0)
+        mexErrMsgIdAndTxt("batchnorm:saved", "x is not of the class that it had in the forward call");
+    if (mxGetNumberOfElements(values[SIZE]) != 3)
+        mexErrMsgIdAndTxt("batchnorm:saved", "saved.size is not what a forward call returned");
+    const double *size = elements("saved.size", values[SIZE], mxDOUBLE_CLASS);
+    if (size[0] != (double)x->shape.inner || size[1] != (double)x->shape.channels || size[2] != (double)x->shape.outer)
+        mexErrMsgIdAndTxt("batchnorm:saved", "x is not of the size that it had in the forward call");
+}
+
 /* Each call fills results, of which Octave keeps those that it was asked for. */
-enum { MOST = 5 };
+enum { MOST = 4 };
 
 static void forward_training(mxArray **results, int count, const mxArray **given)
 {
     struct tensor x = tensor_of("x", given[0]);
     const void *gamma = channels_of("gamma", given[1], x.class, &x), *beta = channels_of("beta", given[2], x.class, &x);
     bn_options options = options_of(count - 5, given + 5);
+    mxArray *means, *invstds;
     void *y = new_tensor(&results[0], given[0]);
-    double *mean = new_channels(&results[1], mxDOUBLE_CLASS, &x);
-    double *invstd = new_channels(&results[2], mxDOUBLE_CLASS, &x);
-    results[3] = mxDuplicateArray(given[3]);
-    results[4] = mxDuplicateArray(given[4]);
-    void *running_mean = channels_of("running_mean", results[3], x.class, &x);
-    void *running_var = channels_of("running_var", results[4], x.class, &x);
+    double *mean = new_channels(&means, mxDOUBLE_CLASS, &x), *invstd = new_channels(&invstds, mxDOUBLE_CLASS, &x);
+    results[2] = mxDuplicateArray(given[3]);
+    results[3] = mxDuplicateArray(given[4]);
+    void *running_mean = channels_of("running_mean", results[2], x.class, &x);
+    void *running_var = channels_of("running_var", results[3], x.class, &x);
     check(bn_forward_training(&x.shape, x.dtype, x.data, gamma, beta, running_mean, running_var, y, mean, invstd,
                               &options));
+    results[1] = save(&x, given[1], given[2], means, invstds, false);
 }
 
 static void forward_inference(mxArray **results, int count, const mxArray **given)
@@ -132,11 +176,12 @@ static void forward_inference(mxArray **results, int count, const mxArray **give
     const void *running_mean = channels_of("running_mean", given[3], x.class, &x);
     const void *running_var = channels_of("running_var", given[4], x.class, &x);
     bn_options options = options_of(count - 5, given + 5);
+    mxArray *means, *invstds;
     void *y = new_tensor(&results[0], given[0]);
-    double *mean = new_channels(&results[1], mxDOUBLE_CLASS, &x);
-    double *invstd = new_channels(&results[2], mxDOUBLE_CLASS, &x);
+    double *mean = new_channels(&means, mxDOUBLE_CLASS, &x), *invstd = new_channels(&invstds, mxDOUBLE_CLASS, &x);
     check(bn_forward_inference(&x.shape, x.dtype, x.data, gamma, beta, running_mean, running_var, y, mean, invstd,
                                &options));
+    results[1] = save(&x, given[1], given[2], means, invstds, true);
 }
 
 static void backward(mxArray **results, int count, const mxArray **given)
@@ -144,13 +189,18 @@ static void backward(mxArray **results, int count, const mxArray **given)
     struct tensor dy = tensor_of("dy", given[0]), x = tensor_of("x", given[1]);
     if (memcmp(&dy.shape, &x.shape, sizeof x.shape) != 0 || dy.class != x.class)
         mexErrMsgIdAndTxt("batchnorm:size", "dy is not of the size and class of x");
-    const void *gamma = channels_of("gamma", given[2], x.class, &x);
-    const double *mean = channels_of("mean", given[3], mxDOUBLE_CLASS, &x);
-    const double *invstd = channels_of("invstd", given[4], mxDOUBLE_CLASS, &x);
-    bn_options options = options_of(count - 5, given + 5);
+    const mxArray *saved[FIELDS];
+    saved_of(given[2], &x, saved);
+    const void *gamma = channels_of("saved.gamma", saved[GAMMA], x.class, &x);
+    const void *beta = channels_of("saved.beta", saved[BETA], x.class, &x);
+    const double *mean = channels_of("saved.mean", saved[MEAN], mxDOUBLE_CLASS, &x);
+    const double *invstd = channels_of("saved.invstd", saved[INVSTD], mxDOUBLE_CLASS, &x);
+    bn_options options = BN_OPTIONS_INIT;
+    options.frozen = number_of("saved.frozen", saved[FROZEN]) != 0;
+    (void)count;
     void *dx = new_tensor(&results[0], given[1]);
     void *dgamma = new_channels(&results[1], x.class, &x), *dbeta = new_channels(&results[2], x.class, &x);
-    check(bn_backward(&x.shape, x.dtype, dy.data, x.data, gamma, mean, invstd, dx, dgamma, dbeta, &options));
+    check(bn_backward(&x.shape, x.dtype, dy.data, x.data, gamma, beta, mean, invstd, dx, dgamma, dbeta, &options));
 }
 
 static void moments(mxArray **results, int count, const mxArray **given)
@@ -178,9 +228,9 @@ void mexFunction(int wanted, mxArray **results, int count, const mxArray **given
         int least, most, results;
         void (*call)(mxArray **results, int count, const mxArray **given);
     } calls[] = {
-        {"forward_training", "x, gamma, beta, running_mean, running_var, [options]", 5, 6, 5, forward_training},
-        {"forward_inference", "x, gamma, beta, running_mean, running_var, [options]", 5, 6, 3, forward_inference},
-        {"backward", "dy, x, gamma, mean, invstd, [options]", 5, 6, 3, backward},
+        {"forward_training", "x, gamma, beta, running_mean, running_var, [options]", 5, 6, 4, forward_training},
+        {"forward_inference", "x, gamma, beta, running_mean, running_var, [options]", 5, 6, 2, forward_inference},
+        {"backward", "dy, x, saved", 3, 3, 3, backward},
         {"moments", "x", 1, 1, 3, moments},
         {"set_num_threads", "threads", 1, 1, 0, set_num_threads},
     };

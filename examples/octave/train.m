@@ -36,7 +36,7 @@ batch = @(k) tensor (mod (i * 37 + k * 11, 101) / 8 - 5);
 try
   batchnorm ("set_num_threads", 1);
 catch problem
-  missing = regexp (problem.message, 'libbatchnorm\.so\.1: .*', "match", "once");
+  missing = regexp (problem.message, 'libbatchnorm\.so\.2: .*', "match", "once");
   if (! isempty (missing))
     problem.message = ["libbatchnorm 2.0 or a later 2.x is needed, but cannot be loaded: " missing];
   end
@@ -51,14 +51,14 @@ running_mean = zeros (3, 1, "single");
 running_var = ones (3, 1, "single");
 for k = 0:2
   x = batch (k);
-  [y, mean, invstd, running_mean, running_var] = ...
+  [y, saved, running_mean, running_var] = ...
     batchnorm ("forward_training", x, gamma, beta, running_mean, running_var);
-  [dx, dgamma, dbeta] = batchnorm ("backward", dy, x, gamma, mean, invstd);
+  [dx, dgamma, dbeta] = batchnorm ("backward", dy, x, saved);
   gamma -= rate * dgamma;
   beta -= rate * dbeta;
 end
 x = batch (0);
-[inferred, mean, invstd] = batchnorm ("forward_inference", x, gamma, beta, running_mean, running_var);
+[inferred, saved] = batchnorm ("forward_inference", x, gamma, beta, running_mean, running_var);
 
 results = struct ("y", y, "dx", dx, "dgamma", dgamma, "dbeta", dbeta, "gamma", gamma, "beta", beta, ...
                   "running_mean", running_mean, "running_var", running_var, "inferred", inferred);
@@ -78,15 +78,29 @@ for name = fieldnames (results)'
 end
 
 % Frozen statistics are constants: dx = gamma * invstd * dy.
-frozen = batchnorm ("backward", dy, x, gamma, mean, invstd, struct ("frozen", true));
-agree ("frozen dx", frozen, (gamma .* invstd)' .* dy);
+frozen = batchnorm ("backward", dy, x, saved);
+agree ("frozen dx", frozen, (gamma .* saved.invstd)' .* dy);
 
 % With momentum 1 and the biased variance, the running statistics are the moments of the batch.
 replace = struct ("eps", 1, "momentum", 1, "biased_running_var", true);
-[~, ~, invstd, new_mean, new_var] = batchnorm ("forward_training", x, [], [], running_mean, running_var, replace);
+[~, replaced, new_mean, new_var] = batchnorm ("forward_training", x, [], [], running_mean, running_var, replace);
 [count, mean, m2] = batchnorm ("moments", x);
 agree ("momentum 1", [new_mean, new_var], [mean, m2 ./ count]);
-agree ("eps 1", invstd, 1 ./ sqrt (m2 ./ count + 1));
+agree ("eps 1", replaced.invstd, 1 ./ sqrt (m2 ./ count + 1));
+
+% What backward has from the forward call is gamma and beta as they were, and no others.
+[~, saved] = batchnorm ("forward_training", x, gamma, beta, [], []);
+before = batchnorm ("backward", dy, x, saved);
+gamma_then = gamma;
+gamma(:) = -7;
+agree ("dx of a gamma that was changed", batchnorm ("backward", dy, x, saved), before);
+agree ("saved.gamma", saved.gamma, gamma_then);
+fails ("saved has no size", "backward", dy, x, struct ("mean", saved.mean, "invstd", saved.invstd));
+fails ("saved has no beta", "backward", dy, x, rmfield (saved, "beta"));
+fails ("saved is not what a forward call returned", "backward", dy, x, gamma);
+fails ("x is not of the size", "backward", dy(:, :, 1:2), x(:, :, 1:2), saved);
+fails ("x is not of the class", "backward", double (dy), double (x), saved);
+fails ("usage: batchnorm (\"backward\", dy, x, saved)", "backward", dy, x, gamma, saved.mean, saved.invstd);
 
 fails ("bn_moments: channels is 0", "moments", zeros (inner, 0, outer, "single"));
 fails ("threads is not a number", "set_num_threads", "2");

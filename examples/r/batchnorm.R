@@ -5,13 +5,14 @@
 #     bn <- load_batchnorm("batchnorm.so")
 #     trained <- bn$forward_training(x, gamma = c(1, 2, 0.5), eps = 1e-3)
 #     trained$y
+#     bn$backward(dy, x, trained$saved)$dx
 
 # shim: batchnorm.c, as R CMD SHLIB makes it. Its symbols are bound when they are called, so that a library which is too
 # old for some of them is told by its version.
 load_batchnorm <- function(shim) {
   dll <- tryCatch(dyn.load(shim, now = FALSE), error = function(e) {
     message <- conditionMessage(e)
-    missing <- regmatches(message, regexpr("libbatchnorm\\.so\\.1: .*", message))
+    missing <- regmatches(message, regexpr("libbatchnorm\\.so\\.2: .*", message))
     needed <- "libbatchnorm 2.0 or a later 2.x is needed, but cannot be loaded:"
     stop(if (length(missing)) paste(needed, missing) else message, call. = FALSE)
   })
@@ -23,23 +24,36 @@ load_batchnorm <- function(shim) {
     v
   }
 
+  # y, and as saved what backward has to know of the call: the dimensions, gamma and beta, what x was normalized with,
+  # and whether that was of the batch.
+  results <- function(computed, x, gamma, beta, frozen) {
+    saved <- list(dim = dim(x), gamma = gamma, beta = beta, mean = computed$mean, invstd = computed$invstd,
+                  frozen = frozen)
+    c(computed["y"], list(saved = structure(saved, class = "batchnorm_saved")))
+  }
+
   list(
-    # y, mean, invstd, and the updated running_mean and running_var.
+    # y and saved, and the updated running_mean and running_var.
     forward_training = function(x, gamma = NULL, beta = NULL, running_mean = NULL, running_var = NULL, eps = 1e-5,
                                 momentum = 0.1, biased_running_var = FALSE) {
-      .Call(routines$forward_training, double(x), double(gamma), double(beta), double(running_mean),
-            double(running_var), eps, momentum, biased_running_var)
+      computed <- .Call(routines$forward_training, double(x), double(gamma), double(beta), double(running_mean),
+                        double(running_var), eps, momentum, biased_running_var)
+      c(results(computed, x, gamma, beta, frozen = FALSE), computed[c("running_mean", "running_var")])
     },
 
-    # y, and mean and invstd for a backward call that is frozen.
+    # y and saved: the running statistics are constants to the gradient.
     forward_inference = function(x, running_mean, running_var, gamma = NULL, beta = NULL, eps = 1e-5) {
-      .Call(routines$forward_inference, double(x), double(gamma), double(beta), double(running_mean),
-            double(running_var), eps)
+      computed <- .Call(routines$forward_inference, double(x), double(gamma), double(beta), double(running_mean),
+                        double(running_var), eps)
+      results(computed, x, gamma, beta, frozen = TRUE)
     },
 
-    # dx, dgamma and dbeta.
-    backward = function(dy, x, mean, invstd, gamma = NULL, frozen = FALSE) {
-      .Call(routines$backward, double(dy), double(x), double(mean), double(invstd), double(gamma), frozen)
+    # dx, dgamma and dbeta. x is that of the forward call that returned saved.
+    backward = function(dy, x, saved) {
+      if (!inherits(saved, "batchnorm_saved")) stop("saved is not what a forward call returned as saved", call. = FALSE)
+      if (!identical(dim(x), saved$dim)) stop("x has other dimensions than in the forward call", call. = FALSE)
+      .Call(routines$backward, double(dy), double(x), saved$mean, saved$invstd, double(saved$gamma),
+            double(saved$beta), saved$frozen)
     },
 
     # count, mean and m2, the sum of squared deviations from it.

@@ -102,7 +102,7 @@ static SEXP forward_inference(SEXP x, SEXP gamma, SEXP beta, SEXP running_mean, 
     return list;
 }
 
-static SEXP backward(SEXP dy, SEXP x, SEXP mean, SEXP invstd, SEXP gamma, SEXP frozen)
+static SEXP backward(SEXP dy, SEXP x, SEXP mean, SEXP invstd, SEXP gamma, SEXP beta, SEXP frozen)
 {
     const char *names[] = {"dx", "dgamma", "dbeta", ""};
     bn_shape shape = shape_of(x);
@@ -114,8 +114,8 @@ static SEXP backward(SEXP dy, SEXP x, SEXP mean, SEXP invstd, SEXP gamma, SEXP f
     double *dgamma = put_channels(list, 1, &shape);
     double *dbeta = put_channels(list, 2, &shape);
     check(bn_backward(&shape, BN_FLOAT64, REAL(dy), REAL(x), channels_of("gamma", gamma, &shape),
-                      channels_of("mean", mean, &shape), channels_of("invstd", invstd, &shape), dx, dgamma, dbeta,
-                      &options));
+                      channels_of("beta", beta, &shape), channels_of("mean", mean, &shape),
+                      channels_of("invstd", invstd, &shape), dx, dgamma, dbeta, &options));
     UNPROTECT(1);
     return list;
 }
@@ -145,7 +145,7 @@ void R_init_batchnorm(DllInfo *dll)
     static const R_CallMethodDef methods[] = {
         {"forward_training", (DL_FUNC)forward_training, 8},
         {"forward_inference", (DL_FUNC)forward_inference, 6},
-        {"backward", (DL_FUNC)backward, 6},
+        {"backward", (DL_FUNC)backward, 7},
         {"moments", (DL_FUNC)moments, 1},
         {"set_num_threads", (DL_FUNC)set_num_threads, 1},
         {NULL, NULL, 0},

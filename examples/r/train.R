@@ -38,7 +38,7 @@ running_var <- c(1, 1, 1)
 for (k in 0:2) {
   x <- batch(k)
   trained <- bn$forward_training(x, gamma, beta, running_mean, running_var)
-  gradients <- bn$backward(dy, x, trained$mean, trained$invstd, gamma)
+  gradients <- bn$backward(dy, x, trained$saved)
   running_mean <- trained$running_mean
   running_var <- trained$running_var
   gamma <- gamma - rate * gradients$dgamma
@@ -55,8 +55,8 @@ stopifnot(setequal(names(results), names(expected)))
 for (name in names(results)) agree(name, results[[name]], expected[[name]])
 
 # Frozen statistics are constants: dx = gamma * invstd * dy.
-frozen <- bn$backward(dy, x, inferred$mean, inferred$invstd, gamma, frozen = TRUE)
-agree("frozen dx", frozen$dx, sweep(dy, 2, gamma * inferred$invstd, `*`))
+frozen <- bn$backward(dy, x, inferred$saved)
+agree("frozen dx", frozen$dx, sweep(dy, 2, gamma * inferred$saved$invstd, `*`))
 
 # With momentum 1 and the biased variance, the running statistics are the moments of the batch.
 replaced <- bn$forward_training(x, NULL, NULL, running_mean, running_var, eps = 1, momentum = 1,
@@ -64,7 +64,17 @@ replaced <- bn$forward_training(x, NULL, NULL, running_mean, running_var, eps = 
 moments <- bn$moments(x)
 var <- moments$m2 / moments$count
 agree("momentum 1", c(replaced$running_mean, replaced$running_var), c(moments$mean, var))
-agree("eps 1", replaced$invstd, 1 / sqrt(var + 1))
+agree("eps 1", replaced$saved$invstd, 1 / sqrt(var + 1))
+
+# What backward has from the forward call is gamma and beta as they were, and no others.
+saved <- bn$forward_training(x, gamma, beta)$saved
+before <- bn$backward(dy, x, saved)
+gamma[] <- -7
+agree("dx of a gamma that was changed", bn$backward(dy, x, saved)$dx, before$dx)
+fails("saved is not what a forward call returned", bn$backward(dy, x, list(mean = saved$mean, invstd = saved$invstd)))
+fails("x has other dimensions", bn$backward(dy, x[, , 1:2], saved))
+fails("dy has other dimensions than x", bn$backward(dy[, , 1:2], x, saved))
+fails("unused argument", bn$backward(dy, x, saved, frozen = TRUE))
 
 fails("bn_moments: channels is 0", bn$moments(array(0, c(6, 0, 4))))
 fails("gamma has 2 elements", bn$forward_training(x, gamma[-1]))
