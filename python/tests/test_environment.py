@@ -25,10 +25,10 @@ for shape, layout, dtype in itertools.product(SHAPES, ["C", "channels last", "ch
     rng = np.random.default_rng(len(shape))
     x, dy = (LAYOUTS[layout](a) for a in (rng.normal(size=(2, *shape)) + 3).astype(dtype))
     gamma, beta, mean, var = (rng.normal(size=(4, shape[1])) ** 2).astype(dtype)
-    y, saved = bn.forward_training(x, gamma, beta, mean, var)
-    outputs = [y, saved.mean, saved.invstd, mean, var, *bn.backward(dy, x, saved, gamma)]
-    outputs += [bn.forward_inference(x, gamma, beta, mean, var)]
-    outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var), gamma), *bn.moments(x)]
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var)
+    outputs = [y, saved.mean, saved.invstd, mean, var, *bn.backward(dy, x, saved)]
+    outputs += [bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var)]
+    outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var, gamma=gamma)), *bn.moments(x)]
     outputs += [*bn.backward_reduce(dy, x, saved.mean, saved.invstd)]
     assert not any(np.isnan(output).any() for output in outputs)
     print(shape, layout, dtype, digest(outputs))
@@ -59,23 +59,23 @@ for shape, layout, dtype in itertools.product(SHAPES, ["C", "channels last", "fi
         np.moveaxis(places, 1 if places.ndim > 1 else 0, 0)[list(channels)] = True
         assert np.array_equal(np.isnan(result), places), (shape, layout, dtype, channels)
 
-    outputs = [bn.forward_inference(x, gamma, beta, mean, var)]
+    outputs = [bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var)]
     elsewhere = outputs[0].copy()
     assert np.isnan(elsewhere[(1, IN_X, *middle)])
     elsewhere[(1, IN_X, *middle)] = 0
     check(elsewhere, IN_GAMMA, IN_BETA, IN_MEAN)
-    y, saved = bn.forward_training(x, gamma, beta, mean, var)
+    y, saved = bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var)
     check(y, IN_X, INFINITE, IN_GAMMA, IN_BETA)
     check(saved.mean, IN_X)
     check(saved.invstd, IN_X, INFINITE)
     check(mean, IN_X, IN_MEAN)
     check(var, IN_X, INFINITE)
-    dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma)
+    dx, dgamma, dbeta = bn.backward(dy, x, saved)
     check(dx, IN_X, INFINITE, IN_GAMMA, IN_DY)
     check(dgamma, IN_X, INFINITE, IN_DY)
     check(dbeta, IN_DY)
     outputs += [y, saved.mean, saved.invstd, mean, var, dx, dgamma, dbeta]
-    outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var), gamma), *bn.moments(x)]
+    outputs += [*bn.backward(dy, x, bn.frozen_statistics(mean, var, gamma=gamma)), *bn.moments(x)]
     outputs += [*bn.backward_reduce(dy, x, saved.mean, saved.invstd)]
     print(shape, layout, dtype, digest(outputs))
 """

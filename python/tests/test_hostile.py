@@ -45,9 +45,9 @@ FUNCTIONS = {
         LAYER, "y saved_mean saved_invstd", "gamma beta y saved_mean saved_invstd options", (("y", "x"),)
     ),
     "bn_backward": Function(
-        "shape dtype dy x gamma saved_mean saved_invstd dx dgamma dbeta options",
+        "shape dtype dy x gamma beta saved_mean saved_invstd dx dgamma dbeta options",
         "dx dgamma dbeta",
-        "gamma dx dgamma dbeta options",
+        "gamma beta dx dgamma dbeta options",
         (("dx", "dy"),),
     ),
     "bn_moments": Function("shape dtype x count mean m2", "count mean m2", ""),
