@@ -20,7 +20,9 @@ Around the layer: `population` and `recalibration` for statistics of all data, `
 
 from . import keras, onnx
 from ._c_structs import Outcome
+from ._errors import StateError
 from ._foldable import Folded
+from ._public import publish
 from ._in_pytorchs_order import batch_norm
 from ._version import __version__
 from .activations import Clip, LeakyReLU
@@ -70,6 +72,7 @@ __all__ = [
     "ScaleShift",
     "Segments",
     "Split",
+    "StateError",
     "Sums",
     "Updated",
     "__version__",
@@ -90,12 +93,10 @@ __all__ = [
     "inverse_std",
     "isa",
     "jvp",
-    "keras",
     "merge_batch_norms",
     "merge_moments",
     "moments",
     "normalize",
-    "onnx",
     "read_state",
     "recalibrate",
     "renorm_limits",
@@ -105,3 +106,11 @@ __all__ = [
     "update_running",
     "write_state",
 ]
+
+publish(__name__, [kind for kind in map(globals().get, __all__) if isinstance(kind, type)])
+publish(keras.__name__, [keras.BatchNormalization])
+
+
+def __dir__() -> list[str]:
+    """What a user has a use for: the names above, and the modules that have more."""
+    return sorted({*__all__, "keras", "onnx"})

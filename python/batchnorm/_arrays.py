@@ -48,6 +48,11 @@ def tensor(value: ArrayLike, name: str) -> Array:
     if code_of(array.dtype) is None:
         native = code_of(array.dtype.newbyteorder("=")) is not None
         expected = "the byte order of this machine" if native else f"{NAMES} (see numpy.ndarray.astype)"
+        if array.dtype == np.uint16:
+            expected += (
+                '; for the bits of bfloat16 numbers functions take dtype="bfloat16", and layers an array.view'
+                "(ml_dtypes.bfloat16)"
+            )
         raise TypeError(f"{name} has dtype {array.dtype}, expected {expected}")
     if array.ndim == 0:
         raise ValueError(f"{name} is a single number, expected an array with a channel axis")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ._c_structs import Options, Shape, Status
+from ._messages import in_python
 from ._version import __version__
 
 # Elements, be they void or double in the header, go by address: an int is the cheapest argument that ctypes takes.
@@ -68,7 +69,13 @@ def find_library() -> Path:
             return candidate
     tried = "".join(f"\n    {candidate}" for candidate in candidates)
     origin = " (from BATCHNORM_LIBRARY)" if chosen else ""
-    raise ImportError(f"libbatchnorm.so was not found. Tried{origin}:{tried}")
+    raise ImportError(f"libbatchnorm.so was not found{_advice(candidates[-1])}. Tried{origin}:{tried}")
+
+
+def _advice(built: Path) -> str:
+    """What to do in a checkout, where the library is what a build leaves there."""
+    checkout = built.parents[2] if len(built.parents) > 2 else built
+    return f": `make lib` in {checkout} builds it" if (checkout / "Package.swift").is_file() else ""
 
 
 def load_library(path: Path) -> ctypes.CDLL:
@@ -102,11 +109,11 @@ def _declare(library: ctypes.CDLL, name: str, path: Path) -> None:
 def last_error() -> str:
     """What was wrong with the last call that failed on this thread."""
     message: bytes = lib.bn_last_error()
-    return message.decode("utf-8", "replace")
+    return in_python(message.decode("utf-8", "replace"))
 
 
 def raise_error(status: int) -> NoReturn:
-    """Raises the exception that stands for a status other than ``BN_OK``, with the library's own message."""
+    """Raises the exception that stands for a status other than ``BN_OK``; the message is the library's, in Python's words."""
     raise _EXCEPTIONS.get(status, ValueError)(last_error())
 
 

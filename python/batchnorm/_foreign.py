@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ._arrays import kind_of
 from ._convention import COUNT, Convention, Path, path_of
+from ._errors import StateError
 from ._layout import BITS, NAMES, Axis, code_of
 from ._loading import per_channel, whole
 from ._suffixes import bare, is_passed_over, numbered
@@ -48,10 +49,10 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
             continue
         elif convention.is_below(path, layer):
             own = ", ".join(convention.keys.values())
-            raise KeyError(f"{key} is unexpected: a layer has {own}{_others(entries, convention, layer)}")
+            raise StateError(f"{key} is unexpected: a layer has {own}{_others(entries, convention, layer)}")
     if not found and "num_features" not in told:
         own = " or ".join(convention.key(name, prefix) for name in ("gamma", "running_mean"))
-        raise KeyError(f"{own} is missing{_others(entries, convention, layer)}")
+        raise StateError(f"{own} is missing{_others(entries, convention, layer)}")
     _check_keys(found, convention, prefix, told)
     return found
 
@@ -67,10 +68,10 @@ def _check_keys(found: Mapping[str, Found], convention: Convention, prefix: str,
             reasons.update({name: f", but {flag} is True" for name in names if name != COUNT})
         elif flag in told:
             for name in filter(found.__contains__, names):
-                raise KeyError(f"{found[name].key} is unexpected, as {flag} is False")
+                raise StateError(f"{found[name].key} is unexpected, as {flag} is False")
     for name, reason in reasons.items():
         if name not in found:
-            raise KeyError(f"{convention.key(name, prefix)} is missing{reason}")
+            raise StateError(f"{convention.key(name, prefix)} is missing{reason}")
 
 
 def _cleaned(path: Path, convention: Convention) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import kind_of
+from ._errors import StateError
 from ._loading import check_running, per_channel, whole
 from ._options import flag
 from ._tensors import detached
@@ -44,9 +45,9 @@ def load_state_dict(layer: Parameters, state: Mapping[str, ArrayLike], strict: b
     known = {*arrays, _COUNT} if layer.track_running_stats else {*arrays}
     if strict:
         for key in sorted(arrays.keys() - state.keys()):
-            raise KeyError(f"{key} is missing")
+            raise StateError(f"{key} is missing")
         for key in sorted(state.keys() - known):
-            raise KeyError(f"{key} is unexpected: this layer has {', '.join(sorted(known))}")
+            raise StateError(f"{key} is unexpected: this layer has {', '.join(sorted(known))}")
     # Everything is checked before anything is written.
     values = {key: _checked(state[key], key, array) for key, array in arrays.items() if key in state}
     check_running(values.get("running_mean"), values.get("running_var"), layer.eps, ("running_mean", "running_var"))

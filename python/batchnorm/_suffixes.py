@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._convention import AFFINE, ARRAYS, Path
+from ._errors import StateError
 
 # What optimizers keep beside each parameter, and what they call it.
 SLOTS = frozenset(
@@ -36,11 +37,11 @@ def is_passed_over(path: Path, key: str, arrays: Collection[Path]) -> bool:
         return True
     array, suffix = path[-2], path[-1]
     if suffix == AVERAGE:
-        raise KeyError(
+        raise StateError(
             f"{key} is unexpected: the suffix {suffix} says that it is an average of {array} over training; "
             f"give one of the two, under the name {array}"
         )
-    raise KeyError(f"{key} is unexpected: the suffix {suffix} after {array} is none of an array, or an optimizer's")
+    raise StateError(f"{key} is unexpected: the suffix {suffix} after {array} is none of an array, or an optimizer's")
 
 
 def numbered(entries: Collection[tuple[Path, str, Any]], layer: Path, told: Mapping[str, Any]) -> dict[Path, str]:
@@ -56,7 +57,7 @@ def numbered(entries: Collection[tuple[Path, str, Any]], layer: Path, told: Mapp
         names = list(ARRAYS)  # and where a flag says otherwise, that is an error of its own
     if sorted(keys) != expected or len(keys) != len(names):
         told_so = "" if len(keys) in (2, 3, 4) else ", the arrays of a layer with renorm, or of another layer"
-        raise KeyError(
+        raise StateError(
             f"{where} has {len(keys)} arrays ({', '.join(sorted(keys))}){told_so}, expected 4: {', '.join(ARRAYS)}; "
             f"without {' or '.join(AFFINE)} tell scale=False or center=False"
         )

@@ -64,7 +64,8 @@ def run_demo(arguments: argparse.Namespace) -> None:
         package = DEMO_PACKAGES.get((error.name or "").split(".")[0])
         if package is None:
             raise
-        raise UserError(f"the demo needs {package}: pip install './python[demo]' in a checkout") from error
+        all_of_them = " ".join(DEMO_PACKAGES.values())
+        raise UserError(f"the demo needs {package}: pip install {all_of_them}") from error
 
     output: Path = arguments.output
     if output.is_dir() or not output.parent.is_dir():

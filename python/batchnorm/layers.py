@@ -57,7 +57,7 @@ class _RankedBatchNorm(BatchNorm):
     def _check_rank(self, rank: int) -> None:
         if rank not in self.ranks:
             expected = " or ".join(f"{rank}D" for rank in self.ranks)
-            raise ValueError(f"expected {expected} input (got {rank}D input)")
+            raise ValueError(f"expected {expected} input (got {rank}D input){_advice(self.ranks, rank)}")
 
     def extra_repr(self) -> str:
         """What repr() has between the brackets, as PyTorch calls it."""
@@ -69,6 +69,15 @@ class _RankedBatchNorm(BatchNorm):
 
     def _repr_axis(self) -> str:
         return ""
+
+
+def _advice(ranks: tuple[int, ...], rank: int) -> str:
+    """What to do about an x of another rank: take another layer, or make a batch of one sample."""
+    others = [kind.__name__ for kind in (BatchNorm1d, BatchNorm2d, BatchNorm3d) if rank in kind.ranks]
+    advice = [f"{name} takes {rank}D" for name in others] or ["BatchNorm takes any rank"] * (rank > 1)
+    if rank + 1 == ranks[0]:
+        advice.append("x[np.newaxis] makes a batch of one sample")
+    return ": " + "; ".join(advice) if advice else ""
 
 
 class BatchNorm1d(_RankedBatchNorm):
@@ -136,7 +145,7 @@ class BatchNorm3d(_RankedBatchNorm):
     >>> layer(np.ones((2, 3, 4, 4), np.float32))
     Traceback (most recent call last):
     ...
-    ValueError: expected 5D input (got 4D input)
+    ValueError: expected 5D input (got 4D input): BatchNorm2d takes 4D; x[np.newaxis] makes a batch of one sample
     """
 
     ranks = (5,)

@@ -177,7 +177,7 @@ def test_missing_package_is_one_sentence(package: str) -> None:
     done = python("-c", block)
     assert done.returncode == 1
     needed = DEMO_PACKAGES[package]
-    assert done.stderr == f"batchnorm: the demo needs {needed}: pip install './python[demo]' in a checkout\n"
+    assert done.stderr == f"batchnorm: the demo needs {needed}: pip install scikit-learn matplotlib tqdm\n"
 
 
 def test_output_is_checked_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

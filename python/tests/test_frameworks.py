@@ -240,7 +240,7 @@ def test_what_has_to_be_there(rng: np.random.Generator, framework: str, dropped:
     if dropped in {"pytorch": [1], "keras": [0, 1], "flax": [0, 1], "nnx": [0, 1]}.get(framework, []):
         assert attributes(bn.from_state(state, framework, prefix="a"))[dropped] is None
     else:
-        with pytest.raises(KeyError, match=f"'{KEYS[framework][dropped]} is missing"):
+        with pytest.raises(KeyError, match=f"^{KEYS[framework][dropped]} is missing"):
             bn.from_state(state, framework, prefix="a")
 
 
@@ -568,7 +568,7 @@ def test_a_layer_in_a_larger_state(rng: np.random.Generator, framework: str) -> 
 def test_a_key_that_no_layer_has(rng: np.random.Generator, framework: str) -> None:
     state = state_of(framework, arrays_of(rng))
     key = KEYS[framework][0] + "_more"
-    with pytest.raises(KeyError, match=f"'{key} is unexpected: a layer has "):
+    with pytest.raises(KeyError, match=f"^{key} is unexpected: a layer has "):
         bn.from_state({**state, key: np.ones(3)}, framework, prefix="a")
 
 

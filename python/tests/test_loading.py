@@ -53,6 +53,14 @@ def test_what_was_tried_is_listed(tmp_path: Path) -> None:
     assert f"    {tmp_path / 'somewhere' / '.build' / 'release' / 'libbatchnorm.so'}" in done.stderr
 
 
+def test_a_checkout_says_how_the_library_is_built(tmp_path: Path) -> None:
+    package = tmp_path / "python" / "batchnorm"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "demo"))
+    (tmp_path / "Package.swift").touch()
+    done = python(f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm", BATCHNORM_LIBRARY="")
+    assert f"libbatchnorm.so was not found: `make lib` in {tmp_path} builds it. Tried:" in done.stderr
+
+
 @pytest.mark.parametrize("place", ["python/batchnorm", ".build/release"])
 def test_every_place_that_is_listed_is_looked_at(tmp_path: Path, place: str) -> None:
     package = tmp_path / "python" / "batchnorm"

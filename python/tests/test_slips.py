@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there(tmp_path: Any) -> None:
 
 def test_which_batch_it_was() -> None:
     layer = bn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match="values per channel") as caught:
+    with pytest.raises(ValueError, match="x has one value per channel") as caught:
         bn.recalibrate(layer, layer, [X[:, :, 0], X[:1, :, 0]], progress=False)
     assert getattr(caught.value, "__notes__", ["This was batch 1 of recalibrate()."]) == [
         "This was batch 1 of recalibrate()."

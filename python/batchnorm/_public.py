@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public classes by the names that a user has for them, wherever their code stands.
+
+A pickle names the module of a class; a TypeError about arguments names the class that a method was written in. Both
+would be private here, and the first would keep files from being moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import FunctionType
+
+
+def publish(module: str, kinds: Collection[type]) -> None:
+    """Has the classes be those of a public module, with the methods that they have from private ones."""
+    package = module.partition(".")[0]
+    for kind in kinds:
+        kind.__module__ = module
+    for kind in kinds:
+        for base in kind.__mro__:
+            if base in kinds or base.__module__.partition(".")[0] != package:
+                continue
+            for name, function in vars(base).items():
+                if isinstance(function, FunctionType) and getattr(kind, name) is function:
+                    setattr(kind, name, _named(function, f"{kind.__name__}.{name}"))
+
+
+def _named(function: FunctionType, name: str) -> FunctionType:
+    """The same function under a name of its own."""
+    code, variables, closure = function.__code__, function.__globals__, function.__closure__
+    copy = FunctionType(code, variables, function.__name__, function.__defaults__, closure)
+    copy.__kwdefaults__, copy.__dict__ = function.__kwdefaults__, dict(function.__dict__)
+    copy.__annotations__, copy.__doc__ = function.__annotations__, function.__doc__
+    copy.__module__, copy.__qualname__ = function.__module__, name
+    return copy
