@@ -30,8 +30,7 @@ def trials(workload: Workload, layout: Layout) -> dict[str, Trial]:
     direction = aligned(workload.elements, p.dtype)
     fill(direction, 7)
     x, dy, u, y = (flat.reshape(p.shape) for flat in (p.x, p.dy, direction, p.y))
-    _, saved = bn.forward_training(x, axis=p.axis, eps=EPS)
-    ours = {"gamma": p.gamma, "axis": p.axis}
+    _, saved = bn.forward_training(x, p.gamma, axis=p.axis, eps=EPS)
     vectors = {"gamma": p.running_var, "beta": p.running_mean}
     tangents = {f"{name}_tangent": values for name, values in vectors.items()}
     grads = {f"grad_d{name}": values for name, values in vectors.items()}
@@ -48,10 +47,10 @@ def trials(workload: Workload, layout: Layout) -> dict[str, Trial]:
     point = tuple(tensor.detach() for tensor in (tx, gamma, beta))
     calls = {
         "copy": partial(np.copyto, y, x),
-        "backward": partial(bn.backward, dy, x, saved, **ours),
-        "jvp": partial(bn.jvp, x, saved, x_tangent=u, **ours, **tangents),
+        "backward": partial(bn.backward, dy, x, saved),
+        "jvp": partial(bn.jvp, x, saved, x_tangent=u, **tangents),
         "jvp, torch": partial(torch.func.jvp, batch_norm, point, by),
-        "double": partial(bn.double_backward, dy, x, saved, grad_dx=u, **ours, **grads),
+        "double": partial(bn.double_backward, dy, x, saved, grad_dx=u, **grads),
         "double, torch": partial(torch.autograd.grad, first, (tdy, tx, gamma), by, retain_graph=True),
     }
     return {name: Trial(repeated(call)) for name, call in calls.items()}

@@ -159,3 +159,20 @@ def test_a_constant_channel_without_eps_is_beta_to_both() -> None:
     ours, saved = bn.forward_training(x, None, beta, eps=0)
     assert np.array_equal(ours, array(y))
     assert np.array_equal(saved.invstd, array(invstd))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("case", range(4))
+def test_the_function_with_the_same_arguments(rng: np.random.Generator, training: bool, case: int) -> None:
+    batch = Batch(rng, "float64")
+    names = ("running_mean", "running_var", "gamma", "beta")
+    arrays = [batch.arrays()[name] for name in names]
+    tensors = [tensor(array.copy()) for array in arrays]
+    y = torch.nn.functional.batch_norm(tensor(batch.x), *tensors, training, batch.momentum, batch.eps)
+    sizes = batch.sizes(not training)
+    ours = bn.batch_norm(batch.x, *arrays, training, batch.momentum, batch.eps)
+    near(ours, array(y), np.float64, sizes.y, batch.count)
+    for mine, theirs in zip(arrays, tensors):
+        np.testing.assert_allclose(mine, array(theirs), rtol=1e-12, atol=1e-12)
+    with pytest.raises(TypeError):
+        torch.nn.functional.batch_norm(tensor(batch.x), *tensors, True, None)

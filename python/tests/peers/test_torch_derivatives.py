@@ -26,7 +26,7 @@ def layer(batch: Batch, frozen: bool) -> Any:
 def statistics(batch: Batch, frozen: bool) -> bn.SavedStatistics:
     if frozen:
         return bn.frozen_statistics(batch.running_mean, batch.running_var, batch.eps)
-    return bn.forward_training(batch.x, axis=batch.axis, eps=batch.eps)[1]
+    return bn.forward_training(batch.x, batch.gamma, axis=batch.axis, eps=batch.eps)[1]
 
 
 def directions(batch: Batch, rng: np.random.Generator) -> dict[str, Array]:
