@@ -18,12 +18,13 @@ Around the layer: `population` and `recalibration` for statistics of all data, `
 `keras` and `onnx` are layers and operators as they are known elsewhere.
 """
 
-from . import keras, onnx
+from . import keras
+from . import onnx as onnx
 from ._c_structs import Outcome
 from ._errors import StateError
 from ._foldable import Folded
-from ._public import publish
 from ._in_pytorchs_order import batch_norm
+from ._public import publish
 from ._version import __version__
 from .activations import Clip, LeakyReLU
 from .affine import ScaleShift, merge_batch_norms, scale_shift

@@ -80,8 +80,12 @@ def _fit(axis: Axis, *arrays: Array) -> Plan:
 
 def _tensors(**values: Any) -> dict[str, Array]:
     """The values as arrays of one dtype and shape: those of x, which comes first."""
-    arrays = {name: _arrays.tensor(value, name) for name, value in values.items()}
-    x = arrays["x"]
+    x = _arrays.tensor(values.pop("x"), "x")
+    arrays = {"x": x}
+    for name, value in values.items():
+        # A list has no dtype of its own.
+        own = _arrays.of_layer(value, name, x.dtype) if isinstance(value, (list, tuple)) else value
+        arrays[name] = _arrays.tensor(own, name)
     for name, array in arrays.items():
         if array.dtype != x.dtype:
             raise TypeError(f"{name} has dtype {array.dtype}, expected {x.dtype}, the dtype of x")

@@ -45,6 +45,8 @@ def address_of_any(array: NDArray[Any]) -> int:
 def tensor(value: ArrayLike, name: str) -> Array:
     """`value` as a plain array of a dtype that the library knows."""
     array = plain(value, name)
+    if isinstance(value, (list, tuple)) and array.dtype.kind in "iu":
+        array = array.astype(np.float64)  # as a list of floats is
     if code_of(array.dtype) is None:
         native = code_of(array.dtype.newbyteorder("=")) is not None
         expected = "the byte order of this machine" if native else f"{NAMES} (see numpy.ndarray.astype)"
@@ -78,9 +80,14 @@ def kind_of(value: Any) -> str:
     return kind.__qualname__ if is_own else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def output(value: Any, name: str, like: Array) -> Array:
+def is_array(value: Any) -> bool:
+    """Whether it is an array that can be written in place: also a memmap, and other subclasses than masked arrays."""
+    return isinstance(value, ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
+def output(value: Any, name: str, like: Array) -> Any:
     """`value`, if it can take a result shaped like `like`; it is never replaced or copied."""
-    if type(value) is not ndarray:
+    if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray")
     if value.dtype != like.dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, expected {like.dtype}")
@@ -93,10 +100,10 @@ def output(value: Any, name: str, like: Array) -> Array:
     return value
 
 
-def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False) -> tuple[Any, int | None]:
-    """gamma or beta, and its address; numbers that are no array take the dtype of x.
+def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
+    """What a call reads for each channel, and its address; it is cast where it has another dtype.
 
-    What is scattered or misaligned is copied, unless it is `kept`: whoever wrote to the original would do so in vain.
+    What is scattered or misaligned is copied.
     """
     if type(value) is ndarray and value.dtype == plan.param and value.shape == plan.channel_shape:
         try:
@@ -107,22 +114,41 @@ def parameter(value: ArrayLike | None, name: str, plan: Plan, kept: bool = False
             pass  # read-only, or not contiguous
     if value is None:
         return None, None
-    if type(value) is not ndarray:
-        value = plain(value, name) if hasattr(value, "dtype") else numbers(value, name, plan.param)
-    _check(value, name, plan)
-    if not kept:
-        value = np.require(value, requirements=["C", "A"])
-    elif not value.flags.c_contiguous:
-        raise scattered(name, "the layer keeps it")
+    value = numbers(value, name, plan.param)
+    _check_shape(value, name, plan)
+    value = np.require(value, requirements=["C", "A"])
     return value, address(value)
 
 
 def numbers(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A list of numbers as an array. A cast alone would parse texts, and take None for NaN."""
+    """Real numbers as an array of this dtype: the same array if it has it. A cast alone would parse texts as well."""
     array = plain(value, name)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} has elements of dtype {array.dtype}, expected numbers")
-    return array.astype(dtype)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "fiu" and code_of(array.dtype) is None:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
+    if array.dtype == BITS:
+        array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        result: NDArray[Any] = array.astype(dtype)
+    if not np.isfinite(result).all() and np.isfinite(array).all():
+        beyond = array[~np.isfinite(result)][0]
+        raise ValueError(f"{name} has a value {beyond}, which is beyond {dtype}")
+    return result
+
+
+def of_layer(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> ArrayLike:
+    """A tensor as a layer takes it: numbers that say nothing of floating point are taken in the layer's dtype.
+
+    Those are lists, and arrays of integers, but for uint16 beside bfloat16, which may be bits.
+    """
+    if isinstance(value, (list, tuple)):
+        array = plain(value, name)
+        return numbers(array, name, dtype) if array.dtype.kind in "fiu" else array
+    kind = getattr(value, "dtype", None)
+    if not isinstance(kind, np.dtype) or kind.kind not in "iu" or (kind == np.uint16 and dtype.itemsize == 2):
+        return value
+    return numbers(value, name, dtype) if not isinstance(value, np.ma.MaskedArray) else value
 
 
 def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | None:
@@ -134,9 +160,12 @@ def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | No
             pass  # read-only, or not contiguous, which are errors
     if value is None:
         return None
-    if type(value) is not ndarray:
+    if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
-    _check(value, name, plan)
+    if value.dtype != plan.param:
+        which = "the dtype of x" if plan.param == plan.dtype else f"for x of dtype {plan.dtype}"
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {plan.param}, {which}: it is updated in place")
+    _check_shape(value, name, plan)
     if not value.flags.c_contiguous:
         raise scattered(name, "it is updated in place")
     if updated and not value.flags.writeable:
@@ -149,10 +178,7 @@ def read_only(name: str) -> ValueError:
     return ValueError(f"{name} is read-only, but it is updated in place")
 
 
-def _check(array: NDArray[Any], name: str, plan: Plan) -> None:
-    if array.dtype != plan.param:
-        which = "the dtype of x" if plan.param == plan.dtype else f"for x of dtype {plan.dtype}"
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {plan.param}, {which}")
+def _check_shape(array: NDArray[Any], name: str, plan: Plan) -> None:
     if array.shape not in (plan.channel_shape, (plan.channels,)):
         raise ValueError(f"{name} has shape {array.shape}, expected {plan.channel_shape}: one element per channel")
 

@@ -10,7 +10,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from . import functional
-from ._arrays import Array, address_of_any, tensor
+from ._arrays import Array, address_of_any, of_layer, tensor
 from ._layout import channel_axes
 from ._options import flag
 from ._parameters import four_of
@@ -65,7 +65,7 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     """See BatchNorm.__call__()."""
     check(layer)
     gamma, beta, *both = four_of(layer.__dict__)
-    array = tensor(x, "x")
+    array = tensor(of_layer(x, "x", layer.dtype), "x")
     channel_shape = tuple(array.shape[a] for a in channel_axes(layer.axis, array.ndim))
     if channel_shape != layer._channel_shape or array.dtype != layer.dtype:
         raise layer._mismatch(channel_shape, array.dtype)

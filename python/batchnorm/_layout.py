@@ -14,6 +14,7 @@ With a single channel there is no channel axis to find, and that one gap may be 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import math
 import operator
 from collections.abc import Sequence
@@ -50,13 +51,23 @@ def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def dtype_of(value: DTypeLike, name: str) -> np.dtype[Any]:
-    """The dtype that the value stands for, if the library knows it."""
+    """The dtype that the value stands for, if the library knows it. None is float32, as it is to PyTorch."""
+    is_bfloat16 = isinstance(value, str) and str(value) == "bfloat16"
     try:
-        dtype = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected {NAMES}") from None
+        dtype = bfloat16(name) if is_bfloat16 else np.dtype(np.float32 if value is None else value)
+    except TypeError as error:
+        raise (error if is_bfloat16 else TypeError(f"{name} is {value!r}, expected {NAMES}")) from None
     if code_of(dtype) is None:
         raise TypeError(f"{name} is {dtype}, expected {NAMES}")
+    return dtype
+
+
+def bfloat16(name: str) -> np.dtype[Any]:
+    """The dtype of the package ml_dtypes."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        raise TypeError(f"{name} is of bfloat16, a dtype of the package ml_dtypes, which is not installed") from None
     return dtype
 
 
@@ -79,9 +90,13 @@ class Plan(NamedTuple):
     param_code: int = 0  # of bn_options
 
     def beside(self, *parameters: Any) -> Plan:
-        """The plan for a call with these parameters: those of 16-bit tensors may be float32 or of their dtype."""
-        if self.misaligned == 1 and any(getattr(p, "dtype", None) == self.dtype for p in parameters):
-            return self._replace(param=self.dtype, param_code=self.code)
+        """The plan for a call with these parameters: beside 16-bit tensors they are float32, unless all of them that
+        have a dtype have that of the tensors. Numbers without a fraction or a dtype of their own fit either.
+        """
+        if self.misaligned == 1:
+            kinds = [p.dtype for p in parameters if getattr(getattr(p, "dtype", None), "kind", "i") not in "iu"]
+            if kinds and all(kind == self.dtype for kind in kinds):
+                return self._replace(param=self.dtype, param_code=self.code)
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Any, Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import numbers
+from ._arrays import is_array, numbers
 from ._state import load_state_dict, state_dict
 
 # gamma, beta, running_mean and running_var as they are together at one moment: a look-up of four texts in a dictionary
@@ -21,13 +21,11 @@ four_of: Callable[[dict[str, Any]], tuple[Any, Any, Any, Any]] = itemgetter(
 
 
 class Parameter:
-    """An array that may be replaced by assignment; the next call checks it.
+    """An array that may be replaced by assignment; the next call checks its shape.
 
-    A list of numbers becomes an array at once, where one is taken, so that whoever reads the attribute finds an array.
+    Numbers of another dtype than the layer's, be they a list or an array, become an array of that dtype at once, so
+    that whoever reads the attribute finds what the layer computes with. An array that fits is kept, not a copy of it.
     """
-
-    def __init__(self, takes_numbers: bool = False) -> None:
-        self.takes_numbers = takes_numbers
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.key = "_" + name
@@ -36,16 +34,16 @@ class Parameter:
         return self if layer is None else layer.__dict__[self.key]
 
     def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
-        if self.takes_numbers and isinstance(value, (list, tuple)):
-            value = numbers(value, self.key[1:], layer._param_dtype)
+        if isinstance(value, (list, tuple)) or (is_array(value) and value.dtype != layer._param_dtype):  # type: ignore[union-attr]
+            value = numbers(value, self.key[1:], layer._param_dtype)  # type: ignore[arg-type]
         layer.__dict__[self.key] = value
 
 
 class Parameters:
     """The part of a layer that is saved: gamma, beta, the running statistics and their count."""
 
-    gamma = Parameter(takes_numbers=True)
-    beta = Parameter(takes_numbers=True)
+    gamma = Parameter()
+    beta = Parameter()
     running_mean = Parameter()
     running_var = Parameter()
     num_batches_tracked: Any  # an int, or with a row of running statistics per group an array

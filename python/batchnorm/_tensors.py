@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import kind_of, plain
+from ._layout import bfloat16 as bfloat16
 
 
 def detached(value: Any, name: str) -> NDArray[Any]:
@@ -30,12 +31,3 @@ def detached(value: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} is of type {kind_of(given)}, expected an array: {error}") from error
     array = plain(array, name)
     return array.astype(bfloat16(name)) if kind in ("torch.bfloat16", "mlx.core.bfloat16") else array
-
-
-def bfloat16(name: str) -> np.dtype[Any]:
-    """The dtype of the package ml_dtypes."""
-    try:
-        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-    except ImportError:
-        raise TypeError(f"{name} is of bfloat16, a dtype of the package ml_dtypes, which is not installed") from None
-    return dtype

@@ -117,23 +117,35 @@ def _of_weights(value: ArrayLike, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _of_lengths(value: ArrayLike, x: Array, axes: tuple[int, ...]) -> Array:
-    if x.ndim != 3 or len(axes) != 1 or axes[0] == 0:
-        raise ValueError(
-            f"lengths are for an x of three axes, the samples along axis 0, but x has shape {x.shape} and its channels "
-            f"are at axis {axes if len(axes) > 1 else axes[0]}"
-        )
+    time = _axis_of_time(x, axes)
     given = plain(value, "lengths")
     if given.dtype.kind not in "iu" and given.size:
         raise TypeError(f"lengths have dtype {given.dtype}, expected ints")
     if given.shape != x.shape[:1]:
         raise ValueError(f"lengths have shape {given.shape}, expected {x.shape[:1]}: one for each sample")
-    time = 3 - axes[0]
     if given.size and not 0 <= given.min() <= given.max() <= x.shape[time]:
         wrong = given[(given < 0) | (given > x.shape[time])][0]
-        raise ValueError(f"lengths have a value {wrong}, expected 0 to {x.shape[time]}")
+        raise ValueError(f"lengths have a value {wrong}, expected 0 to {x.shape[time]}, the length of axis {time}")
     lengths, weights = np.ascontiguousarray(given, np.uintp), np.empty((len(given), x.shape[time]), dtype_beside(x))
     code = _c_structs.DType.FLOAT64 if weights.dtype == np.float64 else _c_structs.DType.FLOAT32
     status = _c_api.lib.bn_length_weights(*weights.shape, address(lengths), code, address(weights))
     if status:
         _c_api.raise_error(status)
-    return np.expand_dims(weights, axes)
+    shaped = np.expand_dims(weights, tuple(a for a in range(x.ndim) if a not in (0, time)))
+    return np.broadcast_to(shaped, tuple(1 if a in axes else n for a, n in enumerate(x.shape)))
+
+
+def _axis_of_time(x: Array, axes: tuple[int, ...]) -> int:
+    """The axis that is farthest from the channels: the last one of (N, C, F, T), and axis 1 of (N, T, F, C)."""
+    channels = f"at axis {axes if len(axes) > 1 else axes[0]}"
+    if 0 in axes:
+        raise ValueError(f"lengths are of samples along axis 0, but x has its channels {channels}")
+    away = {a: max(axes[0] - a, a - axes[-1]) for a in range(1, x.ndim) if a not in axes}
+    farthest = [a for a in away if away[a] == max(away.values())]
+    if len(farthest) != 1:
+        between = " or ".join(map(str, farthest)) or "none"
+        raise ValueError(
+            f"lengths count along the axis that is farthest from the channels, but that is {between} in x of shape "
+            f"{x.shape} with its channels {channels}: give weights"
+        )
+    return farthest[0]

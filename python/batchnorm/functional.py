@@ -14,7 +14,8 @@ is sliced along an inner axis, runs backwards, repeats elements, is misaligned, 
 than `out` or, without `out`, than x. So are gamma, beta and statistics that are only read, if they are not contiguous.
 Outputs and running statistics that are updated are written in place or refused, never copied.
 
-Subclasses of ndarray are taken for what they hold, and results are plain arrays; masked arrays are refused.
+Subclasses of ndarray, such as memmap, are taken for what they hold, as outputs and running statistics as well; new
+arrays are plain ones. Masked arrays are refused. What is only read for each channel is cast to the dtype that it needs.
 """
 
 from __future__ import annotations
@@ -69,10 +70,11 @@ def forward_training(
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or see `dtype`)
-        At least two values per channel, or none: an empty batch leaves the running statistics alone.
-    gamma, beta : array_like of x's dtype, one element per channel, optional
-        Scale and shift; None stands for 1 and for 0. Beside an x of 16 bits parameters and running statistics are
-        float32 or, all of them, of x's dtype.
+        A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the running
+        statistics alone.
+    gamma, beta : array_like of real numbers, one element per channel, optional
+        Scale and shift; None stands for 1 and for 0. They are cast to x's dtype; beside an x of 16 bits to float32,
+        unless all parameters and running statistics that are arrays are of x's dtype.
     running_mean, running_var : ndarray of the parameters' dtype, one element per channel, optional
         Updated in place: running = (1 - momentum) * running + momentum * batch. Both or neither, and by name only:
         for arguments in PyTorch's order there is batch_norm().
@@ -106,7 +108,9 @@ def forward_training(
             mean = sum(w * x) / W        var = sum(w * (x - mean)**2) / W        W = sum(w)
 
     lengths : array_like of int, optional
-        In place of weights, for an x of three axes: of each sample (axis 0) so many positions count, from the first.
+        In place of weights: of each sample (axis 0) so many positions count, from the first, along the axis that is
+        farthest from the channels. That is the last one of (N, C, T) and (N, C, F, T), and axis 1 of (N, T, C) and
+        (N, T, F, C); where two are as far, and for another one, give weights.
     masked : "normalize", "zero" or "keep", default "normalize"
         What y is where the weight is 0: as anywhere else (Keras), 0, or x.
     running : Running, optional
@@ -228,8 +232,8 @@ def forward_inference(
     ----------
     x, gamma, beta, axis, eps, out, dtype, activation, residual
         As in forward_training().
-    running_mean, running_var : array_like of the parameters' dtype, one element per channel
-        Needed, and by name only: for arguments in PyTorch's order there is batch_norm().
+    running_mean, running_var : array_like of real numbers, one element per channel
+        Cast as gamma is. Needed, and by name only: for arguments in PyTorch's order there is batch_norm().
     weights, lengths, masked
         As in forward_training(); here they only matter to `masked`.
     groups : Segments, Split or Conditional, optional

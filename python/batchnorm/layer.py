@@ -12,12 +12,12 @@ from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import _direct, _layer_calls
-from ._arrays import Array, address
+from ._arrays import Array, address, of_layer
 from ._arrays import running as running_address
 from ._c_api import lib, raise_error
 from ._held import held, read_only
 from ._layer_calls import Setting
-from ._layout import Axis, Plan, as_axis, canonical, dtype_of, parameter_dtype
+from ._layout import DTYPES, Axis, Plan, as_axis, canonical, dtype_of, parameter_dtype
 from ._options import DEFAULT_MOMENTUM, flag, make_options, number, options, weight_of_new
 from ._parameters import Parameters, four_of
 from ._weights import Counted
@@ -184,7 +184,8 @@ class BatchNorm(Parameters):
     ) -> Array:
         """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
 
-        `residual`, `weights`, `lengths` and `masked` as in forward_training().
+        x is of the layer's dtype. Numbers that have none of floating point, which are lists and arrays of integers, are
+        cast to it. `residual`, `weights`, `lengths` and `masked` as in forward_training().
 
         `out`, if given, takes y in place; it may be x itself, but then there is no backward(), unless `activation` is
         "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
@@ -193,6 +194,8 @@ class BatchNorm(Parameters):
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
         if told or self._is_described:
             return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
+        if type(x) is not ndarray or x.dtype is not self._dtype:
+            x = of_layer(x, "x", self._dtype)
         fit, x, y, x_address, y_address = _direct.forward(x, self._axis, out)
         known = self._plan  # of the call before
         fit = known[1] if fit is known[0] else self._plan_of(fit)
@@ -284,6 +287,8 @@ class BatchNorm(Parameters):
         x, saved, _ = last
         if x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
+        if type(dy) is not ndarray or dy.dtype is not self._dtype:
+            dy = of_layer(dy, "dy", self._dtype)
         if type(saved) is not SavedStatistics or saved._dtype is None:
             return _layer_calls.backward(self, last, dy, out)
         fit, dy, _, dx, dy_address, x_address, dx_address = _direct.backward(dy, x, self._axis, out)
@@ -313,7 +318,11 @@ class BatchNorm(Parameters):
 
     def _mismatch(self, channel_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Exception:
         if dtype != self.dtype:
-            return TypeError(f"x has dtype {dtype}, expected {self.dtype}, the dtype of the layer")
+            ways = ""
+            if dtype in DTYPES:
+                kind = f"np.{self.dtype}" if self.dtype in DTYPES else "ml_dtypes.bfloat16"
+                ways = f": x.astype({kind}), or dtype=np.{dtype} for the layer"
+            return TypeError(f"x has dtype {dtype}, expected {self.dtype}, the dtype of the layer{ways}")
         given, expected = (shape if len(shape) > 1 else shape[0] for shape in (channel_shape, self._channel_shape))
         return ValueError(f"x has {given} channels at axis {self.axis}, expected {expected}, as the layer has")
 

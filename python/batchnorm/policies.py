@@ -9,11 +9,10 @@ from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy import ndarray
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from . import _c_structs
-from ._arrays import address, plain, scattered
+from ._arrays import address, is_array, plain, scattered
 
 Member = TypeVar("Member", bound=IntEnum)
 Counts = NDArray[np.int64]
@@ -130,7 +129,7 @@ def sized(struct: Any) -> Any:
 
 
 def _counts(running: Running, rows: int) -> Counts | None:
-    value: ArrayLike | None = running.num_batches
+    value: Any = running.num_batches
     if value is None:
         return None
     if running.pure:
@@ -138,7 +137,7 @@ def _counts(running: Running, rows: int) -> Counts | None:
         if value.dtype.kind not in "iu":
             raise TypeError(f"num_batches has dtype {value.dtype}, expected int64")
         value = np.array(value, np.int64, order="C")
-    if type(value) is not ndarray:
+    if not is_array(value):
         kind = type(value).__name__
         raise TypeError(f"num_batches is of type {kind}, expected numpy.ndarray: it is updated in place")
     if value.dtype != np.int64:
@@ -151,4 +150,5 @@ def _counts(running: Running, rows: int) -> Counts | None:
         raise ValueError("num_batches is read-only, but it is updated in place")
     if value.size and value.min() < 0:
         raise ValueError(f"num_batches is {value.min()}, expected at least 0")
-    return value
+    counts: Counts = value
+    return counts

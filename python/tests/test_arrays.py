@@ -203,7 +203,7 @@ def test_lists_of_parameters_hold_numbers(x: Array, name: str) -> None:
     for given in ([1, 2, 3], (1.0, 2, np.float64(3)), [np.float32(1), np.int8(2), np.array(3)], range(1, 4)):
         assert np.array_equal(bn.forward_training(x, **{name: given})[0], expected)  # type: ignore[arg-type]
     for wrong in (["1", "2", "3"], [b"1"] * 3, [None] * 3, [1.0, None, 2.0], [1j] * 3, [True] * 3, "123"):
-        with pytest.raises(TypeError, match=f"{name} has elements of dtype .*, expected numbers"):
+        with pytest.raises(TypeError, match=f"{name} has dtype .*, expected real numbers"):
             bn.forward_training(x, **{name: wrong})  # type: ignore[arg-type]
 
 

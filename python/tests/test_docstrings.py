@@ -49,8 +49,9 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_everything_has_an_example(name: str) -> None:
     module = importlib.import_module(f"batchnorm.{name}")
     # By the text: what public classes say of their module is where users have them from.
-    defined = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
-    public = [each.name for each in defined if isinstance(each, (ast.ClassDef, ast.FunctionDef)) and each.name[0] != "_"]
+    statements = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
+    defined = [each.name for each in statements if isinstance(each, (ast.ClassDef, ast.FunctionDef))]
+    public = [name for name in defined if name[0] != "_"]
     assert public
     silent = [key for key in public if not examples_of(getattr(module, key), key, module)]
     assert not silent, f"no example in {silent}"

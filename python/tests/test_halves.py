@@ -194,10 +194,15 @@ def test_bits_in_uint16_are_bfloat16() -> None:
         (lambda x: bn.forward_training(x.astype("f4"), dtype="bfloat16"), "x is float32, expected uint16"),
         (lambda x: bn.forward_training(x, dtype="bfloat16", out=np.zeros(x.shape)), "out is float64, expected uint16"),
         (lambda x: bn.forward_training(x), "x has dtype uint16, expected float32, float64, float16 or bfloat16"),
-        (lambda x: bn.forward_training(x.view("f2"), np.ones(3)), "gamma has dtype float64, expected float32, for x"),
         (
-            lambda x: bn.forward_training(x.view("f2"), np.ones(3, "f2"), np.ones(3, "f4")),
-            "beta has dtype float32, expected float16, the dtype of x",
+            lambda x: bn.forward_training(
+                x.view("f2"), np.ones(3, "f4"), running_mean=np.zeros(3, "f2"), running_var=np.ones(3, "f2")
+            ),
+            "running_mean has dtype float16, expected float32, for x of dtype float16",
+        ),
+        (
+            lambda x: bn.forward_training(x.view("f2"), running_mean=np.zeros(3), running_var=np.ones(3)),
+            "running_mean has dtype float64, expected float32, for x of dtype float16",
         ),
         (lambda x: bn.BatchNorm(3, dtype=np.float16, param_dtype=np.float64), "param_dtype is float64, expected"),
         (lambda x: bn.BatchNorm(3, param_dtype=np.float16), "param_dtype is float16, expected float32"),

@@ -172,7 +172,7 @@ def test_an_error_leaves_everything_as_it_was(layer: bn.BatchNorm, x: Array) -> 
         (x.astype(float), TypeError, "x has dtype float64, expected float32, the dtype of the layer"),
         (x[:, :2], ValueError, "x has 2 channels at axis 1, expected 3, as the layer has"),
         (x[:1, :, :1, :1], ValueError, "value"),
-        (x.astype(int), TypeError, "int64"),
+        (x.astype(complex), TypeError, "complex128"),
         (x[0, 0, 0], ValueError, "axis 1 is out of range"),
     ]:
         with pytest.raises(error, match=message):
@@ -214,8 +214,10 @@ def test_parameters_may_be_replaced(layer: bn.BatchNorm, x: Array) -> None:
     layer(x)
     assert layer.gamma.dtype == np.float32
     layer.running_var = [1.0, 1.0, 1.0]
-    with pytest.raises(TypeError, match="running_var is of type list"):
-        layer(x)
+    layer.running_mean = np.zeros(3)
+    layer(x)
+    assert layer.running_mean.dtype == layer.running_var.dtype == np.float32
+    assert layer.running_mean.any()
 
 
 @pytest.mark.parametrize("name", ["running_mean", "running_var"])
@@ -290,6 +292,6 @@ def test_assigned_numbers_are_an_array_at_once() -> None:
     assert np.array_equal(layer.state_dict()["weight"], [1, 2, 3])
     layer.reset_parameters()
     assert np.array_equal(layer.gamma, [1, 1, 1])
-    with pytest.raises(TypeError, match="gamma has elements of dtype"):
+    with pytest.raises(TypeError, match="gamma has dtype"):
         layer.gamma = ["1", "2", "3"]
     assert np.array_equal(layer.gamma, [1, 1, 1])

@@ -318,7 +318,7 @@ def test_an_error_leaves_everything_as_it_was(x: Array, dy: Array) -> None:
         (x[:1, :, :1, :1], {}, ValueError, "value"),
         (x, {"residual": x[:2]}, ValueError, "residual has shape"),
         (x, {"weights": -np.ones((8, 5, 2))}, ValueError, "weights have a value -1"),
-        (x, {"lengths": [5] * 8}, ValueError, "lengths are for an x of three axes"),
+        (x, {"lengths": [5] * 7}, ValueError, "lengths have shape"),
         (x[0], {}, ValueError, "expected 4D input"),
     ]:
         with pytest.raises(error, match=message):

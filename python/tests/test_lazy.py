@@ -142,7 +142,7 @@ def test_an_empty_first_batch_tells_the_number(training: bool) -> None:
         (np.float32(1), {}, ValueError, r"expected 4D input \(got 0D input\)"),
         (np.ones((2, 0, 3, 3), "f4"), {}, ValueError, "x has 0 channels, expected at least 1"),
         (np.ones((2, 3, 4, 4)), {}, TypeError, "x has dtype float64, expected float32, the dtype of the layer"),
-        (np.ones((2, 3, 4, 4), int), {}, TypeError, "int64"),
+        (np.ones((2, 3, 4, 4), complex), {}, TypeError, "complex128"),
         (np.ones((1, 3, 1, 1), "f4"), {}, ValueError, "value"),
         (np.ones((2, 3, 4, 4), "f4"), {"out": np.ones((2, 3, 4, 5), "f4")}, ValueError, "out has shape"),
         (np.ones((2, 3, 4, 4), "f4"), {"lengths": [1, 2]}, ValueError, "lengths"),

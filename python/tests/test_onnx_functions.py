@@ -230,8 +230,11 @@ def test_numbers_that_are_no_arrays() -> None:
     y = bn.onnx.batch_normalization_15([[1.0, 2.0]], [2.0, 2.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0], epsilon=0)
     assert y.dtype == np.float64
     assert y.tolist() == [[2, 5]]
+    whole = bn.onnx.batch_normalization_15([[1, 2]], [2, 2], [0, 1], [0, 0], [1, 1], epsilon=0)
+    assert whole.dtype == np.float64
+    assert whole.tolist() == [[2, 5]]
     with pytest.raises(TypeError, match="X has dtype int64"):
-        bn.onnx.batch_normalization_15([[1, 2]], [2.0, 2.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0])
+        bn.onnx.batch_normalization_15(np.array([[1, 2]]), [2.0, 2.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0])
 
 
 NAMES = {7: "X scale B mean var", 9: "X scale B mean var", 14: "X scale B input_mean input_var"}

@@ -283,7 +283,58 @@ def test_what_is_refused(rng: np.random.Generator, told: Any, error: type[Except
     assert (var == 1).all()
 
 
-def test_lengths_are_for_three_axes(rng: np.random.Generator) -> None:
-    for x, axis in ((np.zeros((4, 3)), 1), (np.zeros((4, 3, 5, 2)), 1), (np.zeros((4, 3, 5)), 0)):
-        with pytest.raises(ValueError, match="lengths are for an x of three axes"):
-            bn.forward_training(x, axis=axis, lengths=[1, 2, 3, 4])
+def mask_by_hand(shape: tuple[int, ...], lengths: list[int], time: int) -> Array:
+    """1 for the first positions along the axis `time` of each sample."""
+    mask = np.zeros(shape)
+    for sample, length in enumerate(lengths):
+        np.moveaxis(mask, time, 1)[sample, :length] = 1
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "time"),
+    [
+        ((3, 4, 5, 6), 1, 3),  # spectrograms: samples, channels, frequencies, times
+        ((3, 6, 5, 4), 3, 1),  # samples, times, frequencies, channels
+        ((3, 6, 5, 4), -1, 1),
+        ((3, 4, 2, 5, 6), 1, 4),
+        ((3, 6, 2, 5, 4), 4, 1),
+        ((3, 2, 4, 5, 6), 2, 4),  # channels further in: farthest is farthest
+        ((3, 4, 2, 5, 6), (1, 2), 4),
+        ((3, 6, 5, 4, 2), (3, 4), 1),
+        ((3, 4, 6), 1, 2),
+        ((3, 6, 4), 2, 1),
+    ],
+)
+def test_lengths_count_along_the_axis_farthest_from_the_channels(
+    rng: np.random.Generator, shape: tuple[int, ...], axis: Any, time: int
+) -> None:
+    x, dy = rng.normal(size=(2, *shape))
+    lengths = [6, 1, 4]
+    channels = tuple(a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    mask = mask_by_hand(shape, lengths, time)
+    mask = mask[tuple(slice(1) if a in channels else slice(None) for a in range(len(shape)))]
+    for masked in ("normalize", "zero", "keep"):
+        y, saved = bn.forward_training(x, axis=axis, lengths=lengths, masked=masked)
+        expected, of_mask = bn.forward_training(x, axis=axis, weights=mask, masked=masked)
+        assert np.array_equal(y, expected)
+        for got, exact in zip(bn.backward(dy, x, saved), bn.backward(dy, x, of_mask)):
+            assert np.array_equal(got, exact)
+    assert np.array_equal(bn.moments(x, axis, lengths=lengths).count, bn.moments(x, axis, weights=mask).count)
+    steps = bn.moments(x, axis, lengths=lengths)
+    summed = bn.backward_reduce(dy, x, steps.mean, steps.invstd(), axis=axis, lengths=lengths, masked="zero")
+    of_weights = bn.backward_reduce(dy, x, steps.mean, steps.invstd(), axis=axis, weights=mask, masked="zero")
+    assert np.array_equal(summed, of_weights)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "message"),
+    [
+        ((4, 3), 1, "lengths count along the axis .* but that is none in x"),
+        ((4, 5, 3, 5), 2, "but that is 1 or 3 in x .* give weights"),
+        ((4, 3, 5), 0, "lengths are of samples along axis 0"),
+    ],
+)
+def test_lengths_without_one_axis_to_count_along(shape: tuple[int, ...], axis: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bn.forward_training(np.zeros(shape), axis=axis, lengths=[1, 2, 3, 4])
