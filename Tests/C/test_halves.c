@@ -128,28 +128,11 @@ static void parameters_of_another_type(void) {
     free(expected), free_problem(&p);
 }
 
-/* A program that was compiled against version 1.0 gives 32 bytes, of which nothing beyond is read. */
-static void options_of_version_1_0(void) {
-    problem p = make_problem(dense(outer, channels, inner), BN_FLOAT32, 1, 2);
-    bn_options options = BN_OPTIONS_INIT;
-    options.eps = 0.5;
-    CHECK_OK(train(&p, &options));
-    double expected = p.invstd[0];
-    options.struct_size = offsetof(bn_options, param_dtype);
-    options.param_dtype = (bn_dtype)77;
-    options.reserved = -1;
-    p.invstd[0] = 0;
-    CHECK_OK(train(&p, &options));
-    CHECK(p.invstd[0] == expected, "%.17g, not %.17g", p.invstd[0], expected);
-    free_problem(&p);
-}
-
 int main(void) {
     start();
     RUN(float16_is_normalized);
     RUN(bfloat16_is_normalized);
     RUN(nothing_outside_is_touched);
     RUN(parameters_of_another_type);
-    RUN(options_of_version_1_0);
     return finish();
 }

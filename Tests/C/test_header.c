@@ -36,6 +36,7 @@ PINNED(error_single_value, BN_ERROR_SINGLE_VALUE, 20);
 PINNED(error_nonfinite, BN_ERROR_NONFINITE, 21);
 PINNED(error_environment, BN_ERROR_ENVIRONMENT, 40);
 PINNED(error_memory, BN_ERROR_MEMORY, 41);
+PINNED(error_nested, BN_ERROR_NESTED, 42);
 
 PINNED(shape_size, sizeof(bn_shape), 7 * sizeof(size_t) + sizeof(void *));
 PINNED(shape_struct_size, offsetof(bn_shape, struct_size), 0);
@@ -95,6 +96,7 @@ PINNED(outcome_empty, BN_OUTCOME_EMPTY, 1);
 PINNED(outcome_running, BN_OUTCOME_RUNNING, 2);
 PINNED(outcome_beta, BN_OUTCOME_BETA, 3);
 PINNED(outcome_nonfinite, BN_OUTCOME_NONFINITE, 4);
+PINNED(outcome_blended, BN_OUTCOME_BLENDED, 5);
 
 PINNED(source_kind_size, sizeof(bn_source_kind), sizeof(int));
 PINNED(source_batch, BN_SOURCE_BATCH, 0);
@@ -112,7 +114,7 @@ PINNED(weights_values, offsetof(bn_weights, values), 8);
 PINNED(weights_masked, offsetof(bn_weights, masked), 16);
 PINNED(weights_reserved, offsetof(bn_weights, reserved), 20);
 
-PINNED(epilogue_size, sizeof(bn_epilogue), 88);
+PINNED(epilogue_size, sizeof(bn_epilogue), 80);
 PINNED(epilogue_activation, offsetof(bn_epilogue, activation), 8);
 PINNED(epilogue_from_output, offsetof(bn_epilogue, from_output), 12);
 PINNED(epilogue_slope, offsetof(bn_epilogue, slope), 16);
@@ -122,8 +124,7 @@ PINNED(epilogue_z, offsetof(bn_epilogue, z), 40);
 PINNED(epilogue_z_stride, offsetof(bn_epilogue, z_stride), 48);
 PINNED(epilogue_dz, offsetof(bn_epilogue, dz), 56);
 PINNED(epilogue_dz_stride, offsetof(bn_epilogue, dz_stride), 64);
-PINNED(epilogue_beta, offsetof(bn_epilogue, beta), 72);
-PINNED(epilogue_mask, offsetof(bn_epilogue, mask), 80);
+PINNED(epilogue_mask, offsetof(bn_epilogue, mask), 72);
 
 PINNED(running_size, sizeof(bn_running), 64);
 PINNED(running_average, offsetof(bn_running, average), 8);
@@ -207,8 +208,8 @@ static void shape_of_variables(void) {
 
 /* A call of each name: they must link under C names from either language. Without a shape they are all refused. */
 static void every_name_links(void) {
-    CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_forward_inference(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_forward_inference(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_moments(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_merge_moments(0, 0, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
@@ -219,7 +220,7 @@ static void every_name_links(void) {
           "ran");
     CHECK(bn_update_running(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_length_weights(1, 1, NULL, BN_FLOAT32, NULL) != BN_OK, "ran");
-    CHECK(bn_jvp(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_jvp(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_double_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
                              NULL) != BN_OK,
           "ran");

@@ -55,8 +55,8 @@ static void messages_are_kept_by_thread(void) {
 }
 
 static void status_strings(void) {
-    static const int known[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 40, 41};
-    static const int unknown[] = {-1, 9, 19, 22, 42, 1000000};
+    static const int known[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 40, 41, 42};
+    static const int unknown[] = {-1, 9, 19, 22, 43, 1000000};
     enum { known_count = sizeof known / sizeof known[0] };
     for (int i = 0; i < known_count; i++) {
         const char *text = bn_status_string((bn_status)known[i]);
