@@ -75,7 +75,8 @@ struct BackwardSettlement {
             if sweep.geometry.count == 0 { return (1, 0, 0, 0) }
             return summed(values, sweep.arrays.first[channel], sweep.arrays.second[channel], channel)
         case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], 0, dyXHats[channel])
-        case .totals(let count, let dys, let dyCentred, _): return summed(count, dys[channel], dyCentred[channel], channel)
+        case .totals(let count, let dys, let dyCentred, _):
+            return summed(count, dys[channel], dyCentred[channel], channel)
         case .none: return (1, 0, 0, 0)
         }
     }

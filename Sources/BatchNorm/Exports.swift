@@ -14,9 +14,9 @@ public func exportForwardTraining(
 ) -> bn_status {
     Call.compute("bn_forward_training") { call throws(Failure) in
         try call.forwardTraining(
-            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
-            y: y,
-            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options, call))
+            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean,
+            runningVar: runningVar, y: y, savedMean: savedMean, savedInvstd: savedInvstd,
+            options: Options(options, call))
     }
 }
 
@@ -29,9 +29,9 @@ public func exportForwardInference(
 ) -> bn_status {
     Call.compute("bn_forward_inference") { call throws(Failure) in
         try call.forwardInference(
-            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean, runningVar: runningVar,
-            y: y,
-            savedMean: savedMean, savedInvstd: savedInvstd, options: Options(options, call))
+            Geometry(shape, dtype, call), x: x, gamma: gamma, beta: beta, runningMean: runningMean,
+            runningVar: runningVar, y: y, savedMean: savedMean, savedInvstd: savedInvstd,
+            options: Options(options, call))
     }
 }
 
@@ -39,8 +39,8 @@ public func exportForwardInference(
 public func exportBackward(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?,
-    savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
-    options: UnsafePointer<bn_options>?
+    savedInvstd: UnsafePointer<Double>?, dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?,
+    dbeta: UnsafeMutableRawPointer?, options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_backward") { call throws(Failure) in
         try call.backward(
@@ -117,8 +117,8 @@ public func exportBackwardApply(
 ) -> bn_status {
     Call.compute("bn_backward_apply") { call throws(Failure) in
         try call.backwardApply(
-            Geometry(shape, dtype, call), dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count, sumDy: sumDy,
-            sumDyXHat: sumDyXHat, dx: dx, options: Options(options, call))
+            Geometry(shape, dtype, call), dy: dy, x: x, gamma: gamma, mean: mean, invstd: invstd, count: count,
+            sumDy: sumDy, sumDyXHat: sumDyXHat, dx: dx, options: Options(options, call))
     }
 }
 
@@ -186,7 +186,8 @@ public func exportScaleShift(
     Call.compute("bn_scale_shift") { call throws(Failure) in
         try scaleShift(
             call, channels: channels, kernel_element(dtype, "dtype"), gamma: gamma, beta: beta,
-            runningMean: runningMean, runningVar: runningVar, scale: scale, shift: shift, options: Options(options, call))
+            runningMean: runningMean, runningVar: runningVar, scale: scale, shift: shift,
+            options: Options(options, call))
     }
 }
 

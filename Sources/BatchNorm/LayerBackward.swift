@@ -7,7 +7,8 @@ extension Call {
     func backward(
         _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
         beta: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?,
-        dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?, options: Options
+        dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
+        options: Options
     ) throws(Failure) {
         let geometry = geometry.with(options)
         let groups = options.groups ?? Groups()
@@ -18,7 +19,8 @@ extension Call {
         var backward = Backward(
             geometry: geometry, dy: dyOperand, x: withoutX ? dyOperand : try geometry.input(x, "x", geometry.xStride),
             dx: Operand(base: dx, stride: geometry.dxStride), gamma: geometry.elements(gamma),
-            beta: geometry.elements(beta), mean: try need(savedMean, "saved_mean"), inverseStd: try need(savedInvstd, "saved_invstd"),
+            beta: geometry.elements(beta), mean: try need(savedMean, "saved_mean"),
+            inverseStd: try need(savedInvstd, "saved_invstd"),
             saved: options.source?.saved.map { UnsafePointer($0) }, frozen: options.frozen)
         var memory = Memory(self)
         let gradient = Region("dy", dy, geometry, stride: geometry.yStride)

@@ -14,13 +14,6 @@ struct Job {
     /// Threads that have a share of the items, the caller's among them.
     fileprivate let shares: Int
 
-    fileprivate init(count: Int, context: UnsafeRawPointer, body: Body, shares: Int) {
-        self.count = count
-        self.context = context
-        self.body = body
-        self.shares = shares
-    }
-
     fileprivate func share(_ worker: Int) -> Range<Int> {
         count * worker / shares..<count * (worker + 1) / shares
     }

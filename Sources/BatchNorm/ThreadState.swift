@@ -100,7 +100,8 @@ struct ThreadState {
             return true
         }
         lastError = characters(
-            "the call interrupts another one on the same thread; expected none from a signal handler before that one returns")
+            "the call interrupts another one on the same thread; expected none from a signal handler before that one returns"
+        )
         return false
     }
 

@@ -94,7 +94,8 @@ struct Training: ~Copyable {
         sweep.pointee.x = forward.x.slice(slice, geometry.elementSize)
         sweep.pointee.reduction = .moments
         let sourcing = sourcing(groups.statisticsRow(slice.group), takes: true, saves: false)
-        sweep.pointee.settlement = kept.settlement(ForwardSettlement(statistics: .batch(eps: options.eps, nil)), sourcing)
+        sweep.pointee.settlement = kept.settlement(
+            ForwardSettlement(statistics: .batch(eps: options.eps, nil)), sourcing)
         try sweep.pointee.run(call)
     }
 

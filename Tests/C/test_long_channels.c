@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The mean of channels of millions of float64 values is within 2^-51 of the largest of them, wherever it leaves: saved_mean,
- * running_mean, bn_moments and bn_merge_moments. Thousands of blocks are put together for it. */
+ * The mean of channels of millions of float64 values is within 2^-51 of the largest of them, wherever it leaves:
+ * saved_mean, running_mean, bn_moments and bn_merge_moments. Thousands of blocks are put together for it. */
 #include "problem.h"
 
 enum { most = 1 << 24 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A call from a signal handler that interrupts another call on the same thread is refused, and harms nobody. The handler
- * is that of a page of x that is opened when the call first touches it, so that the interruption is certain. */
+ * A call from a signal handler that interrupts another call on the same thread is refused, and harms nobody. The
+ * handler is that of a page of x that is opened when the call first touches it, so that the interruption is certain. */
 #define _GNU_SOURCE
 #include "problem.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The ranges that the header gives, at their ends: those of weights and counts, within which no sum overflows; of slopes, and
- * of numbers of batches. */
+ * The ranges that the header gives, at their ends: those of weights and counts, within which no sum overflows; of
+ * slopes, and of numbers of batches. */
 #include "problem.h"
 
 static const double within[] = {0, 1e-150, 1, 1e150};

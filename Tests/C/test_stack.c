@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * No call takes more of the caller's stack than the header says. Below the caller's frame the stack is painted, and after
- * the call is looked at for what is still paint; of all calls that digests.h makes, by these macros. */
+ * No call takes more of the caller's stack than the header says. Below the caller's frame the stack is painted, and
+ * after the call is looked at for what is still paint; of all calls that digests.h makes, by these macros. */
 #define _GNU_SOURCE
 #include "batchnorm.h"
 

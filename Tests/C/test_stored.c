@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What bn_nonfinite looks at is what would be stored: a batch whose variance is a fine double, but makes running_var one
- * that its type does not hold, is skipped, or an error and nothing written. */
+ * What bn_nonfinite looks at is what would be stored: a batch whose variance is a fine double, but makes running_var
+ * one that its type does not hold, is skipped, or an error and nothing written. */
 #include "layer.h"
 
 static const struct { bn_dtype dtype, param; double std; } kinds[] = {
