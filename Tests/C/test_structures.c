@@ -85,6 +85,51 @@ static void outputs_of_structures(void) {
     }
 }
 
+/* Of the other functions: in a shape and its weights, or in options, as far as they have them. */
+static const struct {
+    call function;
+    size_t pointer, bytes;
+    int shape, weights, options;
+} step_outputs[] = {
+    {moments, PLACE(count), doubles, 1, 1, 0}, {moments, PLACE(mean), doubles, 1, 1, 0},
+    {moments, PLACE(m2), doubles, 1, 1, 0}, {normalize, PLACE(y), tensor, 1, 1, 1},
+    {reduce, PLACE(sum_dy), doubles, 1, 1, 0}, {reduce, PLACE(sum_dy_x_hat), doubles, 1, 1, 0},
+    {apply, PLACE(dx), tensor, 1, 1, 1}, {inverse_std, PLACE(invstd), doubles, 0, 0, 1},
+    {update_running, PLACE(running_mean), singles, 0, 0, 1}, {update_running, PLACE(running_var), singles, 0, 0, 1},
+    {jvp, PLACE(y_tangent), tensor, 1, 0, 1}, {double_backward, PLACE(grad_dy), tensor, 1, 0, 1},
+    {double_backward, PLACE(grad_x), tensor, 1, 0, 1}, {double_backward, PLACE(grad_gamma), singles, 1, 0, 1},
+    {scale_shift, PLACE(scale), doubles, 0, 0, 1}, {scale_shift, PLACE(shift), doubles, 0, 0, 1},
+    {fold_into_previous, PLACE(folded_weight), tensor, 1, 0, 0},
+    {fold_into_previous, PLACE(folded_bias), singles, 1, 0, 0},
+    {fold_into_next, PLACE(folded_weight), tensor, 1, 0, 0},
+    {fold_into_next, PLACE(folded_bias), outer * sizeof(float), 1, 0, 0},
+};
+
+static void outputs_of_steps(void) {
+    for (size_t o = 0; o < LENGTH(step_outputs); o++) {
+        const int has[] = {step_outputs[o].shape, step_outputs[o].options, step_outputs[o].weights};
+        for (int s = 0; s < 3; s++) { /* the first three structures */
+            if (!has[s]) continue;
+            char *start = (char *)&a + structures[s].place;
+            char *places[] = {start + 8 - step_outputs[o].bytes, start, start + structures[s].bytes - 8};
+            for (int p = 0; p < 3; p++) {
+                reset();
+                if (has[2]) a.shape_value.weights = &a.weights_value, a.weights_value.values = memory.weights;
+                CHECK(p > 0 || step_outputs[o].function() == BN_OK, "output %zu: %s", o, bn_last_error());
+                reset();
+                if (has[2]) a.shape_value.weights = &a.weights_value, a.weights_value.values = memory.weights;
+                memcpy((char *)&a + step_outputs[o].pointer, &places[p], sizeof places[p]);
+                struct arguments copy = a;
+                memcpy(&before, &memory, sizeof memory);
+                bn_status status = step_outputs[o].function();
+                CHECK(status == BN_ERROR_OVERLAP, "output %zu in structure %d, place %d: status %d", o, s, p,
+                      (int)status);
+                CHECK(memcmp(&copy, &a, sizeof a) == 0 && memcmp(&before, &memory, sizeof memory) == 0, "was written");
+            }
+        }
+    }
+}
+
 /* Of structures themselves, which are read by member. */
 static void misaligned_structures(void) {
     char room[sizeof(bn_shape) + 4];
@@ -98,6 +143,7 @@ int main(void) {
     start();
     RUN(outputs_in_structures);
     RUN(outputs_of_structures);
+    RUN(outputs_of_steps);
     if (sizeof(void *) == 8) RUN(misaligned_structures);
     return finish();
 }
