@@ -36,7 +36,8 @@ static int is_finite(const layer *l, enum array vector) {
 static void batch_is_skipped(void) {
     for (int k = 0; k < kind_count; k++) {
         for (int is_new = 0; is_new < 2; is_new++) {
-            layer l = too_wide(k, is_new ? WITH_NEW : 0, BN_NONFINITE_SKIP), before = clone_of(&l), plain = clone_of(&l);
+            layer l = too_wide(k, is_new ? WITH_NEW : 0, BN_NONFINITE_SKIP);
+            layer before = clone_of(&l), plain = clone_of(&l);
             enum array mean = is_new ? NEW_MEAN : RUNNING_MEAN, var = is_new ? NEW_VAR : RUNNING_VAR;
             plain.running.nonfinite = BN_NONFINITE_PROPAGATE;
             CHECK_OK(train_layer(&plain));
@@ -93,19 +94,25 @@ static void of_groups(void) {
     }
 }
 
-/* One that the next group brings back is one all the same: what is stored in between is not. Infinity does not come back. */
-static void in_between(void) {
-    float x[] = {-3e19f, 3e19f, 0, 1}, y[4], mean = 0, var = 1;
+/* The first of two groups is too much, and the second would bring it back, were infinity to come back; and both together are,
+ * of which neither is. */
+static void in_turn(void) {
+    float x[] = {-3e19f, 3e19f, 0, 1, -1.58e19f, 1.58e19f, -1.58e19f, 1.58e19f}, y[4], mean = 0, var = 0;
     bn_shape shape = BN_SHAPE(4, 1, 1);
     bn_groups groups = BN_GROUPS_INIT;
     groups.samples = 4, groups.groups = 2;
     bn_running running = BN_RUNNING_INIT;
     running.nonfinite = BN_NONFINITE_ERROR;
     bn_options options = BN_OPTIONS_INIT;
-    options.momentum = 1, options.groups = &groups, options.running = &running;
-    CHECK(bn_forward_training(&shape, BN_FLOAT32, x, NULL, NULL, &mean, &var, y, NULL, NULL, &options) ==
-              BN_ERROR_NONFINITE, "%s", bn_last_error());
-    CHECK(mean == 0 && var == 1, "something was written");
+    options.groups = &groups, options.running = &running;
+    for (int i = 0; i < 2; i++) {
+        options.momentum = i == 0 ? 1 : 0.5;
+        CHECK(bn_forward_training(&shape, BN_FLOAT32, x + 4 * i, NULL, NULL, &mean, &var, y, NULL, NULL, &options) ==
+                  BN_ERROR_NONFINITE, "%d: %s", i, bn_last_error());
+        CHECK(mean == 0 && var == 0, "something was written");
+    }
+    groups.groups = 1;
+    CHECK_OK(bn_forward_training(&shape, BN_FLOAT32, x + 4, NULL, NULL, &mean, &var, y, NULL, NULL, &options));
 }
 
 int main(void) {
@@ -114,6 +121,6 @@ int main(void) {
     RUN(batch_is_skipped);
     RUN(batch_is_an_error);
     RUN(of_groups);
-    RUN(in_between);
+    RUN(in_turn);
     return finish();
 }

@@ -55,7 +55,7 @@ static void outputs_in_structures(void) {
                 struct arguments copy = a;
                 memcpy(&before, &memory, sizeof memory);
                 bn_status status = outputs[o].function();
-                CHECK(status == BN_ERROR_OVERLAP, "output %d in structure %d, place %d: status %d", o, s, p, (int)status);
+                CHECK(status == BN_ERROR_OVERLAP, "output %d in structure %d at %d: status %d", o, s, p, (int)status);
                 CHECK(memcmp(&copy, &a, sizeof a) == 0 && memcmp(&before, &memory, sizeof memory) == 0, "was written");
             }
         }
