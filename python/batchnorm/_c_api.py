@@ -113,7 +113,7 @@ def last_error() -> str:
 
 
 def raise_error(status: int) -> NoReturn:
-    """Raises the exception that stands for a status other than ``BN_OK``, with the library's message in Python's words."""
+    """Raises the exception for a status other than ``BN_OK``, with the library's message in Python's words."""
     raise _EXCEPTIONS.get(status, ValueError)(last_error())
 
 

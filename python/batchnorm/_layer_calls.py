@@ -39,9 +39,14 @@ class Setting:
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.__dict__[self.key] = value
-        keys = "_activation", "_running", "_source", "_groups", "_frozen", "__observer"
-        set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
-        layer._is_described = bool(set_ones)
+        describe(layer)
+
+
+def describe(layer: Any) -> None:
+    """Whether the layer has any setting, which its own lines would pass by."""
+    keys = "_activation", "_running", "_source", "_groups", "_frozen", "__observer"
+    set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
+    layer._is_described = bool(set_ones)
 
 
 def check(layer: BatchNorm) -> None:
@@ -58,11 +63,19 @@ def check(layer: BatchNorm) -> None:
     flag(layer.frozen, "frozen")
     if layer.frozen and layer.running_mean is None:
         raise ValueError("frozen is True, but the layer has no running statistics to be frozen to")
-    _policy(layer, _tracks(layer, layer.running_mean))
+    _policy(layer, _tracks(layer, layer.running_mean, layer.training))
 
 
-def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLike | None, counted: Counted) -> Array:
+def forward(
+    layer: BatchNorm,
+    x: ArrayLike,
+    out: Array | None,
+    residual: ArrayLike | None,
+    counted: Counted,
+    training: bool | None = None,
+) -> Array:
     """See BatchNorm.__call__()."""
+    trains = layer.training if training is None else flag(training, "training")
     check(layer)
     gamma, beta, *both = four_of(layer.__dict__)
     array = tensor(of_layer(x, "x", layer.dtype), "x")
@@ -76,10 +89,10 @@ def forward(layer: BatchNorm, x: ArrayLike, out: Array | None, residual: ArrayLi
     observer = layer._observer
     is_observed = observer is not None and not observer.is_settled
     seen = observer.look(array, counted) if is_observed else None  # before x may be overwritten
-    trains = layer.training and not layer.frozen and observer is None
-    if trains or both[0] is None or is_observed:
+    of_batch = trains and not layer.frozen and observer is None
+    if of_batch or both[0] is None or is_observed:
         source = None if is_observed else layer.source
-        tracks = _tracks(layer, both[0])
+        tracks = _tracks(layer, both[0], trains)
         settings.update(running=_policy(layer, tracks), source=source, unbiased=layer.unbiased)
         if not tracks and source is None and settings["running"].single_value != "running":
             running = {}
@@ -125,10 +138,10 @@ def backward(layer: BatchNorm, last: Last, dy: ArrayLike, out: Array | None) -> 
     return dx
 
 
-def _tracks(layer: BatchNorm, running_mean: Any) -> bool:
+def _tracks(layer: BatchNorm, running_mean: Any, training: bool) -> bool:
     if layer._observer is not None:
         return False
-    return layer.training and not layer.frozen and layer.track_running_stats and running_mean is not None
+    return training and not layer.frozen and layer.track_running_stats and running_mean is not None
 
 
 def _policy(layer: BatchNorm, tracks: bool) -> Running:

@@ -50,7 +50,7 @@ def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(dtype.str) if dtype in DTYPES else dtype
 
 
-def dtype_of(value: DTypeLike, name: str) -> np.dtype[Any]:
+def dtype_of(value: DTypeLike | None, name: str) -> np.dtype[Any]:
     """The dtype that the value stands for, if the library knows it. None is float32, as it is to PyTorch."""
     is_bfloat16 = isinstance(value, str) and str(value) == "bfloat16"
     try:

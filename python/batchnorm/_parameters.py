@@ -78,9 +78,6 @@ class Parameters:
         """The dtype of gamma, beta and the running statistics."""
         return self._param_dtype
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
-
     @property
     def weight(self) -> Any:
         """PyTorch's name of gamma."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,13 +15,15 @@ from ._arrays import Array, address, plain
 from ._layout import Axis, as_axis, channel_axes, memory_order
 from .policies import member, sized
 
+Masked = Literal["normalize", "zero", "keep"]
+
 
 class Counted(NamedTuple):
     """What a caller said of positions."""
 
     weights: ArrayLike | None = None
     lengths: ArrayLike | None = None
-    masked: str = "normalize"
+    masked: Masked = "normalize"
 
     def __bool__(self) -> bool:
         masked_of(self.masked)
@@ -76,7 +78,7 @@ def _orders(
     return tuple(order), tuple(order.index(a) for a in range(len(shape)))
 
 
-def struct_of(dense: Array, masked: str) -> _c_structs.Weights:
+def struct_of(dense: Array, masked: Masked) -> _c_structs.Weights:
     """Weights as the library takes them."""
     struct: _c_structs.Weights = sized(_c_structs.Weights(0, address(dense), masked_of(masked), 0))
     struct.array = dense

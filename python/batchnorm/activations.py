@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, Union
 
 from . import _c_structs
 from ._options import number
+from ._pickling import Versioned
 
 
 @dataclass(frozen=True)
-class LeakyReLU:
+class LeakyReLU(Versioned):
     """u above 0, else slope * u.
 
     Parameters
@@ -43,7 +44,7 @@ class LeakyReLU:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(Versioned):
     """The nearest of low to high. The gradient passes between them, not at them.
 
     Parameters
@@ -61,7 +62,8 @@ class Clip:
             raise ValueError(f"low is {low} and high is {high}, expected low below high")
 
 
-Activation = Union[str, LeakyReLU, Clip]
+Name = Literal["identity", "relu", "relu6", "hard_swish", "silu"]
+Activation = Union[Name, LeakyReLU, Clip]
 
 
 class Chosen(NamedTuple):

@@ -164,12 +164,12 @@ def from_state(
         eps = take_variance(arrays, found["running_var"].key, convention, settings, eps, factor)
     layer = BatchNorm(
         shape if isinstance(axis, tuple) else shape[0],
-        axis,
         eps,
         momentum,
         affine=any(name in arrays for name in AFFINE),
         track_running_stats="running_mean" in arrays,
         dtype=of_x,
+        axis=axis,
         unbiased=is_unbiased,
         param_dtype=of_parameters,
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ._c_api import lib, raise_error
 from ._described_backward import known_parameters
 from ._layer_calls import Setting
 from ._options import options
+from ._weights import Masked
 from .activations import Activation
 from .groups import Groups
 from .layer import BatchNorm
@@ -82,7 +83,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         self,
         num_features: int,
         eps: float = 1e-5,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike | None = np.float32,
         *,
         param_dtype: DTypeLike | None = None,
         activation: Activation | None = None,
@@ -132,9 +133,20 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         frozen.load_state_dict({**frozen.state_dict(), **layer.state_dict()})
         return frozen.train(layer.training)
 
-    def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
+    def __call__(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        residual: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        masked: Masked = "normalize",
+        training: bool | None = None,
+    ) -> Array:
         """See BatchNorm.__call__(). `out` may be x: without an activation, backward() has no use for it."""
-        y = super().__call__(x, out, **told)
+        more: dict[str, Any] = {"residual": residual, "weights": weights, "lengths": lengths}
+        y = super().__call__(x, out, masked=masked, training=training, **more)
         last = self._last
         if last is not None and type(last[1]) is SavedStatistics:
             self._last = None, *last[1:]
@@ -175,6 +187,10 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
             raise_error(status)
         self.grad_residual = None
         return dx
+
+    def named_parameters(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """None: weight and bias are not trained."""
+        return iter(())
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies under PyTorch's names: weight, bias, running_mean, running_var."""

@@ -33,7 +33,7 @@ from ._c_api import lib, raise_error
 from ._held import check_again, check_axis_again, check_x, held, read_only
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM, options, weight_of_new
-from ._weights import Counted
+from ._weights import Counted, Masked
 from .activations import Activation
 from .groups import Groups
 from .policies import Running
@@ -60,7 +60,7 @@ def forward_training(
     save_mask: bool = False,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
     running: Running | None = None,
     source: Source | None = None,
     groups: Groups | None = None,
@@ -70,8 +70,8 @@ def forward_training(
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or see `dtype`)
-        A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the running
-        statistics alone.
+        A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the
+        running statistics alone.
     gamma, beta : array_like of real numbers, one element per channel, optional
         Scale and shift; None stands for 1 and for 0. They are cast to x's dtype; beside an x of 16 bits to float32,
         unless all parameters and running statistics that are arrays are of x's dtype.
@@ -220,7 +220,7 @@ def forward_inference(
     residual: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
     groups: Groups | None = None,
 ) -> Array:
     """Like forward_training(), but normalizes with the running statistics, which stay as they are.

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._arrays import address, plain
 from ._c_structs import Groups as Struct
 from ._c_structs import PerGroup
+from ._pickling import Versioned
 from .policies import sized
 
 
@@ -38,7 +39,7 @@ class Grouping(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ghost:
+class Ghost(Versioned):
     """Ghost batches: each group is normalized with its own mean and variance (arXiv:1705.08741).
 
     In inference there are none: the running statistics are shared.
@@ -73,7 +74,7 @@ class Ghost:
 
 
 @dataclass(frozen=True, eq=False)
-class Segments:
+class Segments(Versioned):
     """A type for each sample, and for each type a batch normalization of its own; as in PyG's HeteroBatchNorm.
 
     Running statistics of types that a batch has no sample of stay as they are, and gradients of their parameters are 0.
@@ -97,7 +98,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Versioned):
     """Equal slices of the batch, each with statistics of its own: a clean and an adversarial half (arXiv:1911.09665).
 
     Parameters
@@ -124,7 +125,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Conditional:
+class Conditional(Versioned):
     """gamma and beta by the class, or the style, of each sample (arXiv:1707.00683).
 
     Parameters

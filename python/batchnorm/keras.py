@@ -30,6 +30,7 @@ from ._keras_inputs import converted, positions
 from ._keras_renorm import Renormed
 from ._keras_weights import Weights
 from ._options import flag
+from ._pickling import attributes_of, versioned
 from ._rounding import cast
 from .functional import backward, forward_inference, forward_training
 from .policies import Running
@@ -230,7 +231,10 @@ class BatchNormalization(Weights):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is of the layer, not of its last call."""
-        return {key: value for key, value in vars(self).items() if key not in ("_x", "_last")}
+        return versioned({key: value for key, value in vars(self).items() if key not in ("_x", "_last")})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(attributes_of(state, type(self)))
 
     def __repr__(self) -> str:
         return f"<BatchNormalization name={self.name}, axis={self.axis}, built={self.built}>"

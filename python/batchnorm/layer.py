@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import operator
 from ctypes import addressof
 from typing import Any, TypeVar
 
@@ -17,21 +16,21 @@ from ._arrays import running as running_address
 from ._c_api import lib, raise_error
 from ._held import held, read_only
 from ._layer_calls import Setting
-from ._layout import DTYPES, Axis, Plan, as_axis, canonical, dtype_of, parameter_dtype
-from ._options import DEFAULT_MOMENTUM, flag, make_options, number, options, weight_of_new
-from ._parameters import Parameters, four_of
-from ._weights import Counted
+from ._layout import DTYPES, Axis, Plan, as_axis
+from ._module import Module, dtypes_of, extents_of
+from ._options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
+from ._parameters import four_of
+from ._weights import Counted, Masked
 from .activations import Activation
 from .groups import Groups, rows_of
 from .policies import Running
 from .saved import Last, SavedStatistics
 from .sources import Source
-from .statistics import inverse_std, update_running
 
 Self = TypeVar("Self", bound="BatchNorm")
 
 
-class BatchNorm(Parameters):
+class BatchNorm(Module):
     """A layer that normalizes each channel and learns its scale and shift (Ioffe and Szegedy, arXiv:1502.03167).
 
     In training it uses the mean and variance of the batch and moves the running statistics towards them; in evaluation
@@ -41,8 +40,6 @@ class BatchNorm(Parameters):
     ----------
     num_features : int or tuple of int
         Number of channels; for a group of channel axes, the length of each.
-    axis : int or tuple of int, default 1
-        The channel axis, or a group of adjacent ones.
     eps : float, default 1e-5
         Added to the variance.
     momentum : float or None, default 0.1
@@ -53,6 +50,8 @@ class BatchNorm(Parameters):
         Without them the statistics of the batch serve in evaluation as well.
     dtype : float32, float64, float16 or bfloat16 (of the package ml_dtypes), default float32
         Of x and y, and of the parameters and the running statistics unless it has 16 bits: then they are float32.
+    axis : int or tuple of int, default 1
+        The channel axis, or a group of adjacent ones. It is given by name: what stands in its place is PyTorch's eps.
     decay : float, optional
         Weight of the old average, in place of `momentum`.
     unbiased : bool, default True
@@ -87,10 +86,6 @@ class BatchNorm(Parameters):
         True at first.
     """
 
-    # Any, because Optional would have every use of them assert.
-    grad_gamma: Any
-    grad_beta: Any
-    grad_residual: Any
     activation = Setting()
     running = Setting()
     source = Setting()
@@ -104,13 +99,13 @@ class BatchNorm(Parameters):
     def __init__(
         self,
         num_features: int | tuple[int, ...],
-        axis: Axis = 1,
         eps: float = 1e-5,
         momentum: float | None = DEFAULT_MOMENTUM,
         affine: bool = True,
         track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike | None = np.float32,
         *,
+        axis: Axis = 1,
         decay: float | None = None,
         unbiased: bool = True,
         param_dtype: DTypeLike | None = None,
@@ -121,26 +116,17 @@ class BatchNorm(Parameters):
         frozen: bool = False,
     ) -> None:
         axis = as_axis(axis)
-        extents = num_features if isinstance(num_features, tuple) else (num_features,)
-        try:
-            self._channel_shape = tuple(operator.index(n) for n in extents)
-        except TypeError:
-            raise TypeError(f"num_features is {num_features!r}, expected a whole number") from None
-        if not extents or min(self._channel_shape) < 1:
+        self._channel_shape = extents = extents_of(num_features)
+        if not extents or min(extents) < 1:
             raise ValueError(f"num_features is {num_features}, expected at least 1")
         if len(extents) != (len(axis) if isinstance(axis, tuple) else 1):
             raise ValueError(
                 f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
             )
-        self._dtype: np.dtype[Any] = canonical(dtype_of(dtype, "dtype"))
-        default = parameter_dtype(self._dtype)
-        self._param_dtype = default if param_dtype is None else canonical(dtype_of(param_dtype, "param_dtype"))
-        if self._param_dtype not in (self._dtype, default):
-            raise TypeError(f"param_dtype is {self._param_dtype}, expected {default} or {self._dtype}")
+        self._dtype, self._param_dtype = dtypes_of(dtype, param_dtype)
         self._num_features, self._axis = num_features, axis
-        self.eps, self.unbiased = number(eps, "eps"), flag(unbiased, "unbiased")
-        weight = weight_of_new(momentum, decay)
-        self.momentum = None if weight is None else number(weight, "momentum")
+        self.eps, self.unbiased = eps, unbiased
+        self.momentum = weight_of_new(momentum, decay)
         self.training = True
         self.activation, self.running, self.source, self.groups = activation, running, source, groups
         self.frozen = frozen
@@ -148,7 +134,7 @@ class BatchNorm(Parameters):
         super().__init__(self._channel_shape, self.param_dtype, *flags, rows_of(groups))
         self.grad_gamma = self.grad_beta = self.grad_residual = None
         self._last = None
-        self._check_options()
+        _layer_calls.check(self)
 
     @property
     def num_features(self) -> int | tuple[int, ...]:
@@ -165,13 +151,6 @@ class BatchNorm(Parameters):
         """The dtype of x and y."""
         return self._dtype
 
-    def _check_options(self) -> None:
-        """Has the library check the options on one channel without values, so that a mistake shows here."""
-        inverse_std([0.0], [0.0], self.eps)
-        momentum = 1.0 if self.momentum is None else self.momentum
-        update_running(np.zeros(1), np.zeros(1), [0.0], [0.0], [0.0], momentum=momentum)
-        _layer_calls.check(self)
-
     def __call__(
         self,
         x: ArrayLike,
@@ -180,9 +159,12 @@ class BatchNorm(Parameters):
         residual: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
-        masked: str = "normalize",
+        masked: Masked = "normalize",
+        training: bool | None = None,
     ) -> Array:
         """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
+
+        `training`, if given, says for this call which of the two it is, in place of train() and eval().
 
         x is of the layer's dtype. Numbers that have none of floating point, which are lists and arrays of integers, are
         cast to it. `residual`, `weights`, `lengths` and `masked` as in forward_training().
@@ -193,7 +175,7 @@ class BatchNorm(Parameters):
         """
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
         if told or self._is_described:
-            return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked))
+            return _layer_calls.forward(self, x, out, residual, Counted(weights, lengths, masked), training)
         if type(x) is not ndarray or x.dtype is not self._dtype:
             x = of_layer(x, "x", self._dtype)
         fit, x, y, x_address, y_address = _direct.forward(x, self._axis, out)
@@ -210,11 +192,12 @@ class BatchNorm(Parameters):
             beta = beta.tobytes()
         else:
             beta = held(beta, "beta", fit)
-        of_batch = self.training or mean is None
+        trains = self.training if training is None else flag(training, "training")
+        of_batch = trains or mean is None
         saved = SavedStatistics(shape, not of_batch, self._axis, x.shape, self._dtype, param, gamma, beta)
         mean_address = addressof(saved._both)
         if of_batch:
-            tracking = self.training and self.track_running_stats
+            tracking = trains and self.track_running_stats
             count = self.num_batches_tracked + 1 if tracking else 0
             status = lib.bn_forward_training(
                 fit.shape,
@@ -234,7 +217,7 @@ class BatchNorm(Parameters):
             if status:
                 raise_error(status)
             if tracking and not fit.empty:
-                self.num_batches_tracked = count
+                self.__dict__["num_batches_tracked"] = count
         else:
             mean, of_mean = read_only(mean, "running_mean", fit)
             var, of_var = read_only(var, "running_var", fit)
@@ -253,7 +236,7 @@ class BatchNorm(Parameters):
             )
             if status:
                 raise_error(status)
-        self._last = None if x_address == y_address else x, saved, False
+        self.__dict__["_last"] = None if x_address == y_address else x, saved, False
         return y
 
     def _plan_of(self, fit: Plan) -> Plan:
@@ -313,7 +296,7 @@ class BatchNorm(Parameters):
         )
         if status:
             raise_error(status)
-        self.grad_gamma, self.grad_beta, self.grad_residual = grad_gamma, grad_beta, None
+        self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
         return dx
 
     def _mismatch(self, channel_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Exception:
@@ -325,10 +308,6 @@ class BatchNorm(Parameters):
             return TypeError(f"x has dtype {dtype}, expected {self.dtype}, the dtype of the layer{ways}")
         given, expected = (shape if len(shape) > 1 else shape[0] for shape in (channel_shape, self._channel_shape))
         return ValueError(f"x has {given} channels at axis {self.axis}, expected {expected}, as the layer has")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy or a pickle is of the layer, not of its last call."""
-        return {**super().__getstate__(), "_last": None, "_plan": (None, None), "__observer": None}
 
     @property
     def outcome(self) -> Any:

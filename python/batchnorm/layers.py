@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ._arrays import Array
 from ._options import DEFAULT_MOMENTUM, flag
+from ._weights import Masked
 from .activations import Activation
 from .groups import Groups
 from .layer import BatchNorm
@@ -31,7 +32,7 @@ class _RankedBatchNorm(BatchNorm):
         momentum: float | None = DEFAULT_MOMENTUM,
         affine: bool = True,
         track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike | None = np.float32,
         *,
         bias: bool = True,
         decay: float | None = None,
@@ -45,14 +46,25 @@ class _RankedBatchNorm(BatchNorm):
     ) -> None:
         more: dict[str, Any] = {"decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
         more.update(activation=activation, running=running, source=source, groups=groups, frozen=frozen)
-        super().__init__(num_features, 1, eps, momentum, affine, track_running_stats, dtype, **more)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, **more)
         if not flag(bias, "bias"):
             self.beta = None
 
-    def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
+    def __call__(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        residual: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        masked: Masked = "normalize",
+        training: bool | None = None,
+    ) -> Array:
         """See BatchNorm.__call__()."""
         self._check_rank(np.ndim(x))
-        return super().__call__(x, out, **told)
+        more: dict[str, Any] = {"residual": residual, "weights": weights, "lengths": lengths}
+        return super().__call__(x, out, masked=masked, training=training, **more)
 
     def _check_rank(self, rank: int) -> None:
         if rank not in self.ranks:

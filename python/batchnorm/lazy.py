@@ -17,8 +17,12 @@ from ._arrays import Array
 from ._loading import flat
 from ._options import DEFAULT_MOMENTUM
 from ._parameters import Parameter, Parameters
-from .groups import rows_of
+from ._weights import Masked
+from .activations import Activation
+from .groups import Groups, rows_of
 from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, _RankedBatchNorm
+from .policies import Running
+from .sources import Source
 
 _KEYS = {"_gamma": "weight", "_beta": "bias", "_running_mean": "running_mean", "_running_var": "running_var"}
 
@@ -48,22 +52,44 @@ class _LazyBatchNorm(_RankedBatchNorm):
         momentum: float | None = DEFAULT_MOMENTUM,
         affine: bool = True,
         track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
-        **more: Any,
+        dtype: DTypeLike | None = np.float32,
+        *,
+        bias: bool = True,
+        decay: float | None = None,
+        unbiased: bool = True,
+        param_dtype: DTypeLike | None = None,
+        activation: Activation | None = None,
+        running: Running | None = None,
+        source: Source | None = None,
+        groups: Groups | None = None,
+        frozen: bool = False,
     ) -> None:
+        more: dict[str, Any] = {"bias": bias, "decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
+        more.update(activation=activation, running=running, source=source, groups=groups, frozen=frozen)
         # A layer of one channel checks the settings; all of it but its arrays is what there is to know until then.
         self.__dict__.update(self.becomes(1, eps, momentum, affine, track_running_stats, dtype, **more).__dict__)
-        self._num_features = 0
+        self._num_features, self._channel_shape = 0, (0,)
         for name in _KEYS:
             if self.__dict__[name] is not None:
                 self.__dict__[name] = ...
 
-    def __call__(self, x: ArrayLike, out: Array | None = None, **told: Any) -> Array:
+    def __call__(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        residual: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        masked: Masked = "normalize",
+        training: bool | None = None,
+    ) -> Array:
         """See BatchNorm.__call__(). If it succeeds, the layer is a `becomes` from then on; else it stays lazy."""
         shape = np.shape(x)
         self._check_rank(len(shape))
         ready = self._ready(shape[1], "x")
-        y = ready(x, out, **told)
+        more: dict[str, Any] = {"residual": residual, "weights": weights, "lengths": lengths}
+        y = ready(x, out, masked=masked, training=training, **more)
         self._take(ready)
         return y
 
@@ -123,8 +149,8 @@ class LazyBatchNorm1d(_LazyBatchNorm):
     ----------
     eps, momentum, affine, track_running_stats, dtype
         As in BatchNorm; checked at once.
-    **more
-        The keyword arguments of BatchNorm1d.
+    bias, decay, unbiased, param_dtype, activation, running, source, groups, frozen
+        As in BatchNorm1d.
 
     Attributes
     ----------

@@ -6,20 +6,24 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _c_structs
 from ._arrays import address, is_array, plain, scattered
+from ._pickling import Versioned
 
 Member = TypeVar("Member", bound=IntEnum)
 Counts = NDArray[np.int64]
+Average = Literal["exponential", "cumulative", "windowed", "debiased", "filled"]
+SingleValue = Literal["error", "running", "beta"]
+Nonfinite = Literal["propagate", "skip", "error"]
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class Running(Versioned):
     """How running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that they see.
 
     Only a batch that is USED (see Outcome) moves them, and counts.
@@ -68,9 +72,9 @@ class Running:
     [4.] [2]
     """
 
-    average: str = "exponential"
-    single_value: str = "error"
-    nonfinite: str = "propagate"
+    average: Average = "exponential"
+    single_value: SingleValue = "error"
+    nonfinite: Nonfinite = "propagate"
     pure: bool = False
     num_batches: Any = None
 

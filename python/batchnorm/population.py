@@ -21,6 +21,7 @@ from ._arrays import Doubles, address, as_bfloat16, doubles
 from ._c_api import lib, raise_error
 from ._layout import Axis, as_axis, channel_axes
 from ._options import flag, options
+from ._pickling import Versioned
 from ._slices import opened, slices
 from ._weights import Counted, weighted
 
@@ -30,7 +31,7 @@ Path = Union[str, "os.PathLike[str]"]
 NAMES = ("count", "mean", "m2")
 
 
-class Moments:
+class Moments(Versioned):
     """Number of values, mean, and sum of squared deviations from the mean, per channel; more values may come.
 
     They unpack, index and convert as three arrays: ``count, mean, m2 = moments``.

@@ -14,15 +14,21 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
+from . import _c_structs
 from ._arrays import Doubles, doubles, plain
 from ._c_structs import Outcome
 from ._held import array_of
 from ._layout import Axis, Plan, as_axis
-from ._weights import Counted
+from ._pickling import attributes_of, versioned
+from ._weights import Counted, Masked
 from .activations import Activation, Chosen, chosen
 from .groups import Ghost, Groups, Segments, Split, copied
+from .policies import SingleValue
 from .sources import Source
 from .statistics import inverse_std
+
+# What a copy of any of them has beside the two statistics.
+_PLAIN = ("axis", "beta", "channel_shape", "dtype", "frozen", "gamma", "param", "shape")
 
 
 class SavedStatistics:
@@ -168,9 +174,27 @@ class SavedStatistics:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has memory of its own."""
-        more = {name: getattr(self, name) for name in SavedStatistics.__slots__ if name != "_both"}
-        more.update({name: getattr(self, name) for name in type(self).__slots__ if name != "_both"})
-        return _rebuilt, (type(self), self.mean, self.invstd, more)
+        state = {name: getattr(self, "_" + name) for name in _PLAIN}
+        state.update(mean=self.mean, invstd=self.invstd, call=self._of_call())
+        return SavedStatistics._restored, (versioned(state),)
+
+    def _of_call(self) -> dict[str, Any] | None:
+        """What else a copy has, in terms of NumPy and of public classes."""
+        return None
+
+    @classmethod  # which a pickle finds by the name of the class
+    def _restored(cls, state: dict[str, Any]) -> SavedStatistics:
+        own = dict(attributes_of(state, SavedStatistics))
+        mean, invstd, call = (own.pop(name) for name in ("mean", "invstd", "call"))
+        more = {"_" + name: value for name, value in own.items()}
+        if call is None:
+            return _rebuilt(SavedStatistics, mean, invstd, more)
+        told = call.pop("told")
+        if told is not None:
+            kind, *numbers = told["activation"]
+            activation = Chosen(_c_structs.Activation(kind), *numbers)
+            more["_told"] = Told(**{**told, "activation": activation, "counted": Counted(*told["counted"])})
+        return _rebuilt(SavedCall, mean, invstd, {**more, "_outcomes": call.pop("outcomes"), **call})
 
     def __repr__(self) -> str:
         return f"SavedStatistics(mean={self.mean}, invstd={self.invstd}, frozen={self.frozen})"
@@ -187,7 +211,7 @@ class Told(NamedTuple):
     of_source: Doubles | None = None
     groups: Groups | None = None
     rows: int = 0  # of gamma and beta
-    single_value: str = "error"
+    single_value: SingleValue = "error"
     bits: Any = None
     order: tuple[int, ...] = ()  # of the axes in memory, which is that of the bits
 
@@ -200,6 +224,15 @@ class SavedCall(SavedStatistics):
     def __init__(self, channel_shape: tuple[int, ...], frozen: bool, *more: Any, **named: Any) -> None:
         super().__init__(channel_shape, frozen, *more, **named)
         self._told = self._outcomes = self.running_mean = self.running_var = self.num_batches = None
+
+    def _of_call(self) -> dict[str, Any] | None:
+        told = None
+        if self._told is not None:
+            kind, *numbers = self._told.activation
+            counted = tuple(self._told.counted)
+            told = {**self._told._asdict(), "activation": (int(kind), *numbers), "counted": counted}
+        call = {name: getattr(self, name) for name in ("running_mean", "running_var", "num_batches")}
+        return {"told": told, "outcomes": self._outcomes, **call}
 
     def _has_rows(self) -> bool:
         return self._told is not None and isinstance(self._told.groups, (Ghost, Segments, Split))
@@ -241,7 +274,7 @@ def frozen_statistics(
     residual: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
     groups: Groups | None = None,
 ) -> SavedStatistics:
     """The statistics that forward_inference() normalizes with, for backward().

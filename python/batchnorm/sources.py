@@ -16,11 +16,12 @@ from . import _c_structs
 from ._arrays import Array, Doubles, address
 from ._layout import Axis, as_axis, channel_axes
 from ._options import number
+from ._pickling import Versioned
 from .policies import sized
 
 
 @dataclass(frozen=True, repr=False)
-class Blend:
+class Blend(Versioned):
     """The running statistics and the batch's together, for adaptation at test time (arXiv:2006.16971).
 
     ::
@@ -92,7 +93,7 @@ class Blend:
 
 
 @dataclass(frozen=True)
-class Renorm:
+class Renorm(Versioned):
     """Batch renormalization (arXiv:1702.03275).
 
     ::
@@ -134,7 +135,7 @@ class Renorm:
 
 
 @dataclass(frozen=True)
-class Updated:
+class Updated(Versioned):
     """The running statistics that the call updates them to; as in equinox's mode "ema".
 
     The batch is a part of them, also to the gradient. Each of several ghost batches has those that it alone would give.

@@ -30,7 +30,7 @@ from ._arrays import Array, Doubles, address, as_bfloat16, as_uint16, doubles, p
 from ._c_api import lib, raise_error
 from ._layout import Axis
 from ._options import options
-from ._weights import Counted, weighted
+from ._weights import Counted, Masked, weighted
 from .activations import Activation
 
 
@@ -55,7 +55,7 @@ def normalize(
     residual: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
 ) -> Array:
     """y = activation(gamma * (x - mean) * invstd + beta + residual), all arguments as in forward_training()."""
     if dtype is not None:
@@ -99,7 +99,7 @@ def backward_reduce(
     dtype: DTypeLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
 ) -> Sums:
     """sum(dy) and sum(dy * x_hat) of this part of the batch: its dbeta and dgamma, not yet rounded to the dtype.
 
@@ -136,7 +136,7 @@ def backward_apply(
     dtype: DTypeLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
-    masked: str = "normalize",
+    masked: Masked = "normalize",
 ) -> Array:
     """dx = gamma * invstd * (dy - w * sum_dy / count - w * x_hat * sum_dy_x_hat / count), x_hat = (x - mean) * invstd.
 

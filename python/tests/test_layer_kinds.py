@@ -70,12 +70,12 @@ def test_ranks(rng: np.random.Generator, kind: Any, ranks: tuple[int, ...], expe
     [
         (bn.BatchNorm2d(64), "BatchNorm2d(64, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"),
         (
-            bn.BatchNorm((3, 4), (1, 2), 1e-3, None, False, False, np.float64, unbiased=False),
+            bn.BatchNorm((3, 4), 1e-3, None, False, False, np.float64, axis=(1, 2), unbiased=False),
             "BatchNorm((3, 4), axis=(1, 2), eps=0.001, momentum=None, affine=False, track_running_stats=False, "
             "unbiased=False, dtype=float64)",
         ),
         (
-            bn.BatchNorm(np.int64(3), np.int64(1), np.float32(0.5), np.array(0.25)),  # type: ignore[arg-type]
+            bn.BatchNorm(np.int64(3), np.float32(0.5), np.array(0.25), axis=np.int64(1)),  # type: ignore[arg-type]
             "BatchNorm(3, axis=1, eps=0.5, momentum=0.25, affine=True, track_running_stats=True)",
         ),
         (

@@ -123,13 +123,13 @@ def test_a_network(rng: np.random.Generator, case: int) -> None:
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_dtypes_and_axes(rng: np.random.Generator, axis: int, dtype: Any) -> None:
     batches = [(rng.normal(size=(n, 4, n)[:: -1 if axis else 1]) + n).astype(dtype) for n in (4, 4)]
-    layer = drawn(bn.BatchNorm(4, axis, dtype=dtype), rng)
+    layer = drawn(bn.BatchNorm(4, axis=axis, dtype=dtype), rng)
     bn.recalibrate(layer, layer, batches)
     mean, var = moments(batches, axis % 3, True)
     assert layer.running_mean.dtype == np.float32
     assert np.allclose(layer.running_mean, mean, rtol=1e-6)
     assert np.allclose(layer.running_var, var, rtol=1e-6)
-    narrow = drawn(bn.BatchNorm(4, axis, dtype=dtype, param_dtype=dtype), rng)
+    narrow = drawn(bn.BatchNorm(4, axis=axis, dtype=dtype, param_dtype=dtype), rng)
     bn.recalibrate(narrow, narrow, batches)
     assert narrow.running_mean.dtype == dtype
     assert np.array_equal(narrow.running_mean, layer.running_mean.astype(dtype))
@@ -137,7 +137,7 @@ def test_dtypes_and_axes(rng: np.random.Generator, axis: int, dtype: Any) -> Non
 
 def test_several_channel_axes(rng: np.random.Generator) -> None:
     batches = [rng.normal(size=(n, 2, 3)) + n for n in (2, 5)]
-    layer, flat = (bn.BatchNorm((2, 3), (1, 2), dtype=np.float64) for _ in "12")
+    layer, flat = (bn.BatchNorm((2, 3), axis=(1, 2), dtype=np.float64) for _ in "12")
     flat.running_mean, flat.running_var = np.zeros(6), np.ones(6)
     bn.recalibrate([layer, flat], lambda x: flat(x) + layer(x), batches)
     every = np.concatenate(batches)
