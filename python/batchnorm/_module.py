@@ -8,7 +8,7 @@ import difflib
 import math
 import operator
 from collections.abc import Iterator
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,7 +18,7 @@ from ._layer_calls import describe
 from ._layout import canonical, dtype_of, parameter_dtype
 from ._loading import whole
 from ._options import flag, number
-from ._parameters import Parameters
+from ._parameters import Parameter, Parameters
 from ._pickling import attributes_of, versioned
 from ._weights import Masked
 
@@ -72,7 +72,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "num_batches_tracked": count_of,
     **{name: a_flag(name) for name in ("training", "affine", "track_running_stats", "unbiased")},
 }
-PLAIN = frozenset({*CHECKS, "grad_gamma", "grad_beta", "grad_residual"})
+NO_GRADIENTS: dict[str, Any] = dict.fromkeys(("grad_gamma", "grad_beta", "grad_residual"))
+PLAIN = frozenset({*CHECKS, *NO_GRADIENTS})
 
 
 class Module(Parameters):
@@ -81,19 +82,21 @@ class Module(Parameters):
     training: bool
     unbiased: bool
     momentum: float | None
-    # Any, because Optional would have every use of them assert.
-    grad_gamma: Any
-    grad_beta: Any
-    grad_residual: Any
+    if TYPE_CHECKING:  # as of gamma and beta
+        grad_gamma = Parameter()
+        grad_beta = Parameter()
+        grad_residual = Parameter()
     _dtype: np.dtype[Any]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        check = CHECKS.get(name)
-        if check is not None:
-            value = check(value)
-        elif name not in PLAIN and name[0] != "_" and name not in self.__dict__ and _is_strange(type(self), name):
-            raise AttributeError(_unknown(self, name))
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # to a type checker it would say that there may be any attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            check = CHECKS.get(name)
+            if check is not None:
+                value = check(value)
+            elif name not in PLAIN and name[0] != "_" and name not in self.__dict__ and _is_strange(type(self), name):
+                raise AttributeError(_unknown(self, name))
+            super().__setattr__(name, value)
 
     def __call__(
         self,
@@ -129,7 +132,7 @@ class Module(Parameters):
 
     def named_parameters(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """The same with their names in state_dict(), "weight" and "bias"."""
-        named = ("weight", self.gamma), ("bias", self.beta)
+        named: tuple[tuple[str, Any], ...] = ("weight", self.gamma), ("bias", self.beta)
         return ((name, array) for name, array in named if array is not None)
 
     def zero_grad(self) -> None:
@@ -137,10 +140,10 @@ class Module(Parameters):
 
         Nothing depends on it, as backward() does not add to them.
         """
-        self.grad_gamma = self.grad_beta = self.grad_residual = None
+        self.__dict__.update(NO_GRADIENTS)
 
     @property
-    def grad_weight(self) -> Any:
+    def grad_weight(self) -> NDArray[Any]:
         """PyTorch's name of grad_gamma."""
         return self.grad_gamma
 
@@ -149,7 +152,7 @@ class Module(Parameters):
         self.grad_gamma = value
 
     @property
-    def grad_bias(self) -> Any:
+    def grad_bias(self) -> NDArray[Any]:
         """PyTorch's name of grad_beta."""
         return self.grad_beta
 
@@ -171,8 +174,7 @@ class Module(Parameters):
             key: array if array is None or array is ... else numbers(array, key[1:], param)
             for key, array in arrays.items()
         }
-        grads = dict.fromkeys(("grad_gamma", "grad_beta", "grad_residual", "_last"))
-        own.update(cast, _dtype=kind, _param_dtype=param, _plan=(None, None), **grads)
+        own.update(cast, _dtype=kind, _param_dtype=param, _plan=(None, None), _last=None, **NO_GRADIENTS)
         return self
 
     def astype(self: Self, dtype: DTypeLike | None, *, param_dtype: DTypeLike | None = None) -> Self:

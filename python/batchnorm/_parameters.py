@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import itemgetter
-from typing import Any, Callable
+from typing import Any, Callable, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import is_array, numbers
+from ._layout import code_of
 from ._state import load_state_dict, state_dict
 
 # gamma, beta, running_mean and running_var as they are together at one moment: a look-up of four texts in a dictionary
@@ -30,13 +31,25 @@ class Parameter:
     def __set_name__(self, owner: type, name: str) -> None:
         self.key = "_" + name
 
-    def __get__(self, layer: Parameters | None, owner: type) -> Any:
+    @overload
+    def __get__(self, layer: None, owner: type) -> Parameter: ...
+
+    @overload
+    def __get__(self, layer: Parameters, owner: type) -> NDArray[Any]: ...
+
+    # To a type checker never None, which would have every use of it assert.
+    def __get__(self, layer: Parameters | None, owner: type) -> Parameter | NDArray[Any]:
         return self if layer is None else layer.__dict__[self.key]
 
     def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
-        if isinstance(value, (list, tuple)) or (is_array(value) and value.dtype != layer._param_dtype):  # type: ignore[union-attr]
-            value = numbers(value, self.key[1:], layer._param_dtype)  # type: ignore[arg-type]
+        given: Any = value
+        if isinstance(given, (list, tuple)) or (is_array(given) and _is_other_number(given.dtype, layer._param_dtype)):
+            value = numbers(given, self.key[1:], layer._param_dtype)
         layer.__dict__[self.key] = value
+
+
+def _is_other_number(dtype: np.dtype[Any], own: np.dtype[Any]) -> bool:
+    return dtype != own and (dtype.kind in "fiu" or code_of(dtype) is not None)
 
 
 class Parameters:
@@ -79,7 +92,7 @@ class Parameters:
         return self._param_dtype
 
     @property
-    def weight(self) -> Any:
+    def weight(self) -> NDArray[Any]:
         """PyTorch's name of gamma."""
         return self.gamma
 
@@ -88,7 +101,7 @@ class Parameters:
         self.gamma = value
 
     @property
-    def bias(self) -> Any:
+    def bias(self) -> NDArray[Any]:
         """PyTorch's name of beta."""
         return self.beta
 

@@ -79,7 +79,7 @@ class ScaleShift(NamedTuple):
                 f"{name} has groups of type {kind}, with parameters or running statistics each, "
                 "and no one scale and shift for all samples"
             )
-        if layer.running_mean is None or layer.running_var is None:
+        if layer._running_mean is None or layer._running_var is None:
             raise ValueError(f"{name} has no running statistics: its scale and shift are another for each batch")
         arrays = layer.gamma, layer.beta, layer.running_mean, layer.running_var
         return _of_arrays(*arrays, layer.eps, layer._channel_shape, f"{name}'s ")
@@ -163,7 +163,7 @@ def merge_batch_norms(first: BatchNorm, second: BatchNorm) -> BatchNorm:
     # was taken of it, before anything is scaled. The second's mean, of numbers about beta, goes into beta.
     gamma, beta = (
         np.full(scale.shape, default) if given is None else np.asarray(given, np.float64).reshape(scale.shape)
-        for given, default in ((first.gamma, 1.0), (first.beta, 0.0))
+        for given, default in ((first._gamma, 1.0), (first._beta, 0.0))
     )
     with np.errstate(all="ignore"):  # rounded() looks at what becomes of it
         gamma, beta = gamma * scale, beta * scale + shift

@@ -245,7 +245,7 @@ def to_state(layer: BatchNorm, framework: Framework, *, prefix: str = "", count:
         settings[key] = names[0] in arrays
     if convention.fixed_gamma:
         name, fixing, _ = convention.fixed_gamma
-        settings[name] = fixing if layer.gamma is None else not fixing
+        settings[name] = fixing if layer._gamma is None else not fixing
     if convention.beta_needs_gamma and settings["bias"] == settings["affine"]:
         del settings["bias"]  # not every PyTorch knows it, and without it affine says as much
     if COUNT in convention.keys and "running_mean" in arrays:

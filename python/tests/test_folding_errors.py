@@ -224,8 +224,8 @@ def test_settings_that_no_convolution_has(told: dict[str, Any], error: type[Exce
     assert given.unchanged()
 
 
-def with_running(**arrays: Any) -> bn.BatchNorm:
-    layer = bn.BatchNorm(6, eps=0.5)
+def with_running(dtype: Any = np.float32, **arrays: Any) -> bn.BatchNorm:
+    layer = bn.BatchNorm(6, eps=0.5, dtype=dtype)
     for name, value in arrays.items():
         setattr(layer, name, value)
     return layer
@@ -255,7 +255,7 @@ UNFOLDABLE: dict[str, tuple[bn.BatchNorm, type[Exception], str]] = {
     "rows": (with_running(running_mean=np.ones((2, 6))), ValueError, r"{}'s running_mean has shape \(2, 6\), expected"),
     "dtype": (with_running(beta=np.ones(6, complex)), TypeError, "{}'s beta has dtype complex128, expected float64"),
     "overflow": (
-        with_running(gamma=np.full(6, 1e308), running_mean=np.full(6, 10.0)),
+        with_running(np.float64, gamma=np.full(6, 1e308), running_mean=np.full(6, 10.0)),
         ValueError,
         "{}'s shift is -inf at channel 0, expected a finite number",
     ),
