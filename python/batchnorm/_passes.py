@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Callable
 
+import numpy as np
+
 from ._observer import Population, Turn
 from ._progress import shown
 
@@ -43,12 +45,18 @@ class Pass:
                 self.forward(batch)
             except Exception as error:
                 if hasattr(error, "add_note"):  # from Python 3.11 on
-                    error.add_note(f"This was batch {number} of recalibrate().")
+                    error.add_note(f"This was batch {number} of recalibrate().{self._advice()}")
                 raise
             done += 1
         if done < (self.num_batches or 1):
             asked = f"batches ended after {done} of {self.num_batches}"
             raise ValueError(asked if self.num_batches else "batches is empty")
+
+    def _advice(self) -> str:
+        """What may be the matter with an array: its items are batches only if it has an axis more than x."""
+        if not isinstance(self.batches, np.ndarray):
+            return ""
+        return " batches is an array, which gives one item of its first axis after the other: [x] is one batch."
 
 
 def settle_in_turn(populations: list[Population], run: Pass) -> None:

@@ -134,6 +134,14 @@ def test_which_batch_it_was() -> None:
     ]
 
 
+def test_an_array_of_samples_is_not_one_of_batches() -> None:
+    layer = bn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match=r"expected 2D or 3D input \(got 1D input\)") as caught:
+        bn.recalibrate(layer, layer, X[:, :, 0], progress=False)
+    for note in getattr(caught.value, "__notes__", []):
+        assert note.endswith("[x] is one batch.")
+
+
 def test_the_rights_of_a_file_stay(tmp_path: Any) -> None:
     path = tmp_path / "x.npz"
     bn.write_state(path, {"x": np.ones(3)})
