@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,7 @@ from .layer import BatchNorm
 
 Norm = Union[BatchNorm, ScaleShift]
 PerAxis = Union[int, Sequence[int]]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def fold_linear(weight: ArrayLike, bias: ArrayLike | None, norm: Norm) -> Folded:
@@ -163,8 +164,8 @@ def fold_into_conv(
     *,
     groups: int = 1,
     transposed: bool = False,
-    padding: PerAxis | str = 0,
-    padding_mode: str = "zeros",
+    padding: PerAxis | Literal["valid", "same"] = 0,
+    padding_mode: PaddingMode = "zeros",
     stride: PerAxis = 1,
     dilation: PerAxis = 1,
     output_padding: PerAxis = 0,
@@ -257,7 +258,7 @@ def _before(layer: Foldable, norm: Norm) -> tuple[Folded, NDArray[np.bool_]]:
     return folded, shifts.any(axis=(layer.outputs, 3)).ravel()
 
 
-def _check_mode(mode: str, transposed: bool) -> None:
+def _check_mode(mode: Any, transposed: bool) -> None:
     modes = ("zeros",) if transposed else ("zeros", "reflect", "replicate", "circular")
     if not isinstance(mode, str):
         raise TypeError(f"padding_mode is of type {type(mode).__name__}, expected a text")
@@ -267,7 +268,7 @@ def _check_mode(mode: str, transposed: bool) -> None:
 
 
 def _paddings(
-    padding: PerAxis | str,
+    padding: PerAxis | Literal["valid", "same"],
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
     dilations: tuple[int, ...],

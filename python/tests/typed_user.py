@@ -67,6 +67,8 @@ def wrong(x: F) -> None:
     bn.BatchNorm2d(4).grad_gamma.maen()  # wrong
     bn.BatchNorm2d(4).weight.maen()  # wrong
     bn.BatchNorm2d(4).momentun = 0.5  # wrong
+    bn.fold_into_conv(bn.BatchNorm(3), x, None, padding="sane")  # wrong
+    bn.fold_into_conv(bn.BatchNorm(3), x, None, padding_mode="zeroes")  # wrong
     bn.BatchNorm2d(4).training = "no"  # wrong
 
 
