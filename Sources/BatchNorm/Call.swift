@@ -42,5 +42,18 @@ struct Call {
         return thread.pointee.sweep
     }
 
+    /// What follows from the sweep at work, in memory of the thread's.
+    @inline(never)
+    func settlement(_ forward: ForwardSettlement) -> Settlement {
+        thread.pointee.forward.initialize(to: forward)
+        return .forward(UnsafePointer(thread.pointee.forward))
+    }
+
+    @inline(never)
+    func settlement(_ backward: BackwardSettlement) -> Settlement {
+        thread.pointee.backward.initialize(to: backward)
+        return .backward(UnsafePointer(thread.pointee.backward))
+    }
+
     var kernels: UnsafePointer<kernel_table> { library.pointee.kernels }
 }

@@ -37,7 +37,7 @@ struct Derivatives {
         var settlement = ForwardSettlement(
             statistics: .batch(eps: 0, nil), moments: (count: scratch.values, mean: mean, m2: scratch.centred))
         settlement.rest = rest
-        sweep.pointee.settlement = .forward(settlement)
+        sweep.pointee.settlement = call.settlement(settlement)
         try sweep.pointee.run(call)
     }
 
@@ -61,7 +61,7 @@ struct Derivatives {
         var settlement = backward.settlement(.reduced(count: count))
         settlement.sumDy = sums.values
         settlement.sumDyCentred = sums.centred
-        sweep.pointee.settlement = .backward(settlement)
+        sweep.pointee.settlement = call.settlement(settlement)
         try sweep.pointee.run(call)
     }
 

@@ -5,7 +5,6 @@ import CKernels
 extension Sweep {
     @inline(never)
     func applyInDouble(_ channel: Int, _ extent: Blocks.Extent, _ worker: Int) {
-        guard let settlement else { return }
         let line = settlement.line(self, channel)
         inDouble(line, channel, extent, worker, isGradient: settlement.isGradient) { part, channels, _ in
             var tile = part.tile
@@ -21,7 +20,7 @@ extension Sweep {
     func reduceInDouble(
         _ range: Range<Int>, _ extent: Blocks.Extent, _ partial: ChannelArrays.Partial, _ worker: Int
     ) {
-        guard let settlement, case .gradientSums(let means, _) = reduction else { return }
+        guard case .gradientSums(let means, _) = reduction else { return }
         var channel = arrays.firstExtreme(range)
         while channel < range.upperBound {
             let index = channel - range.lowerBound

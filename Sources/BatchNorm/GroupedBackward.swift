@@ -72,7 +72,7 @@ struct GroupedBackward: ~Copyable {
         settlement.sumDy = ofSlice
         settlement.sumDyCentred = ofSlice + channels
         settlement.sumDyXHat = ofSlice + 2 * channels
-        sweep.pointee.settlement = .backward(settlement)
+        sweep.pointee.settlement = call.settlement(settlement)
         try sweep.pointee.run(call)
         let row = groups.statisticsRow(slice.group)
         let statistics = ofStatistics + 2 * row * channels
@@ -94,7 +94,7 @@ struct GroupedBackward: ~Copyable {
         let sums = ofStatistics + 2 * row * channels
         let sweep = call.sweep(part.geometry)
         part.fill(&sweep.pointee, call, reduces: false, maps: true)
-        sweep.pointee.settlement = .backward(
+        sweep.pointee.settlement = call.settlement(
             part.settlement(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: gains)))
         return sweep
     }

@@ -56,7 +56,7 @@ extension Call {
             let sweep = sweep(forward.geometry)
             forward.fill(&sweep.pointee, self)
             sweep.pointee.reduction = .moments
-            sweep.pointee.settlement = .forward(forward.settlement(.batch(eps: options.eps, update)))
+            sweep.pointee.settlement = self.settlement(forward.settlement(.batch(eps: options.eps, update)))
             try sweep.pointee.run(self)
         } else {
             let running = runningMean.map {
@@ -97,7 +97,7 @@ extension Call {
         if !groups.ownRunning && !groups.ownParameters && (!groups.ownStatistics || !forward.saves) {
             let sweep = sweep(forward.geometry)
             forward.fill(&sweep.pointee, self)
-            sweep.pointee.settlement = .forward(
+            sweep.pointee.settlement = self.settlement(
                 forward.settlement(.running(eps: options.eps, mean: mean, variance: variance)))
             try sweep.pointee.run(self)
         } else {
@@ -106,7 +106,7 @@ extension Call {
                 let row = groups.runningRow(slice.group) * geometry.channels
                 let sweep = sweep(part.geometry)
                 part.fill(&sweep.pointee, self)
-                sweep.pointee.settlement = .forward(
+                sweep.pointee.settlement = self.settlement(
                     part.settlement(.running(eps: options.eps, mean: mean.from(row), variance: variance.from(row))))
                 return sweep
             }

@@ -52,7 +52,7 @@ extension Call {
         var settlement = backward.settlement(needsSums ? .reduced(count: backward.geometry.values) : .none)
         settlement.dgamma = geometry.elements(dgamma)
         settlement.dbeta = geometry.elements(dbeta)
-        sweep.pointee.settlement = .backward(settlement)
+        sweep.pointee.settlement = self.settlement(settlement)
         try sweep.pointee.run(self)
     }
 }

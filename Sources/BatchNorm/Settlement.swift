@@ -4,10 +4,13 @@ import CKernels
 /// What follows per channel from its reduction, or from what the caller gave instead: results, running statistics, and
 /// the coefficients of the map.
 enum Settlement {
-    case forward(ForwardSettlement)
-    /// Where it stays: larger than the others, and rarer.
+    /// Before it is known.
+    case unknown
+    /// In memory of the thread's, as is the sweep: a tag beside structures of several sizes would lie in what is padding of
+    /// some, which memcheck takes for uninitialised.
+    case forward(UnsafePointer<ForwardSettlement>)
     case sourced(UnsafePointer<SourcedSettlement>)
-    case backward(BackwardSettlement)
+    case backward(UnsafePointer<BackwardSettlement>)
     /// Nothing is left to be found out: a line for each channel, or what a combination has.
     case settled(UnsafePointer<Line>)
     case combined(UnsafePointer<Combined>)
@@ -26,9 +29,10 @@ enum Settlement {
 
     private func settle<T: Real, A: Access>(_: T.Type, _: A.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
         switch self {
+        case .unknown: break
         case .forward(let forward):
             for channel in range {
-                Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel)
+                Settlement.record(forward.pointee.settle(A.self, sweep, channel), false, T.self, sweep, channel)
             }
         case .sourced(let sourced):
             for channel in range {
@@ -43,17 +47,17 @@ enum Settlement {
                 sweep.arrays.extremes[channel] = 0
             }
         case .backward(let backward):
-            let isGradient = !backward.frozen
-            if let count = backward.usualCount(sweep) {
+            let isGradient = !backward.pointee.frozen
+            if let count = backward.pointee.usualCount(sweep) {
                 let (dy, dyCentred) = (sweep.arrays.first, sweep.arrays.second)
                 for channel in range {
-                    let line = backward.settleUsual(
+                    let line = backward.pointee.settleUsual(
                         A.self, count, dy: dy[channel], dyCentred: dyCentred[channel], channel)
                     Settlement.record(line, isGradient, T.self, sweep, channel)
                 }
             } else {
                 for channel in range {
-                    let line = backward.settle(sweep, channel)
+                    let line = backward.pointee.settle(sweep, channel)
                     Settlement.record(line, isGradient, T.self, sweep, channel)
                     if sweep.epilogue != nil { Settlement.recordArgument(line, T.self, sweep, channel) }
                 }
@@ -88,7 +92,7 @@ enum Settlement {
     /// What a reduction takes of a channel's argument.
     func argument(_ channel: Int) -> Line {
         guard case .backward(let backward) = self else { return Line(scale: 1) }
-        return backward.argument(channel)
+        return backward.pointee.argument(channel)
     }
 
     /// Before the reduction: what it takes of an activation's argument.
@@ -96,7 +100,7 @@ enum Settlement {
     func prepare(_ sweep: borrowing Sweep) {
         guard case .backward(let backward) = self else { return }
         for channel in 0..<sweep.geometry.channels {
-            let line = backward.argument(channel)
+            let line = backward.pointee.argument(channel)
             sweep.arrays.extremes[channel] = 0
             if sweep.geometry.number == KERNEL_FLOAT32 {
                 Settlement.recordArgument(line, Float.self, sweep, channel)
@@ -108,18 +112,18 @@ enum Settlement {
 
     /// Whether the map is the gradient through the statistics, and not a normalization.
     var isGradient: Bool {
-        if case .backward(let backward) = self { !backward.frozen } else { false }
+        if case .backward(let backward) = self { !backward.pointee.frozen } else { false }
     }
 
     /// What the map of a channel is, once it is settled.
     func line(_ sweep: borrowing Sweep, _ channel: Int) -> Line {
         switch self {
         case .forward(let forward):
-            forward.line(AnyElement.self, channel, forward.known(AnyElement.self, sweep, channel))
+            forward.pointee.line(AnyElement.self, channel, forward.pointee.known(AnyElement.self, sweep, channel))
         case .sourced(let sourced): sourced.pointee.line(channel)
-        case .backward(let backward): backward.line(channel, backward.known(sweep, channel))
+        case .backward(let backward): backward.pointee.line(channel, backward.pointee.known(sweep, channel))
         case .settled(let lines): lines[channel]
-        case .combined: Line(scale: 1)
+        case .combined, .unknown: Line(scale: 1)
         }
     }
 }

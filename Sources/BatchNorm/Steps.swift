@@ -21,7 +21,7 @@ extension Call {
         let sweep = sweep(geometry)
         sweep.pointee.x = x
         sweep.pointee.reduction = .moments
-        sweep.pointee.settlement = .forward(ForwardSettlement(statistics: .batch(eps: 0, nil), moments: outputs))
+        sweep.pointee.settlement = self.settlement(ForwardSettlement(statistics: .batch(eps: 0, nil), moments: outputs))
         try sweep.pointee.run(self)
     }
 
@@ -46,7 +46,7 @@ extension Call {
         if geometry.weights != nil { try forward.geometry.weigh() }
         let sweep = sweep(forward.geometry)
         forward.fill(&sweep.pointee, self)
-        sweep.pointee.settlement = .forward(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))
+        sweep.pointee.settlement = self.settlement(forward.settlement(.given(mean: mean, inverseStd: inverseStd)))
         try sweep.pointee.run(self)
         try forward.writeMask(self)
     }
@@ -74,7 +74,7 @@ extension Call {
         var settlement = backward.settlement(.reduced(count: backward.geometry.values))
         settlement.sumDy = sumDy
         settlement.sumDyXHat = sumDyXHat
-        sweep.pointee.settlement = .backward(settlement)
+        sweep.pointee.settlement = self.settlement(settlement)
         try sweep.pointee.run(self)
     }
 
@@ -110,7 +110,7 @@ extension Call {
         try backward.geometry.weigh()
         let sweep = sweep(backward.geometry)
         backward.fill(&sweep.pointee, self, reduces: false, maps: true)
-        sweep.pointee.settlement = .backward(
+        sweep.pointee.settlement = self.settlement(
             backward.settlement(.given(count: count, dy: sums.dy, dyXHat: sums.dyXHat)))
         try sweep.pointee.run(self)
     }

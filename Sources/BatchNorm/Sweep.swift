@@ -30,7 +30,7 @@ struct Sweep: ~Copyable {
     /// Whether it is a clip that its own loops know all of.
     var isClip = false
     var reduction: Reduction?
-    var settlement: Settlement?
+    var settlement = Settlement.unknown
     var map: kernel_loop?
     /// Of a combination, which is computed in double.
     var combines = false
@@ -51,7 +51,7 @@ struct Sweep: ~Copyable {
     mutating func run(_ call: Call) throws(Failure) {
         try reserve(call)
         if geometry.weights != nil { weighBlocks() }
-        if epilogue != nil { settlement?.prepare(self) }
+        if epilogue != nil { settlement.prepare(self) }
         let pool = call.library.pointee.pool
         withUnsafePointer(to: &self) { sweep in
             if sweep.pointee.isTogether {
@@ -112,7 +112,7 @@ struct Sweep: ~Copyable {
                 fold(reduction, block, range, slot: 0)
             }
         }
-        settlement?.settle(self, range)
+        settlement.settle(self, range)
         apply(range, (0..<geometry.outer, 0..<geometry.inner), worker: worker)
     }
 
@@ -137,7 +137,7 @@ struct Sweep: ~Copyable {
         if let reduction {
             for block in 0..<plan.blocks.count { fold(reduction, block, range, slot: block) }
         }
-        settlement?.settle(self, range)
+        settlement.settle(self, range)
     }
 
     @inline(never)

@@ -17,8 +17,10 @@ struct ThreadState {
     var structures = 0
     /// Where it keeps what its structures point to, which it reads once.
     let descriptors: UnsafeMutablePointer<Descriptors>
-    /// The sweep that it runs.
+    /// The sweep that it runs, and what follows from it.
     let sweep: UnsafeMutablePointer<Sweep>
+    let forward: UnsafeMutablePointer<ForwardSettlement>
+    let backward: UnsafeMutablePointer<BackwardSettlement>
     /// A vector of the elements that stand for no residual.
     private let zeros: UnsafeMutablePointer<UInt64>
     /// Of one sweep; of a call that takes several; and of one that finds x_hat from an output.
@@ -46,6 +48,8 @@ struct ThreadState {
         let regions = place(Memory.capacity * MemoryLayout<Region>.stride)
         let descriptors = place(MemoryLayout<Descriptors>.stride)
         let sweep = place(MemoryLayout<Sweep>.stride)
+        let forward = place(MemoryLayout<ForwardSettlement>.stride)
+        let backward = place(MemoryLayout<BackwardSettlement>.stride)
         let zeros = place(16 * MemoryLayout<UInt64>.stride)
         let text = place(Message.capacity)
         var found: UnsafeMutableRawPointer?
@@ -57,6 +61,8 @@ struct ThreadState {
                 regions: (memory + regions).bindMemory(to: Region.self, capacity: Memory.capacity),
                 descriptors: (memory + descriptors).bindMemory(to: Descriptors.self, capacity: 1),
                 sweep: (memory + sweep).bindMemory(to: Sweep.self, capacity: 1),
+                forward: (memory + forward).bindMemory(to: ForwardSettlement.self, capacity: 1),
+                backward: (memory + backward).bindMemory(to: BackwardSettlement.self, capacity: 1),
                 zeros: (memory + zeros).bindMemory(to: UInt64.self, capacity: 16)))
         state.pointee.message.clear()
         guard threads_set(key, memory) == 0 else {
@@ -109,13 +115,16 @@ struct ThreadState {
 
     private init(
         message: Message, regions: UnsafeMutablePointer<Region>, descriptors: UnsafeMutablePointer<Descriptors>,
-        sweep: UnsafeMutablePointer<Sweep>, zeros: UnsafeMutablePointer<UInt64>
+        sweep: UnsafeMutablePointer<Sweep>, forward: UnsafeMutablePointer<ForwardSettlement>,
+        backward: UnsafeMutablePointer<BackwardSettlement>, zeros: UnsafeMutablePointer<UInt64>
     ) {
         self.message = message
         lastError = UnsafePointer(message.text)
         self.regions = regions
         self.descriptors = descriptors
         self.sweep = sweep
+        self.forward = forward
+        self.backward = backward
         self.zeros = zeros
     }
 }
