@@ -30,9 +30,11 @@ enum Settlement {
     private func settle<T: Real, A: Access>(_: T.Type, _: A.Type, _ sweep: borrowing Sweep, _ range: Range<Int>) {
         switch self {
         case .unknown: break
-        case .forward(let forward):
+        case .forward(let place):
+            // Of its own: what is stored might be where it is, as far as the compiler knows. 7 ns for each channel.
+            let forward = place.pointee
             for channel in range {
-                Settlement.record(forward.pointee.settle(A.self, sweep, channel), false, T.self, sweep, channel)
+                Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel)
             }
         case .sourced(let sourced):
             for channel in range {
