@@ -136,7 +136,8 @@ def test_methods_name_public_classes() -> None:
     wrong = []
     for kind in kinds:
         for _, method in inspect.getmembers(kind, inspect.isfunction):
-            is_ours = method.__module__.startswith("batchnorm")
+            # Python 3.9 has a name of its own for what dataclasses make.
+            is_ours = method.__module__.startswith("batchnorm") and "__create_fn__" not in method.__qualname__
             if is_ours and method.__qualname__.split(".")[0] not in public:
                 wrong.append(method.__qualname__)
     assert wrong == []
