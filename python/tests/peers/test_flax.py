@@ -123,7 +123,7 @@ def test_nnx(rng: np.random.Generator, dtype: str, case: int) -> None:
     )
     theirs.mean, theirs.var = (nnx.BatchStat(jnp.asarray(a)) for a in (batch.running_mean, batch.running_var))
     theirs.scale, theirs.bias = (nnx.Param(jnp.asarray(a)) for a in (batch.gamma, batch.beta))
-    ours = bn.BatchNorm(batch.channels, batch.axis, batch.eps, dtype=dtype, decay=decay, unbiased=False)
+    ours = bn.BatchNorm(batch.channels, batch.eps, axis=batch.axis, dtype=dtype, decay=decay, unbiased=False)
     for name, value in batch.arrays().items():
         setattr(ours, name, value)
     for step in range(2):

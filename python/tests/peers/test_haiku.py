@@ -32,8 +32,8 @@ def test_training_and_inference(rng: np.random.Generator, data_format: str, dtyp
     state = jax.tree_util.tree_map(lambda each: each * 0, state)  # init() has counted its x
     ours = bn.BatchNorm(
         batch.channels,
-        batch.axis,
         batch.eps,
+        axis=batch.axis,
         decay=decay,
         unbiased=False,
         dtype=dtype,

@@ -30,7 +30,7 @@ def layers(batch: Batch, center: bool = True, scale: bool = True, **told: Any) -
         axis=batch.axis, momentum=decay, epsilon=batch.eps, center=center, scale=scale, dtype=policy, **told
     )
     theirs.build(batch.shape)
-    ours = bn.BatchNorm(batch.channels, batch.axis, batch.eps, decay=decay, unbiased=False, dtype=batch.dtype)
+    ours = bn.BatchNorm(batch.channels, batch.eps, axis=batch.axis, decay=decay, unbiased=False, dtype=batch.dtype)
     if not scale:
         batch.gamma = np.ones_like(batch.gamma)
     if not center:

@@ -45,7 +45,7 @@ def steps(batch: Batch, ours: Any, theirs: Any, computed: Any = None) -> None:
 
 def ours_from(batch: Batch, there: dict[str, bool], **told: Any) -> bn.BatchNorm:
     """A layer of ours with the batch's arrays; of those that are not there the batch gets ones and zeros."""
-    ours = bn.BatchNorm(batch.channels, batch.axis, batch.eps, batch.momentum, dtype=batch.dtype, **told)
+    ours = bn.BatchNorm(batch.channels, batch.eps, batch.momentum, axis=batch.axis, dtype=batch.dtype, **told)
     for name, array in batch.arrays().items():
         setattr(ours, name, array if there.get(name, True) else None)
     if not there.get("gamma", True):
