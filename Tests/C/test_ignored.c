@@ -87,8 +87,8 @@ static void inference_ignores(pair *p) {
     check_same(p, "inference");
 }
 
-/* bn_backward after inference: frozen by the source, or by options->frozen. dx is rounded after other operations, so that both
- * have half a unit. */
+/* bn_backward after inference: frozen by the source, or by options->frozen. dx is rounded after other operations, so that
+ * both are off by half a unit. */
 static void backward_after_inference(pair *p) {
     int per_group = p->all.groups.per_group, is_split = (p->all.with & WITH_GROUPS) != 0;
     if (is_split && (per_group & BN_PER_GROUP_STATISTICS) == 0 && (per_group & BN_PER_GROUP_RUNNING) != 0) return;
