@@ -42,7 +42,7 @@ struct Call {
         return thread.pointee.sweep
     }
 
-    /// What follows from the sweep at work, in memory of the thread's.
+    /// The thread's memory holds the settlement of the sweep at work.
     @inline(never)
     func settlement(_ forward: ForwardSettlement) -> Settlement {
         thread.pointee.forward.initialize(to: forward)

@@ -137,7 +137,7 @@ struct Centres {
 
 /// What elements are computed with, as the engine sees it: something to convert to and from double.
 protocol Real: BinaryFloatingPoint {
-    /// Of weights above 0; those of float32 are far from the ends of double.
+    /// The range of weights above 0. All float32 weights are far from the ends of double.
     static var leastWeight: Self { get }
     static var greatestWeight: Self { get }
 }

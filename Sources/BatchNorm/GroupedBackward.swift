@@ -17,7 +17,7 @@ struct GroupedBackward: ~Copyable {
     private let dgamma: Elements?
     private let dbeta: Elements?
     private let call: Call
-    /// Whether a group of one value was normalized with constants.
+    /// A group of one value was normalized with constants.
     private let freezesSingle: Bool
     /// The sums of a slice: Σdy, Σdy · (x − mean) and Σdy · x_hat. Those of statistics, two; and of parameters, two.
     private let ofSlice: UnsafeMutablePointer<Double>

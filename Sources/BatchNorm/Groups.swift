@@ -104,7 +104,7 @@ struct Groups {
         return Slices(self, outer, seen: seen)
     }
 
-    /// What the values of each row of statistics count for, added to `totals`; and whether they are one value: 1, or 0.
+    /// Adds to `totals` the sum of each statistics row's weights, and sets `isSingle` to 1 where a row has one value, else 0.
     func weigh(_ geometry: Geometry, totals: UnsafeMutablePointer<Double>, isSingle: UnsafeMutablePointer<Double>) {
         var slices = slices(geometry.outer)
         while let slice = slices.next() {

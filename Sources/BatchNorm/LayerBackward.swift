@@ -58,7 +58,7 @@ extension Call {
 }
 
 extension Backward {
-    /// What the loops are told of weights, where dx is known.
+    /// Sets the loops' epilogue for weights; dx has to be known.
     mutating func tellOfWeights() {
         epilogue.masked = geometry.weights?.masked ?? KERNEL_MASKED_NORMALIZE
         // What is kept is dx; dz is 0 there.

@@ -46,7 +46,7 @@ struct Options {
     }
 }
 
-/// What options point to, checked; read once, as the caller's memory is the caller's.
+/// The checked structures that options point to. They are read once: the caller may change its memory at any time.
 struct Descriptors {
     private(set) var epilogue: Epilogue?
     private(set) var running: Running?

@@ -19,7 +19,7 @@ struct RunningUpdate {
     @inline(__always)
     func moved(_ running: Double, _ batch: Double) -> Double { (1 - momentum) * running + momentum * batch }
 
-    /// What would be stored, of the running statistics' own type.
+    /// The values that would be stored, rounded to the running statistics' type.
     @inline(never)
     func next(_ running: RunningPair, _ batch: Moments) -> RunningPair {
         if batch.count == 0 { return running }

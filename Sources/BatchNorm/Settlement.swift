@@ -31,7 +31,7 @@ enum Settlement {
         switch self {
         case .unknown: break
         case .forward(let place):
-            // Of its own: what is stored might be where it is, as far as the compiler knows. 7 ns for each channel.
+            // A local copy: the compiler cannot know that stores do not change it, and would load it for each channel (7 ns).
             let forward = place.pointee
             for channel in range {
                 Settlement.record(forward.settle(A.self, sweep, channel), false, T.self, sweep, channel)

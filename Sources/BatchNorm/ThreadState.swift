@@ -8,9 +8,9 @@ struct ThreadState {
     /// What a call's loops are told of its epilogue: here, and first, so that its place is known and stays.
     var epilogue = kernel_epilogue()
     private var message: Message
-    /// What bn_last_error() returns: the message, or a literal.
+    /// The text that bn_last_error() returns: the message, or a literal.
     private(set) var lastError: UnsafePointer<CChar>
-    /// Whether a call is at work. One that comes meanwhile, from a signal handler, would write where this one does.
+    /// 1 while a call is at work. A second one, from a signal handler, would write where the first one does.
     private var inside: Int32 = 0
     /// Where a call gathers its arguments, and how many of them are its structures.
     let regions: UnsafeMutablePointer<Region>

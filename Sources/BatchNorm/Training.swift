@@ -154,7 +154,7 @@ struct Training: ~Copyable {
 
     private func average(_ channel: Int) -> Moments { kept.average(channel, biased: options.biasedRunningVariance) }
 
-    /// How a row's batch moves its running statistics, which have seen so many others of this call.
+    /// The update of a row's running statistics by its batch, after `seen` other batches of this call.
     private func update(_ row: Int, _ batches: UnsafePointer<Int64>?, seen: Int64 = 0) -> RunningUpdate? {
         guard let running else { return nil }
         let offset = groups.runningRow(row) * geometry.channels
