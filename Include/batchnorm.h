@@ -429,12 +429,12 @@ bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, doubl
  *     counts, means, m2s   parts x channels, dense; empty parts (count 0) are fine, and so is parts == 0
  *     count, mean, m2      outputs, none NULL; each may be the first row of its inputs
  *
- * A count is 0, or 1e-150 to 1e150, as weights are; any other is BN_ERROR_OPTION. */
+ * A count is 0, or 1e-150 to 1e250, as sums of weights are; any other is BN_ERROR_OPTION. */
 bn_status bn_merge_moments(size_t parts, size_t channels, const double *counts, const double *means, const double *m2s,
                            double *count, double *mean, double *m2);
 
 /* invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0; a count of 0 counts as variance 0.
- * invstd may be m2. A count is 0, or 1e-150 to 1e150, or BN_ERROR_OPTION. Uses options: eps. */
+ * invstd may be m2. A count is 0, or 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: eps. */
 bn_status bn_inverse_std(size_t channels, const double *count, const double *m2, double *invstd,
                          const bn_options *options);
 
@@ -450,7 +450,7 @@ bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *
 
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
  * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
- * A count is 1e-150 to 1e150, or BN_ERROR_OPTION. Uses options: param_dtype. */
+ * A count is 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: param_dtype. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);
@@ -459,7 +459,7 @@ bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *d
  * m2 / (count - 1), or m2 / count if biased_running_var is 1. The running statistics are of the given dtype.
  *
  * Channels with a count of 0 stay as they are. A count above 0 and up to 1 is BN_ERROR_SINGLE_VALUE, unless
- * biased_running_var is 1; one that is not 0, or 1e-150 to 1e150, is BN_ERROR_OPTION.
+ * biased_running_var is 1; one that is not 0, or 1e-150 to 1e250, is BN_ERROR_OPTION.
  * Uses options: momentum, biased_running_var. */
 bn_status bn_update_running(size_t channels, bn_dtype dtype, const double *count, const double *mean, const double *m2,
                             void *running_mean, void *running_var, const bn_options *options);

@@ -47,6 +47,16 @@ struct Backward {
         return part
     }
 
+    /// The forward call's source took constants for the statistics of every channel. Sums times 0 would say so too, but not
+    /// where they are infinite.
+    var savedConstants: Bool {
+        guard let saved else { return false }
+        for channel in 0..<geometry.channels where saved[4 * channel + 1] != 0 || saved[4 * channel + 2] != 0 {
+            return false
+        }
+        return true
+    }
+
     func settlement(_ sums: BackwardSettlement.SumsOverBatch) -> BackwardSettlement {
         BackwardSettlement(
             sums: sums, inverseStd: inverseStd, mean: mean, forwardInverseStd: forwardInverseStd, saved: saved,

@@ -90,7 +90,7 @@ struct GroupedBackward: ~Copyable {
     private func map(_ slice: Slice) -> UnsafeMutablePointer<Sweep> {
         var part = backward.slice(slice, groups)
         let row = groups.statisticsRow(slice.group)
-        if freezesSingle && isSingle[row] == 1 { part.freeze() }
+        if (freezesSingle && isSingle[row] == 1) || part.savedConstants { part.freeze() }
         let sums = ofStatistics + 2 * row * channels
         let sweep = call.sweep(part.geometry)
         part.fill(&sweep.pointee, call, reduces: false, maps: true)

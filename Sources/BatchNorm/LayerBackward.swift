@@ -39,7 +39,9 @@ extension Call {
         if geometry.weights != nil { try backward.geometry.weigh() }
         // As the forward call judged it.
         let freezesSingle = options.source == nil && options.running?.singleValue == BN_SINGLE_VALUE_RUNNING
-        if freezesSingle && options.groups == nil && backward.geometry.isSingle { backward.freeze() }
+        if options.groups == nil && ((freezesSingle && backward.geometry.isSingle) || backward.savedConstants) {
+            backward.freeze()
+        }
         let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !backward.frozen)
         if options.groups != nil {
             let parameters = (geometry.elements(dgamma), geometry.elements(dbeta))
@@ -71,6 +73,8 @@ extension Backward {
     mutating func freeze() {
         frozen = true
         epilogue.frozen = 1
+        // Its loops know gradients through statistics alone, and would make NaN of what is infinite.
+        isClip = false
     }
 
     /// What the descriptors tell of.

@@ -121,17 +121,17 @@ func lengthWeights(
     }
 }
 
-/// Numbers of values, which may be sums of weights, in the range of those.
+/// Numbers of values, or sums of weights: every count that a step gives is one that a step takes.
 func checkCounts(
     _ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int, least: Double = 0
 ) throws(Failure) {
     for index in 0..<number {
         let count = counts[index]
-        if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.most { continue }
+        if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.mostCount { continue }
         throw Failure(
             BN_ERROR_OPTION, name, .element(index, count),
             expected: count > 0 && count < .infinity
-                ? "a number of values within 1e-150 to 1e150"
+                ? "a number of values within 1e-150 to 1e250"
                 : least > 0 ? "a finite number of values, more than 0" : "a finite number of values, at least 0")
     }
 }

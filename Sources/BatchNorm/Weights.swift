@@ -12,6 +12,8 @@ struct Weights {
     /// and so are their products with squares that are not extreme themselves.
     static let least = 1e-150
     static let most = 1e150
+    /// A count is a sum of weights, or a sum of counts.
+    static let mostCount = 1e250
 
     /// Σw.
     private(set) var total = 0.0

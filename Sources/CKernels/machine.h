@@ -126,7 +126,19 @@ static inline bool machine_publish(void **place, void *value) {
 
 /* The shortest of the usual spellings of a double; Swift's own needs tables of 30 KB. Returns the length. */
 static inline int machine_print(double value, char *text, size_t size) {
-    return snprintf(text, size, "%g", value);
+    /* The C library rounds decimals as the caller has it rounded; on x86-64 it asks the x87. */
+    machine_floats before = machine_enter_floats();
+#if defined(__x86_64__)
+    unsigned short control, standard = 0x37f;
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    __asm__ volatile("fldcw %0" : : "m"(standard));
+#endif
+    int length = snprintf(text, size, "%g", value);
+#if defined(__x86_64__)
+    __asm__ volatile("fldcw %0" : : "m"(control));
+#endif
+    machine_leave_floats(before);
+    return length;
 }
 
 #endif

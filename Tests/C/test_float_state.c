@@ -71,6 +71,8 @@ static bn_status leave(bn_status status) {
 
 #include "digests.h"
 
+#include <fenv.h>
+
 enum { most_digests = 8192 };
 static uint64_t wanted[most_digests];
 static unsigned long place;
@@ -133,6 +135,31 @@ static void others(void) {
     state = usual;
 }
 
+/* The value in a message is that of the argument, to nearest: snprintf() rounds as fesetround() says, which on
+ * x86-64 is the x87's business as well. */
+static void messages(void) {
+    static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    static const double values[] = {-0.1, -0.3, -1.0 / 3, -1e-5};
+    bn_options options = BN_OPTIONS_INIT;
+    bn_shape shape = BN_SHAPE(4, 1, 1);
+    float x[4] = {1, 2, 3, 5}, y[4];
+    for (int m = 0; m < 4; m++) {
+        for (int v = 0; v < 4; v++) {
+            char expected[64];
+            snprintf(expected, sizeof expected, "eps is %g;", values[v]);
+            options.eps = values[v];
+            fesetround(modes[m]);
+            bn_status status = (bn_forward_training)(&shape, BN_FLOAT32, x, NULL, NULL, NULL, NULL, y, NULL, NULL,
+                                                     &options);
+            int mode = fegetround();
+            fesetround(FE_TONEAREST);
+            CHECK(status == BN_ERROR_OPTION && mode == modes[m], "status %d, mode %d", (int)status, mode);
+            CHECK(strstr(bn_last_error(), expected) != NULL, "mode %d: \"%s\", not \"%s\"", m, bn_last_error(),
+                  expected);
+        }
+    }
+}
+
 int main(void) {
     start();
     RUN(float32);
@@ -140,5 +167,6 @@ int main(void) {
     RUN(float16);
     RUN(bfloat16);
     RUN(others);
+    RUN(messages);
     return finish();
 }

@@ -5,6 +5,7 @@
 #include "problem.h"
 
 static const double within[] = {0, 1e-150, 1, 1e150};
+static const double counts_beyond[] = {5e-324, 0.99e-150, 1.01e250, 1.7e308, -1, -1e-200, NAN, HUGE_VAL};
 static const double beyond[] = {5e-324, 0.99e-150, 1.01e150, 1.7e308, -1, -1e-200, NAN, HUGE_VAL};
 enum { within_count = 4, beyond_count = 8 };
 
@@ -59,15 +60,15 @@ static void counts(void) {
     bn_options biased = BN_OPTIONS_INIT;
     biased.biased_running_var = 1;
     for (int i = 0; i < beyond_count; i++) {
-        counts[1] = beyond[i];
+        counts[1] = counts_beyond[i];
         CHECK(bn_merge_moments(2, 1, counts, means, m2s, &count, &mean, &m2) == BN_ERROR_OPTION && says("counts[1]"),
-              "%g: %s", beyond[i], bn_last_error());
+              "%g: %s", counts_beyond[i], bn_last_error());
         CHECK(bn_inverse_std(1, counts + 1, m2s, &invstd, NULL) == BN_ERROR_OPTION && says("count[0]"), "%g: %s",
-              beyond[i], bn_last_error());
+              counts_beyond[i], bn_last_error());
         CHECK(bn_update_running(2, BN_FLOAT64, counts, means, m2s, running_mean, running_var, &biased) ==
-                  BN_ERROR_OPTION && says("count[1]") && running_var[0] == 1, "%g: %s", beyond[i], bn_last_error());
+                  BN_ERROR_OPTION && says("count[1]") && running_var[0] == 1, "%g: %s", counts_beyond[i], bn_last_error());
         CHECK(bn_backward_apply(&shape, BN_FLOAT64, dy, x, NULL, means, one, counts, sums, sums, dx, NULL) ==
-                  BN_ERROR_OPTION && says("count[1]"), "%g: %s", beyond[i], bn_last_error());
+                  BN_ERROR_OPTION && says("count[1]"), "%g: %s", counts_beyond[i], bn_last_error());
     }
     counts[1] = 0;
     CHECK(bn_backward_apply(&shape, BN_FLOAT64, dy, x, NULL, means, one, counts, sums, sums, dx, NULL) ==
@@ -76,6 +77,25 @@ static void counts(void) {
         counts[0] = counts[1] = within[i];
         CHECK_OK(bn_merge_moments(2, 1, counts, means, m2s, &count, &mean, &m2));
         CHECK(count == 2 * within[i] && (count == 0 || mean == 2), "count %g, mean %g", count, mean);
+    }
+}
+
+/* What bn_moments says of weights that it takes is what the other steps take. */
+static void counts_of_moments(void) {
+    for (int i = 1; i < within_count; i++) {
+        double x[] = {1, 2, 3, 5}, dx[4], values[4], count, mean, m2, invstd, sums[] = {0}, running[] = {0, 1};
+        for (int k = 0; k < 4; k++) values[k] = within[i];
+        bn_weights weights = BN_WEIGHTS_INIT;
+        weights.values = values;
+        bn_shape shape = dense(4, 1, 1);
+        shape.weights = &weights;
+        bn_options biased = BN_OPTIONS_INIT;
+        biased.biased_running_var = 1;
+        CHECK_OK(bn_moments(&shape, BN_FLOAT64, x, &count, &mean, &m2));
+        CHECK_OK(bn_inverse_std(1, &count, &m2, &invstd, NULL));
+        CHECK_OK(bn_update_running(1, BN_FLOAT64, &count, &mean, &m2, running, running + 1, &biased));
+        CHECK_OK(bn_backward_apply(&shape, BN_FLOAT64, x, x, NULL, &mean, &invstd, &count, sums, sums, dx, NULL));
+        CHECK_OK(bn_merge_moments(1, 1, &count, &mean, &m2, &count, &mean, &m2));
     }
 }
 
@@ -131,6 +151,7 @@ int main(void) {
     RUN(weights_of_float64);
     RUN(weights_of_float32);
     RUN(counts);
+    RUN(counts_of_moments);
     RUN(slopes);
     RUN(numbers_of_batches);
     return finish();

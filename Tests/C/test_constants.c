@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Statistics that are constants give dx = gamma * invstd * dy, element by element, whoever says that they are:
+ * options->frozen, bn_running of a single value, or the bn_source of an inference call. What is not finite stays in its
+ * place. */
+#include "layer.h"
+
+/* x_hat or dy is infinite at one place. */
+static const double infinite[] = {HUGE_VAL, -HUGE_VAL};
+
+static int is_same(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
+
+static void check_dx(const layer *found, const layer *expected, const char *what) {
+    for (size_t i = 0; i < elements_of(found); i++) {
+        double dx = element(found, DX, i), wanted = element(expected, DX, i);
+        double allowed = found->dtype == BN_FLOAT64 ? 1e-15 : found->dtype == BN_FLOAT32 ? 1e-6 : 1e-2;
+        CHECK(is_same(dx, wanted) || fabs(dx - wanted) <= allowed * fabs(wanted),
+              "%s: dx[%zu] is %g, with frozen %g (%s, activation %d)", what, i, dx, wanted, name_of(found->dtype),
+              (int)found->epilogue.activation);
+    }
+}
+
+/* One value per channel, of which one is infinite. */
+static void single_values(void) {
+    for (int d = 0; d < all_dtype_count; d++) {
+        for (int activation = BN_IDENTITY; activation <= BN_SILU; activation++) {
+            for (int i = 0; i < 4; i++) {
+                int with = WITH_RUNNING | WITH_EPILOGUE | (i / 2 ? WITH_GROUPS : 0);
+                layer l = layer_of(1, 5, 1, all_dtypes[d], with);
+                l.groups.samples = l.groups.groups = 1;
+                l.running.single_value = BN_SINGLE_VALUE_RUNNING;
+                l.epilogue.activation = (bn_activation)activation;
+                l.epilogue.high = HUGE_VAL;
+                make_arrays(&l);
+                put(l.dtype, l.arrays[X], 3, infinite[i % 2]);
+                CHECK_OK(train_layer(&l));
+                layer told = clone_of(&l);
+                told.options.frozen = 1;
+                CHECK_OK(back_layer(&l));
+                CHECK_OK(back_layer(&told));
+                check_dx(&l, &told, "one value");
+                free_arrays(&l), free_arrays(&told);
+            }
+        }
+    }
+}
+
+/* An infinite value of x, or of dy, in one of its places. */
+static void inference_with_a_source(void) {
+    for (int d = 0; d < all_dtype_count; d++) {
+        for (int activation = BN_IDENTITY; activation <= BN_SILU; activation++) {
+            for (int i = 0; i < 4; i++) {
+                layer l = layer_of(4, 3, 7, all_dtypes[d], WITH_SOURCE | WITH_EPILOGUE);
+                l.epilogue.activation = (bn_activation)activation;
+                l.epilogue.high = HUGE_VAL;
+                make_arrays(&l);
+                put(l.dtype, l.arrays[i / 2 ? DY : X], 30, infinite[i % 2]);
+                CHECK_OK(infer_layer(&l));
+                layer told = clone_of(&l);
+                told.with &= ~WITH_SOURCE;
+                told.options.frozen = 1;
+                CHECK_OK(back_layer(&l));
+                CHECK_OK(back_layer(&told));
+                check_dx(&l, &told, i / 2 ? "infinite dy" : "infinite x");
+                free_arrays(&l), free_arrays(&told);
+            }
+        }
+    }
+}
+
+int main(void) {
+    start();
+    RUN(single_values);
+    RUN(inference_with_a_source);
+    return finish();
+}
