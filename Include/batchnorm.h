@@ -181,7 +181,8 @@ typedef enum bn_activation {
  *   - from y alone, with from_output (arXiv:1712.02616): x is then the forward call's y, and may have been its x as
  *     well. x_hat = (activation^-1(y) - beta) / gamma, which loses digits where beta is large beside gamma. For
  *     BN_IDENTITY, and BN_LEAKY_RELU with a slope above 0; without z. gamma may be negative; a gamma of 0 is
- *     BN_ERROR_OPTION. */
+ *     BN_ERROR_OPTION, and in bn_backward so is from_output beside a source, or beside parameters per group that share
+ *     their statistics. */
 typedef struct bn_epilogue {
     size_t struct_size;       /* sizeof(bn_epilogue) */
     bn_activation activation; /* (default BN_IDENTITY) */
