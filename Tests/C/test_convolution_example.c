@@ -13,8 +13,8 @@ static struct network net;
 static struct pass pass;
 static double target[BATCH];
 
-/* The loss is of order 1, its rounding about 1e-15: a difference over 2 * step is off by 1e-10, and by step^2 times the
- * third derivative. */
+/* The loss is of order 1, its rounding about 1e-15: a difference over 2 * step is off by 1e-10, and by step^2 times
+ * the third derivative. */
 static const double step = 1e-5, tolerance = 1e-8;
 
 static double random_loss(void) {
@@ -22,7 +22,7 @@ static double random_loss(void) {
     return loss(&pass, target);
 }
 
-/* No step may take a value across 0, where the loss has no derivative: in random networks, one in three has none near. */
+/* No step may take a value across 0, where the loss has no derivative: in most random networks there is none near. */
 static int is_near_a_kink(void) {
     int is_near = 0;
     net.options.epilogue = NULL;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Trains the network of convolution.h to tell horizontal stripes from vertical ones, in small noisy images; then takes the
- * running statistics anew, for the weights as they are now, and evaluates with them on images that it has not seen. */
+ * Trains the network of convolution.h to tell horizontal stripes from vertical ones, in small noisy images; then takes
+ * the running statistics anew, for the weights as they are now, and evaluates with them on images that it never saw. */
 #include "convolution.h"
 
 enum { STEPS = 60, POOLED = 20, EVALUATED = 50 };
 
-/* A generator of our own, for the same numbers on every machine: Knuth's 64-bit linear congruence, the high bits of it. */
+/* A generator of our own, for the same numbers on every machine: the high bits of Knuth's 64-bit linear congruence. */
 static double uniform(void) /* in [-1, 1) */
 {
     static uint64_t state = 20150211;

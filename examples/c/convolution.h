@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A network in three steps: a 3x3 convolution; batch norm and ReLU in one call; and the mean over the pixels, weighted
- * into one score per image. Channels come last: an image is rows x columns x channels, and to the batch norm every pixel
- * of a batch is a row of OUTPUTS channels. Loss is half the squared error of the scores, averaged over the batch.
+ * into one score per image. Channels come last: an image is rows x columns x channels, and to the batch norm every
+ * pixel of a batch is a row of OUTPUTS channels. Loss is half the squared error of the scores, averaged over the batch.
  *
  * The three calls of the layer share one bn_options. Backward finds again where ReLU passed, from gamma, beta and the
  * convolution's output, so that no mask is kept. */
@@ -53,7 +53,7 @@ static void check_status(bn_status status)
     }
 }
 
-/* ReLU after the normalization, and running statistics that are the plain average of all batches since num_batches was 0. */
+/* ReLU after the normalization, and running statistics that are the plain average since num_batches was 0. */
 static void prepare(struct network *n)
 {
     n->relu = (bn_epilogue)BN_EPILOGUE_INIT;
@@ -120,8 +120,8 @@ static double loss(const struct pass *s, const REAL target[BATCH])
     return sum / BATCH;
 }
 
-/* Gradients of the loss with respect to all that is learned, and to the images unless dx is NULL, after a forward pass in
- * training. */
+/* Gradients of the loss with respect to all that is learned, and to the images unless dx is NULL, after a forward pass
+ * in training. */
 static void backward(const struct network *n, const struct pass *s, const REAL target[BATCH], struct parameters *d,
                      REAL dx[BATCH][SIDE][SIDE][INPUTS])
 {
