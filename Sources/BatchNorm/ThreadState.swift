@@ -98,8 +98,8 @@ struct ThreadState {
         lastError = UnsafePointer(message.text)
     }
 
-    /// Whether no call is at work; this one is from now on. The message may be half written: what is said of a call that
-    /// interrupts another one is a literal.
+    /// Lets a call begin, unless another one is at work on this thread. That one's message may be half written, so a refusal
+    /// has a literal of its own.
     mutating func enter() -> Bool {
         if machine_enter(&inside) {
             structures = 0

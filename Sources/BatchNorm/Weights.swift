@@ -8,8 +8,8 @@ struct Weights {
     let masked: kernel_masked
     /// Numbers from one outer index to the next.
     var stride: Int
-    /// What a position, or all of them, may count for if it is not 0: a sum of such, and its inverse, are normal numbers,
-    /// and so are their products with squares that are not extreme themselves.
+    /// The range of a weight that is not 0. Sums of such weights, and the inverses of sums, are normal numbers; so are
+    /// products with squares that are not extreme themselves.
     static let least = 1e-150
     static let most = 1e150
     /// A count is a sum of weights, or a sum of counts.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a call of a layer has no use for in its bn_options changes no bit of what it writes, and is not written to: every
+ * A call ignores parts of its bn_options. They change no bit of its outputs, and the call does not write to them: every
  * call with all descriptors, beside the same call with those that it needs. */
 #include "cases.h"
 #include "chance.h"

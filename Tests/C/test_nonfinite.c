@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What BN_NONFINITE_SKIP and BN_NONFINITE_ERROR decide at the border of the type of the running statistics: on either side of
+ * BN_NONFINITE_SKIP and BN_NONFINITE_ERROR at the border of the type of the running statistics: on either side of
  * the number that rounds to infinity, for groups one after the other and their average, for all averages and sources. */
 #include "layer.h"
 

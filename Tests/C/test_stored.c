@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What bn_nonfinite looks at is what would be stored: a batch whose variance is a fine double, but makes running_var
+ * bn_nonfinite looks at the values that would be stored: a batch whose variance is a fine double, but makes running_var
  * one that its type does not hold, is skipped, or an error and nothing written. */
 #include "layer.h"
 

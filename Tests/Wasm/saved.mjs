@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What backward has from the forward call, and what it says if it is told something else.
+// The record of a forward call that backward takes, and the errors where an argument differs from it.
 import { batch, check, checkSame, shape, size, tensor, throws } from "./assertions.mjs";
 
 const doubles = (array) => Float64Array.from(array);

@@ -42,7 +42,7 @@ public final class BatchNorm {
     }
 
     /**
-     * What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was
+     * The record of a forward call that backward needs: its shape, copies of gamma and beta as they were, what x was
      * normalized with, and whether that was of the batch. Only a forward call makes one.
      */
     public static final class Saved {

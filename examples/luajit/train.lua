@@ -113,7 +113,7 @@ agree("momentum 1", running_mean, CHANNELS, function(c) return batch_mean[c] end
 agree("momentum 1", running_var, CHANNELS, function(c) return m2[c] / count[c] end)
 agree("eps 1", replaced.invstd, CHANNELS, function(c) return 1 / math.sqrt(m2[c] / count[c] + 1) end)
 
--- What backward has from the forward call is gamma and beta as they were, and no others.
+-- Backward uses gamma and beta as they were in the forward call.
 local _, told = bn.forward_training(SHAPE, x, gamma, beta)
 local before = bn.backward(dy, x, told)
 ffi.fill(gamma, ffi.sizeof(gamma))

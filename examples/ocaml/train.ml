@@ -80,7 +80,7 @@ let () =
   agree "momentum 1" (to_list running_mean @ to_list running_var) (to_list mean @ variance);
   agree "eps 1" (to_list replaced.invstd) (List.map (fun v -> 1. /. sqrt (v +. 1.)) variance);
 
-  (* What backward has from the forward call is gamma and beta as they were, and no others. *)
+  (* Backward uses gamma and beta as they were in the forward call. *)
   let _, saved = Batchnorm.forward_training ~gamma ~beta x in
   let before, _, _ = Batchnorm.backward ~saved ~dy x in
   Array1.fill gamma (-7.);

@@ -88,7 +88,7 @@ replace = struct ("eps", 1, "momentum", 1, "biased_running_var", true);
 agree ("momentum 1", [new_mean, new_var], [mean, m2 ./ count]);
 agree ("eps 1", replaced.invstd, 1 ./ sqrt (m2 ./ count + 1));
 
-% What backward has from the forward call is gamma and beta as they were, and no others.
+% Backward uses gamma and beta as they were in the forward call.
 [~, saved] = batchnorm ("forward_training", x, gamma, beta, [], []);
 before = batchnorm ("backward", dy, x, saved);
 gamma_then = gamma;

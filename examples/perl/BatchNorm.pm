@@ -165,7 +165,7 @@ sub _options {
     return \pack 'J d2 l4 J4', 72, @values, (0) x 6;
 }
 
-# What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was normalized
+# The record of a forward call that backward needs: its shape, copies of gamma and beta as they were, what x was normalized
 # with, and whether that was of the batch.
 package BatchNorm::Saved;
 

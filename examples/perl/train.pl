@@ -97,7 +97,7 @@ agree('momentum 1', [unpack 'f*', ${ $running{running_var} }], \@var);
 agree('a copy that Perl made', [unpack 'f*', $copy], \@kept);
 agree('eps 1', [unpack 'd*', ${ $saved->invstd }], [map { 1 / sqrt($_ + 1) } @var]);
 
-# What backward has from the forward call is gamma and beta as they were, and no others.
+# Backward uses gamma and beta as they were in the forward call.
 (undef, $saved) = $bn->forward_training(\@SHAPE, $x, gamma => $gamma, beta => $beta);
 my ($before) = $bn->backward($dy, $x, $saved);
 $$_ = pack 'f*', 7, -7, 0 for $gamma, $beta;

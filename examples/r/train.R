@@ -66,7 +66,7 @@ var <- moments$m2 / moments$count
 agree("momentum 1", c(replaced$running_mean, replaced$running_var), c(moments$mean, var))
 agree("eps 1", replaced$saved$invstd, 1 / sqrt(var + 1))
 
-# What backward has from the forward call is gamma and beta as they were, and no others.
+# Backward uses gamma and beta as they were in the forward call.
 saved <- bn$forward_training(x, gamma, beta)$saved
 before <- bn$backward(dy, x, saved)
 gamma[] <- -7

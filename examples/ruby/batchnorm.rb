@@ -46,7 +46,7 @@ module BatchNorm
     BYTES, FORMAT = Fiddle::SIZEOF_DOUBLE, "d"
   end
 
-  # What backward has to know of a forward call: its shape, copies of gamma and beta as they were, what x was normalized
+  # The record of a forward call that backward needs: its shape, copies of gamma and beta as they were, what x was normalized
   # with, and whether that was of the batch. Only a forward call makes one.
   class Saved
     attr_reader :shape, :gamma, :beta, :mean, :invstd, :frozen_statistics

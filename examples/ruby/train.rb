@@ -67,7 +67,7 @@ var = m2.zip(count).map { |m, n| m / n }
 agree("momentum 1", running.values.flat_map(&:to_a), mean + var)
 agree("eps 1", replaced.invstd.to_a, var.map { |v| 1 / Math.sqrt(v + 1) })
 
-# What backward has from the forward call is gamma and beta as they were, and no others.
+# Backward uses gamma and beta as they were in the forward call.
 _, saved = BatchNorm.forward_training(SHAPE, x, gamma:, beta:)
 before, = BatchNorm.backward(dy, x, saved)
 [gamma, beta].each { |row| row.fill([7, -7, 0]) }
