@@ -40,9 +40,8 @@ def of_package() -> Iterator[str]:
     from batchnorm import keras, onnx
 
     for path in (ROOT / "python" / "batchnorm").glob("[!_]*.py"):
-        if path.stem != "cli":
-            yield f"batchnorm.{path.stem}"
-            importlib.import_module(f"batchnorm.{path.stem}")
+        yield f"batchnorm.{path.stem}"
+        importlib.import_module(f"batchnorm.{path.stem}")
     for name in batchnorm.__all__:
         thing = getattr(batchnorm, name)
         if not isinstance(thing, (ModuleType, str)):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import batchnorm as bn
-from batchnorm.cli import DEMO_PACKAGES, main
+from batchnorm.cli import main
+from batchnorm.cli.demo import PACKAGES as DEMO_PACKAGES
 
 for package in DEMO_PACKAGES:
     pytest.importorskip(package)
@@ -177,14 +178,14 @@ def test_missing_package_is_one_sentence(package: str) -> None:
     done = python("-c", block)
     assert done.returncode == 1
     needed = DEMO_PACKAGES[package]
-    assert done.stderr == f"batchnorm: the demo needs {needed}: pip install scikit-learn matplotlib tqdm\n"
+    assert done.stderr == f"batchnorm demo: this needs {needed}: pip install scikit-learn matplotlib tqdm\n"
 
 
 def test_output_is_checked_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for output in (tmp_path, tmp_path / "missing" / "digits.png"):
         assert main(["demo", "--output", str(output)]) == 1
         printed = capsys.readouterr()
-        assert (printed.out, printed.err) == ("", f"batchnorm: no file can be written at {output}\n")
+        assert (printed.out, printed.err) == ("", f"batchnorm demo: no file can be written at {output}\n")
 
 
 @pytest.mark.parametrize(
@@ -196,4 +197,4 @@ def test_misunderstood_is_status_2(arguments: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as exited:
         main(arguments)
     assert exited.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m batchnorm")
+    assert capsys.readouterr().err.startswith("usage: batchnorm")
