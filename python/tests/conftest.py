@@ -3,6 +3,9 @@
 
 Random numbers come from the fixture `rng`. Its seed is the environment's BATCHNORM_TEST_SEED (default 0) together with
 the test's name; it is printed with the failure.
+
+BATCHNORM_TEST_SHARE=K/N takes every N-th case of each test, from the K-th on, and at least one. What the cases of a test
+differ in is computed by the library, which is the same beside every interpreter: it is tried whole beside some of them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,21 @@ import numpy as np
 import pytest
 
 import batchnorm as bn
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    share = os.environ.get("BATCHNORM_TEST_SHARE")
+    if share is None:
+        return
+    first, step = map(int, share.split("/"))
+    if not 1 <= first <= step:
+        raise pytest.UsageError(f"BATCHNORM_TEST_SHARE is {share!r}, and not K/N with K from 1 to N")
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {item for cases in tests.values() for item in cases[(first - 1) % len(cases) :: step]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture
