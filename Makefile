@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel deb arm64 wheel-arm64 wasm install uninstall test test-peers test-install test-wheel test-deb \
+.PHONY: help lib demo wheel deb arm64 wheel-arm64 wasm live install uninstall test test-peers test-install test-wheel test-deb \
 	test-runtimes test-arm64 test-wasm check docs bench bench-kernels clean
 
 help: ## print this list
@@ -25,6 +25,9 @@ wheel-arm64: ## the wheel with that library, in .build-wheel-arm64
 
 wasm: ## WebAssembly for browsers and Node: batchnorm.wasm and its ES module, in .build-wasm
 	@scripts/wasm
+
+live: ## the live page, one HTML file that trains in the browser, .build-live/batchnorm-live.html
+	@scripts/live
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test

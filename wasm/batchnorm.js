@@ -9,10 +9,15 @@
  *
  * batchnorm.d.mts says what each function takes, batchnorm.h what it computes: the bits are the native library's. The
  * arrays of a call are copied into the module's memory and back, and that memory is free again when the call is over.
+ *
+ * scripts/wasm makes two files of this one: the ES module, and a script for where there are no modules, such as a worker
+ * of a page that was opened from disk. The script has the same two names in a global object, `batchnorm`:
+ *
+ *     const bn = await batchnorm.load(bytes);
  */
 
 /** What the library refuses, in its own sentence; `status` is its bn_status. */
-export class BatchNormError extends Error {
+class BatchNormError extends Error {
     constructor(message, status) {
         super(message);
         this.name = "BatchNormError";
@@ -20,8 +25,8 @@ export class BatchNormError extends Error {
     }
 }
 
-/** Instantiates batchnorm.wasm: the one beside this file, or that of a URL, a Response or its bytes; or a module. */
-export async function load(source = new URL("batchnorm.wasm", import.meta.url)) {
+/** Instantiates batchnorm.wasm, that of a URL, a Response or its bytes; or a module. */
+async function instantiate(source) {
     const { exports } = await WebAssembly.instantiate(await compile(await source));
     exports._initialize();
     return new BatchNorm(exports);
