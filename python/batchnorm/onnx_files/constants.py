@@ -58,6 +58,11 @@ class Constants:
             self._known[name] = self._found(name)
         return self._known[name]
 
+    def put(self, tensor: Any) -> None:
+        """An initializer that is new, or has other numbers now."""
+        self._tensors[tensor.name] = tensor
+        self._known.pop(tensor.name, None)
+
     def why_not(self, name: str) -> str:
         """Of a name that get() has nothing for: where it comes from, to go on with "it is"."""
         if name in self.overridden:
