@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo wheel deb arm64 wheel-arm64 wasm live install uninstall test test-peers test-install test-wheel test-deb \
-	test-runtimes test-arm64 test-wasm check docs bench bench-kernels clean
+.PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-peers test-install \
+	test-wheel test-deb test-runtimes test-arm64 test-wasm check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ lib: ## build the shared library, .build/release/libbatchnorm.so
 
 demo: ## train a network with and without batch norm, and a layer from C
 	@scripts/demo
+
+experiments: ## what batch norm does, and when it does not: pictures and numbers, in .build-experiments
+	@scripts/experiments
 
 wheel: ## build the Python package: a wheel for every Python and glibc 2.17, and a source distribution, in .build-wheel
 	@scripts/wheel

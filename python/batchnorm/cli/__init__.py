@@ -18,6 +18,7 @@ from .problems import UserError
 COMMANDS = {
     "info": "version, instruction set, threads and place of the library",
     "demo": "train a network on real digits, without and with batch norm",
+    "experiments": "show what batch norm does, and when it does not, by training small networks",
 }
 
 

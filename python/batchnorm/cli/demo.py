@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with needing("this", PACKAGES):
-        from .. import demo
+        from ..demo import comparison as demo
 
     output: Path = arguments.output
     if output.is_dir() or not output.parent.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,14 +42,33 @@ def refusal(network: Network, x: Array) -> str:
             network(x[:1])
     except ValueError as error:
         return str(error)
+    finally:
+        network.eval()
     raise AssertionError("a single value per channel was normalized")
 
 
-def lesson(network: Network, digits: Digits) -> str:
-    """The refusal, a table of accuracies, and what is left of the network after such an evaluation."""
+class Shares(NamedTuple):
+    """Test accuracy with so many images per batch, from 0 to 1."""
+
+    size: int
+    shuffled: float  # in training mode
+    by_class: float  # in training mode, sorted by class
+    right: float  # in eval mode, of which neither size nor order matters
+
+
+class Found(NamedTuple):
+    """What the mistake does to a network."""
+
+    refusal: str
+    shares: list[Shares]
+    spoiled: float  # in eval mode, after a pass in training mode over images that came by class
+
+
+def measure(network: Network, digits: Digits) -> Found:
+    """The same network evaluated in every way. It is left in eval mode, with the running statistics that it had."""
     by_class = np.argsort(digits.test_y, kind="stable")
     sorted_x, sorted_y = digits.test_x[by_class], digits.test_y[by_class]
-    rows = []
+    shares = []
     for size in BATCHES:
         network.train()
         with statistics_restored(network):
@@ -56,23 +76,28 @@ def lesson(network: Network, digits: Digits) -> str:
         with statistics_restored(network):
             alike = accuracy_in_batches(network, sorted_x, sorted_y, size)
         network.eval()
-        right = accuracy_in_batches(network, sorted_x, sorted_y, size)
-        rows.append((str(size), *(f"{100 * share:.1f} %" for share in (mixed, alike, right))))
+        shares.append(Shares(size, mixed, alike, accuracy_in_batches(network, sorted_x, sorted_y, size)))
 
     network.train()
     with statistics_restored(network):
         accuracy_in_batches(network, sorted_x, sorted_y, BATCHES[0])
         network.eval()
         spoiled = accuracy(network, digits.test_x, digits.test_y)
+    return Found(refusal(network, digits.test_x), shares, spoiled)
+
+
+def lesson(found: Found) -> str:
+    """The refusal, a table of accuracies, and what is left of the network after such an evaluation."""
+    rows = [(str(size), *(f"{100 * share:.1f} %" for share in shares)) for size, *shares in found.shares]
     return "\n".join(
         (
             "One image at a time, in training mode, is refused:",
-            f"  {refusal(network, digits.test_x)}",
+            f"  {found.refusal}",
             "",
             "Test accuracy of the same network, in training mode (wrong) and in eval mode (right):",
             table(("images per batch", "training, shuffled", "training, by class", "eval"), rows),
             "",
             "Training mode also moves the running statistics: after the images came by class,",
-            f"{BATCHES[0]} at a time, eval mode is at {100 * spoiled:.1f} %.",
+            f"{BATCHES[0]} at a time, eval mode is at {100 * found.spoiled:.1f} %.",
         )
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,37 +42,84 @@ class Dense:
         return dy @ self.weight.T
 
 
-class ReLU:
-    """y = max(x, 0)."""
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), in a form that does not overflow."""
+    y: Array = 0.5 + 0.5 * np.tanh(0.5 * x)
+    return y
 
-    def __init__(self) -> None:
+
+# Each with its slope, of which y is all that has to be known.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Any]]] = {
+    "relu": (lambda x: np.maximum(x, 0), lambda y: y > 0),
+    "tanh": (np.tanh, lambda y: 1 - y * y),
+    "sigmoid": (sigmoid, lambda y: y * (1 - y)),
+}
+
+
+class Activation:
+    """One of them by name."""
+
+    def __init__(self, name: str) -> None:
+        self._function, self._slope = ACTIVATIONS[name]
         self.x: Array = np.zeros(0)
 
     def __call__(self, x: Array, /) -> Array:
         self.x = x  # public: the demo draws its distribution
-        return np.maximum(x, 0)
+        self._y = self._function(x)
+        return self._y
 
     def backward(self, dy: Array, /) -> Array:
-        return dy * (self.x > 0)
+        dx: Array = dy * self._slope(self._y)
+        return dx
+
+
+Norm = Callable[[int], bn.BatchNorm]  # makes the layer for so many units
 
 
 class Network:
-    """Dense, batch norm (if wanted) and ReLU for every hidden layer, then one dense layer to the logits."""
+    """Dense, batch norm (if wanted) and an activation for every hidden layer, then one dense layer to the logits.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of the input, of each hidden layer and of the output.
+    rng : numpy.random.Generator
+        Draws the weights; the same ones, whatever stands between the dense layers.
+    batch_norm : bool or function of the number of units
+        Whether each hidden layer has batch norm, or what makes it.
+    activation : {"relu", "tanh", "sigmoid"}
+    placement : {"before", "after"}
+        On which side of the activation batch norm stands.
+    first : function of the number of inputs, optional
+        Makes a batch norm that the inputs go through.
+    scale : float
+        What the first weights are multiplied by.
+    dtype : dtype
+    """
 
     def __init__(
         self,
         sizes: Sequence[int],
         rng: np.random.Generator,
         *,
-        batch_norm: bool,
+        batch_norm: bool | Norm,
+        activation: str = "relu",
+        placement: str = "before",
+        first: Norm | None = None,
+        scale: float = 1.0,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.layers: list[Layer] = []
+        def norm(units: int) -> list[Layer]:
+            if isinstance(batch_norm, bool):
+                return [bn.BatchNorm(units, dtype=dtype)] if batch_norm else []
+            return [batch_norm(units)]
+
+        self.layers: list[Layer] = [first(sizes[0])] if first else []
         for inputs, outputs in zip(sizes[:-2], sizes[1:-1]):
-            self.layers.append(Dense(inputs, outputs, rng, dtype=dtype))
-            if batch_norm:
-                self.layers.append(bn.BatchNorm(outputs, dtype=dtype))
-            self.layers.append(ReLU())
+            dense, nonlinear = Dense(inputs, outputs, rng, dtype=dtype), Activation(activation)
+            dense.weight *= scale
+            self.layers.append(dense)
+            self.layers += [*norm(outputs), nonlinear] if placement == "before" else [nonlinear, *norm(outputs)]
         self.layers.append(Dense(sizes[-2], sizes[-1], rng, dtype=dtype))
 
     def __call__(self, x: Array) -> Array:
@@ -91,7 +138,7 @@ class Network:
             if isinstance(layer, Dense):
                 yield layer.weight, layer.grad_weight
                 yield layer.bias, layer.grad_bias
-            elif isinstance(layer, bn.BatchNorm):
+            elif isinstance(layer, bn.BatchNorm) and layer.affine:
                 yield layer.gamma, layer.grad_gamma
                 yield layer.beta, layer.grad_beta
 
@@ -105,8 +152,8 @@ class Network:
         return [layer for layer in self.layers if isinstance(layer, bn.BatchNorm)]
 
     @property
-    def activations(self) -> list[ReLU]:
-        return [layer for layer in self.layers if isinstance(layer, ReLU)]
+    def activations(self) -> list[Activation]:
+        return [layer for layer in self.layers if isinstance(layer, Activation)]
 
     def train(self) -> None:
         """Batch norm takes its statistics from the batch, and updates the running ones."""
