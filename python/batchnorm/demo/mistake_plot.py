@@ -53,11 +53,9 @@ def draw_shares(axes: Axes, shares: Sequence[Shares]) -> None:
 def title(shares: Sequence[Shares]) -> str:
     """The lesson in the numbers of this run."""
     first = shares[0]
-    return (
-        f"Call eval() before you evaluate: {100 * first.right:.0f} % become {100 * first.shuffled:.0f} %\n"
-        f"in training mode with {first.size} images at a time, and {100 * first.by_class:.0f} % "
-        "if they come sorted by class"
-    )
+    wrong = f"{100 * first.shuffled:.0f} % in training mode\nwith {first.size} images at a time"
+    sorted_wrong = f"{100 * first.by_class:.0f} % if they come sorted by class"
+    return f"Call eval() before you evaluate: {100 * first.right:.0f} % become {wrong}, and {sorted_wrong}"
 
 
 def draw(shares: Sequence[Shares], output: Path) -> None:
