@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F405
 """Batch normalization for NumPy arrays, forward and backward, exact and fast.
 
 >>> import numpy as np
@@ -18,35 +19,13 @@ Around the layer: `population` and `recalibration` for statistics of all data, `
 `keras` and `onnx` are layers and operators as they are known elsewhere.
 """
 
-from . import keras
-from . import onnx as onnx
-from ._c_structs import Outcome
-from ._errors import StateError
-from ._foldable import Folded
-from ._in_pytorchs_order import batch_norm
-from ._public import publish
 from ._version import __version__
-from .activations import Clip, LeakyReLU
-from .affine import ScaleShift, merge_batch_norms, scale_shift
-from .derivatives import double_backward, jvp
-from .files import read_state, write_state
-from .folding import fold_conv, fold_into_conv, fold_into_linear, fold_linear
-from .frameworks import FrameworkState, from_state, to_state
-from .frozen import FrozenBatchNorm2d
-from .functional import backward, forward_inference, forward_training
-from .groups import Conditional, Ghost, Segments, Split
-from .layer import BatchNorm
-from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from .lazy import LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d
-from .library import get_num_threads, isa, set_num_threads
-from .microbatches import MicroBatches
-from .policies import Running
-from .population import Moments
-from .recalibration import recalibrate
-from .saved import SavedStatistics, frozen_statistics
-from .sources import Blend, Renorm, Updated, renorm_limits
-from .statistics import inverse_std, merge_moments, moments, update_running
-from .steps import Sums, backward_apply, backward_reduce, normalize
+
+TYPE_CHECKING = False  # as in typing, whose import would take longer than all the rest here
+if TYPE_CHECKING:
+    from . import keras as keras
+    from . import onnx as onnx
+    from ._names import *  # noqa: F403
 
 __all__ = [
     "BatchNorm",
@@ -108,8 +87,36 @@ __all__ = [
     "write_state",
 ]
 
-publish(__name__, [kind for kind in map(globals().get, __all__) if isinstance(kind, type)])
-publish(keras.__name__, [keras.BatchNormalization])
+
+if not TYPE_CHECKING:  # which would take any name for one of the package's
+
+    def __getattr__(name: str) -> object:
+        """The first use of any name loads all of them; modules come alone, as the names are made of them."""
+        if name in __all__:
+            # NumPy as a whole, before parts of it: several threads could not import those at once.
+            import numpy as np  # noqa: F401
+
+            from . import _names
+
+            for each in set(__all__) - globals().keys():  # which may have what somebody has put there
+                globals()[each] = getattr(_names, each)
+            return globals()[name]
+        module = None if name.startswith("__") else _submodule(f"{__name__}.{name}")
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return module
+
+
+def _submodule(name: str) -> object:
+    """A module of the package, if it is one; not a package within, which is there once it has been imported."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    if spec is None or spec.submodule_search_locations is not None:
+        return None
+    import_module("numpy")  # as above
+    return import_module(name)
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,8 @@ import ctypes
 import enum
 from ctypes import POINTER, c_double, c_int, c_int32, c_size_t, c_void_p
 
+from ._public import publish
+
 
 class DType(enum.IntEnum):
     """Element type of the tensors and of the parameters: ``bn_dtype``."""
@@ -127,6 +129,7 @@ class Nonfinite(enum.IntEnum):
     ERROR = 2
 
 
+@publish
 class Outcome(enum.IntEnum):
     """What became of a batch: ``bn_outcome``.
 

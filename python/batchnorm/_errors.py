@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from ._public import publish
 
+
+@publish
 class StateError(KeyError):
     """A key of a state is missing or unexpected: a KeyError that shows its sentence as it is, not in quotes."""
 

@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike
 from ._arrays import Array, Doubles, doubles, kind_of, plain, tensor
 from ._layout import BITS
 from ._options import flag
+from ._public import publish
 from ._rounding import finite, rounded
 from .affine import ScaleShift
 from .layer import BatchNorm
 
 
+@publish
 class Folded(NamedTuple):
     """The weight and the bias of a layer that does what two did.
 

@@ -7,22 +7,28 @@ would be private here, and the first would keep files from being moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from types import FunctionType
+from typing import TypeVar
+
+Kind = TypeVar("Kind", bound=type)
+
+_PACKAGE = __name__.partition(".")[0]
+_OTHER_MODULES = {f"{_PACKAGE}.keras"}  # public modules that have classes of their own
+_published: set[type] = set()
 
 
-def publish(module: str, kinds: Collection[type]) -> None:
-    """Has the classes be those of a public module, with the methods that they have from private ones."""
-    package = module.partition(".")[0]
-    for kind in kinds:
-        kind.__module__ = module
-    for kind in kinds:
-        for base in kind.__mro__:
-            if base in kinds or base.__module__.partition(".")[0] != package:
-                continue
-            for name, function in vars(base).items():
-                if isinstance(function, FunctionType) and getattr(kind, name) is function:
-                    setattr(kind, name, _named(function, f"{kind.__name__}.{name}"))
+def publish(kind: Kind) -> Kind:
+    """Has a class be the package's, with the methods that it has from private ones; a decorator."""
+    _published.add(kind)
+    if kind.__module__ not in _OTHER_MODULES:
+        kind.__module__ = _PACKAGE
+    for base in kind.__mro__:
+        if base in _published or base.__module__.partition(".")[0] != _PACKAGE:
+            continue
+        for name, function in vars(base).items():
+            if isinstance(function, FunctionType) and getattr(kind, name) is function:
+                setattr(kind, name, _named(function, f"{kind.__name__}.{name}"))
+    return kind
 
 
 def _named(function: FunctionType, name: str) -> FunctionType:

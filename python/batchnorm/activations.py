@@ -23,8 +23,10 @@ from typing import Any, Literal, NamedTuple, Union
 from . import _c_structs
 from ._options import number
 from ._pickling import Versioned
+from ._public import publish
 
 
+@publish
 @dataclass(frozen=True)
 class LeakyReLU(Versioned):
     """u above 0, else slope * u.
@@ -43,6 +45,7 @@ class LeakyReLU(Versioned):
             raise ValueError(f"slope is {slope}, expected a finite number of at least 0")
 
 
+@publish
 @dataclass(frozen=True)
 class Clip(Versioned):
     """The nearest of low to high. The gradient passes between them, not at them.

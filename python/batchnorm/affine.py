@@ -21,12 +21,14 @@ from ._arrays import Doubles, address, doubles, kind_of
 from ._c_api import lib, raise_error
 from ._c_structs import DType
 from ._options import number, options
+from ._public import publish
 from ._rounding import finite, index_of, place, rounded
 from .activations import chosen
 from .groups import rows_of
 from .layer import BatchNorm
 
 
+@publish
 class ScaleShift(NamedTuple):
     """y = scale * x + shift, with float64 arrays of one element per channel.
 

@@ -54,11 +54,13 @@ from ._from_framework import as_parameter, bessel, divide, drop_fixed_gamma, dty
 from ._layout import Axis, as_axis
 from ._loading import check_running
 from ._options import flag
+from ._public import publish
 from ._spreads import check_rounded
 from ._to_framework import arrays_of, as_kept, settings_of, sums
 from .layer import BatchNorm
 
 
+@publish
 class FrameworkState(NamedTuple):
     """A layer as a framework has it: arrays under its keys, and the arguments of its constructor or operator.
 

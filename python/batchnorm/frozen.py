@@ -15,6 +15,7 @@ from ._c_api import lib, raise_error
 from ._described_backward import known_parameters
 from ._layer_calls import Setting
 from ._options import options
+from ._public import publish
 from ._weights import Masked
 from .activations import Activation
 from .groups import Groups
@@ -32,6 +33,7 @@ class _Always(Setting):
         super().__set__(layer, value)
 
 
+@publish
 class FrozenBatchNorm2d(_RankedBatchNorm):
     """y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, in training and evaluation alike.
 

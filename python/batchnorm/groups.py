@@ -22,6 +22,7 @@ from ._arrays import address, plain
 from ._c_structs import Groups as Struct
 from ._c_structs import PerGroup
 from ._pickling import Versioned
+from ._public import publish
 from .policies import sized
 
 
@@ -38,6 +39,7 @@ class Grouping(NamedTuple):
         return self.groups if self.per_group & what else 0
 
 
+@publish
 @dataclass(frozen=True)
 class Ghost(Versioned):
     """Ghost batches: each group is normalized with its own mean and variance (arXiv:1705.08741).
@@ -73,6 +75,7 @@ class Ghost(Versioned):
         return _grouping(max(samples, 1), groups, PerGroup.STATISTICS, of_sample, **options)
 
 
+@publish
 @dataclass(frozen=True, eq=False)
 class Segments(Versioned):
     """A type for each sample, and for each type a batch normalization of its own; as in PyG's HeteroBatchNorm.
@@ -97,6 +100,7 @@ class Segments(Versioned):
         return _indexed(self.index, self.groups, samples, ALL)
 
 
+@publish
 @dataclass(frozen=True)
 class Split(Versioned):
     """Equal slices of the batch, each with statistics of its own: a clean and an adversarial half (arXiv:1911.09665).
@@ -124,6 +128,7 @@ class Split(Versioned):
         return _grouping(samples or groups, groups, per_group, of_sample)
 
 
+@publish
 @dataclass(frozen=True, eq=False)
 class Conditional(Versioned):
     """gamma and beta by the class, or the style, of each sample (arXiv:1707.00683).

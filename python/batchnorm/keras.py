@@ -31,6 +31,7 @@ from ._keras_renorm import Renormed
 from ._keras_weights import Weights
 from ._options import flag
 from ._pickling import attributes_of, versioned
+from ._public import publish
 from ._rounding import cast
 from .functional import backward, forward_inference, forward_training
 from .policies import Running
@@ -38,6 +39,7 @@ from .saved import SavedStatistics, frozen_statistics
 from .statistics import moments, update_running
 
 
+@publish
 class BatchNormalization(Weights):
     """Keras's layer: it normalizes with the batch in training, and with the moving averages otherwise, as by default.
 

@@ -20,6 +20,7 @@ from ._layout import DTYPES, Axis, Plan, as_axis
 from ._module import Module, dtypes_of, extents_of
 from ._options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
 from ._parameters import four_of
+from ._public import publish
 from ._weights import Counted, Masked
 from .activations import Activation
 from .groups import Groups, rows_of
@@ -30,6 +31,7 @@ from .sources import Source
 Self = TypeVar("Self", bound="BatchNorm")
 
 
+@publish
 class BatchNorm(Module):
     """A layer that normalizes each channel and learns its scale and shift (Ioffe and Szegedy, arXiv:1502.03167).
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ._arrays import Array
 from ._options import DEFAULT_MOMENTUM, flag
+from ._public import publish
 from ._weights import Masked
 from .activations import Activation
 from .groups import Groups
@@ -92,6 +93,7 @@ def _advice(ranks: tuple[int, ...], rank: int) -> str:
     return ": " + "; ".join(advice) if advice else ""
 
 
+@publish
 class BatchNorm1d(_RankedBatchNorm):
     """BatchNorm for x of shape (N, C) or (N, C, L), as torch.nn.BatchNorm1d.
 
@@ -127,6 +129,7 @@ class BatchNorm1d(_RankedBatchNorm):
     ranks = (2, 3)
 
 
+@publish
 class BatchNorm2d(_RankedBatchNorm):
     """BatchNorm for x of shape (N, C, H, W), as torch.nn.BatchNorm2d. Arguments and errors are those of BatchNorm1d.
 
@@ -146,6 +149,7 @@ class BatchNorm2d(_RankedBatchNorm):
     ranks = (4,)
 
 
+@publish
 class BatchNorm3d(_RankedBatchNorm):
     """BatchNorm for x of shape (N, C, D, H, W), as torch.nn.BatchNorm3d. Arguments as in BatchNorm1d.
 

@@ -17,6 +17,7 @@ from ._arrays import Array
 from ._loading import flat
 from ._options import DEFAULT_MOMENTUM
 from ._parameters import Parameter, Parameters
+from ._public import publish
 from ._weights import Masked
 from .activations import Activation
 from .groups import Groups, rows_of
@@ -138,6 +139,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         return super().extra_repr().partition(", ")[2]
 
 
+@publish
 class LazyBatchNorm1d(_LazyBatchNorm):
     """BatchNorm1d without num_features, which is x.shape[1] of the first call; as torch.nn.LazyBatchNorm1d.
 
@@ -177,6 +179,7 @@ class LazyBatchNorm1d(_LazyBatchNorm):
     ranks = BatchNorm1d.ranks
 
 
+@publish
 class LazyBatchNorm2d(_LazyBatchNorm):
     """BatchNorm2d without num_features, as torch.nn.LazyBatchNorm2d; see LazyBatchNorm1d.
 
@@ -194,6 +197,7 @@ class LazyBatchNorm2d(_LazyBatchNorm):
     ranks = BatchNorm2d.ranks
 
 
+@publish
 class LazyBatchNorm3d(_LazyBatchNorm):
     """BatchNorm3d without num_features, as torch.nn.LazyBatchNorm3d; see LazyBatchNorm1d.
 

@@ -27,11 +27,13 @@ from ._arrays import Array, Doubles, plain
 from ._layout import Axis
 from ._options import DEFAULT_MOMENTUM
 from ._pickling import Versioned
+from ._public import publish
 from .population import Moments
 from .statistics import inverse_std, update_running
 from .steps import Sums, backward_apply, backward_reduce, normalize
 
 
+@publish
 class MicroBatches(Versioned):
     """Statistics and gradients of one batch, of which only a part is there at a time.
 

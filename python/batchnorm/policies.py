@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import _c_structs
 from ._arrays import address, is_array, plain, scattered
 from ._pickling import Versioned
+from ._public import publish
 
 Member = TypeVar("Member", bound=IntEnum)
 Counts = NDArray[np.int64]
@@ -22,6 +23,7 @@ SingleValue = Literal["error", "running", "beta"]
 Nonfinite = Literal["propagate", "skip", "error"]
 
 
+@publish
 @dataclass(frozen=True, eq=False)
 class Running(Versioned):
     """How running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that they see.

@@ -22,6 +22,7 @@ from ._c_api import lib, raise_error
 from ._layout import Axis, as_axis, channel_axes
 from ._options import flag, options
 from ._pickling import Versioned
+from ._public import publish
 from ._slices import opened, slices
 from ._weights import Counted, weighted
 
@@ -31,6 +32,7 @@ Path = Union[str, "os.PathLike[str]"]
 NAMES = ("count", "mean", "m2")
 
 
+@publish
 class Moments(Versioned):
     """Number of values, mean, and sum of squared deviations from the mean, per channel; more values may come.
 

@@ -20,6 +20,7 @@ from ._c_structs import Outcome
 from ._held import array_of
 from ._layout import Axis, Plan, as_axis
 from ._pickling import attributes_of, versioned
+from ._public import publish
 from ._weights import Counted, Masked
 from .activations import Activation, Chosen, chosen
 from .groups import Ghost, Groups, Segments, Split, copied
@@ -31,6 +32,7 @@ from .statistics import inverse_std
 _PLAIN = ("axis", "beta", "channel_shape", "dtype", "frozen", "gamma", "param", "shape")
 
 
+@publish
 class SavedStatistics:
     """What a forward pass knew: its mean and inverse standard deviation, and all that it was given but x.
 

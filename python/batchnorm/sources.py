@@ -17,9 +17,11 @@ from ._arrays import Array, Doubles, address
 from ._layout import Axis, as_axis, channel_axes
 from ._options import number
 from ._pickling import Versioned
+from ._public import publish
 from .policies import sized
 
 
+@publish
 @dataclass(frozen=True, repr=False)
 class Blend(Versioned):
     """The running statistics and the batch's together, for adaptation at test time (arXiv:2006.16971).
@@ -92,6 +94,7 @@ class Blend(Versioned):
         return float(self.pseudo_samples) * positions
 
 
+@publish
 @dataclass(frozen=True)
 class Renorm(Versioned):
     """Batch renormalization (arXiv:1702.03275).
@@ -134,6 +137,7 @@ class Renorm(Versioned):
         return 1 / self.r_max if self.r_min is None else self.r_min
 
 
+@publish
 @dataclass(frozen=True)
 class Updated(Versioned):
     """The running statistics that the call updates them to; as in equinox's mode "ema".

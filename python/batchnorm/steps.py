@@ -30,10 +30,12 @@ from ._arrays import Array, Doubles, address, as_bfloat16, as_uint16, doubles, p
 from ._c_api import lib, raise_error
 from ._layout import Axis
 from ._options import options
+from ._public import publish
 from ._weights import Counted, Masked, weighted
 from .activations import Activation
 
 
+@publish
 class Sums(NamedTuple):
     """sum(dy) and sum(dy * x_hat), per channel."""
 

@@ -39,6 +39,7 @@ def examples_of(thing: Any, name: str, module: Any = None) -> list[doctest.DocTe
 @pytest.mark.parametrize("name", ["", *MODULES])
 def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = importlib.import_module(f"batchnorm.{name}".rstrip("."))
+    bn.isa()  # the names of the package are there from the first use on
     runner = doctest.DocTestRunner()
     for test in examples_of(module, name):
         runner.run(test)

@@ -13,7 +13,8 @@ from helpers import PACKAGE, python
 
 from batchnorm import _c_api
 
-IMPORT = "import batchnorm"
+# The library is loaded when a name is used for the first time.
+USE = "from batchnorm import BatchNorm"
 
 
 def library(folder: Path, source: str) -> Path:
@@ -24,7 +25,7 @@ def library(folder: Path, source: str) -> Path:
 
 
 def import_error(path: Path) -> str:
-    done = python(IMPORT, BATCHNORM_LIBRARY=str(path))
+    done = python(USE, BATCHNORM_LIBRARY=str(path))
     assert done.returncode == 1
     last = done.stderr.rstrip()
     assert "\nImportError: " in last
@@ -46,7 +47,7 @@ def test_what_was_tried_is_listed(tmp_path: Path) -> None:
     """The package without its library, in a place that is no checkout."""
     package = tmp_path / "somewhere" / "python" / "batchnorm"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "demo"))
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm"
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm; batchnorm.isa()"
     done = python(code, BATCHNORM_LIBRARY="")
     assert "ImportError: libbatchnorm.so was not found. Tried:" in done.stderr
     assert f"    {package / 'libbatchnorm.so'}" in done.stderr
@@ -57,7 +58,10 @@ def test_a_checkout_says_how_the_library_is_built(tmp_path: Path) -> None:
     package = tmp_path / "python" / "batchnorm"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "demo"))
     (tmp_path / "Package.swift").touch()
-    done = python(f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm", BATCHNORM_LIBRARY="")
+    done = python(
+        f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm; batchnorm.isa()",
+        BATCHNORM_LIBRARY="",
+    )
     assert f"libbatchnorm.so was not found: `make lib` in {tmp_path} builds it. Tried:" in done.stderr
 
 
@@ -106,7 +110,7 @@ def test_an_earlier_minor_version(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_later_minor_version_is_fine(tmp_path: Path) -> None:
     names = "\n".join(f"int {name}(void) {{ return 0; }}" for name in _c_api.PROTOTYPES if name != "bn_version")
     path = library(tmp_path, f"int bn_version(void) {{ return {_c_api.lib.bn_version() + 107}; }}\n{names}")
-    done = python(IMPORT, BATCHNORM_LIBRARY=str(path))
+    done = python(USE, BATCHNORM_LIBRARY=str(path))
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -116,6 +120,8 @@ def test_an_incomplete_library(tmp_path: Path) -> None:
 
 
 def test_importing_starts_no_thread_and_no_test_tool() -> None:
-    code = "import batchnorm, os, sys; print(len(os.listdir('/proc/self/task')), 'matplotlib' in sys.modules)"
+    code = (
+        "import os, sys, batchnorm; batchnorm.isa; print(len(os.listdir('/proc/self/task')), 'sklearn' in sys.modules)"
+    )
     # NumPy's own BLAS starts threads on import unless it is told not to.
     assert python(code, OPENBLAS_NUM_THREADS="1").stdout.split() == ["1", "False"]

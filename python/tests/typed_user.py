@@ -40,6 +40,7 @@ def right(x: F) -> None:
 
 
 def wrong(x: F) -> None:
+    bn.BatchNorm4d(3)  # wrong
     bn.forward_training(x, activation="rleu")  # wrong
     bn.forward_training(x, masked="zer0")  # wrong
     bn.forward_inference(x, running_mean=x, running_var=x, masked="zer0")  # wrong

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import argparse
 
-import batchnorm as bn
-from batchnorm._c_api import find_library
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     del parser
 
 
 def run(_: argparse.Namespace) -> int:
+    import batchnorm as bn
+    from batchnorm._c_api import find_library
+
     facts = {"version": bn.__version__, "isa": bn.isa(), "threads": bn.get_num_threads(), "library": find_library()}
     for name, fact in facts.items():
         print(f"{name:8} {fact}")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importing the package loads nothing; the first use of a name loads all, in whatever thread, once."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from helpers import python
+
+import batchnorm as bn
+from batchnorm import _c_api
+
+LOADED = "[name for name in ('numpy', 'batchnorm._c_api', 'typing') if name in sys.modules]"
+
+
+def printed(code: str) -> str:
+    done = python(f"import sys\n{code}")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_importing_loads_nothing() -> None:
+    before = (
+        "import batchnorm as bn; bn.__version__, dir(bn), bn.__all__, hasattr(bn, 'none'), hasattr(bn, '__wrapped__')"
+    )
+    # What site imports is not ours.
+    code = f"there = {LOADED}\n{before}\nprint([name for name in {LOADED} if name not in there])"
+    assert printed(code) == "[]"
+
+
+@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "files", "_model_files", "layer"])
+def test_each_name_is_there_alone(name: str) -> None:
+    assert hasattr(bn, name)
+    if name in ("BatchNorm", "write_state", "keras", "_model_files"):  # a process for each would take long
+        assert printed(f"from batchnorm import {name}; print({name} is sys.modules['batchnorm'].{name})") == "True"
+
+
+def test_names_that_are_not_there() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'batchnorm' has no attribute 'BatchNorm4d'$"):
+        bn.BatchNorm4d  # noqa: B018
+    with pytest.raises(ImportError, match="^cannot import name 'BatchNorm4d' from 'batchnorm'"):
+        from batchnorm import BatchNorm4d  # noqa: F401
+    # Packages within are not imported because somebody asks for a name.
+    assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
+
+
+def test_later_uses_are_of_the_modules_own_names() -> None:
+    code = "import batchnorm as bn; bn.BatchNorm; del bn.__getattr__; print(all(hasattr(bn, n) for n in bn.__all__))"
+    assert printed(code) == "True"
+
+
+def test_names_that_somebody_has_put_there_stay() -> None:
+    assert printed("import batchnorm as bn; bn.moments = 7; bn.BatchNorm; print(bn.moments)") == "7"
+
+
+@pytest.mark.parametrize("module", ["layers", "frozen", "keras", "_c_structs"])
+def test_classes_are_public_from_whatever_module_they_come(module: str) -> None:
+    """Pickles name their modules, and nobody has to have used the package before."""
+    kind = {"frozen": "FrozenBatchNorm2d", "keras": "BatchNormalization", "_c_structs": "Outcome"}
+    code = f"from batchnorm.{module} import {kind.get(module, 'BatchNorm2d')} as kind; print(kind.__module__)"
+    assert printed(code) == ("batchnorm.keras" if module == "keras" else "batchnorm")
+
+
+THREADS = """
+import threading
+sys.setswitchinterval(1e-6)
+import batchnorm as bn
+names, seen, start = ["BatchNorm", "files", "keras", "moments", "onnx", "isa"], [], threading.Barrier(6)
+def use(name):
+    start.wait()
+    try:
+        seen.append(getattr(bn, name) is getattr(bn, name))
+    except BaseException as error:
+        seen.append(error)
+threads = [threading.Thread(target=use, args=(name,)) for name in names]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(seen)
+"""
+
+
+def test_first_uses_in_several_threads() -> None:
+    """Without NumPy loaded before: it cannot be imported by its parts in several threads."""
+    for _ in range(2):
+        assert printed(THREADS) == str([True] * 6)
+
+
+def test_the_library_is_asked_for_again_after_it_was_not_found() -> None:
+    code = """
+import os
+os.environ["BATCHNORM_LIBRARY"] = "/none"
+import batchnorm as bn
+try:
+    bn.isa
+except ImportError as error:
+    print(error)
+os.environ["BATCHNORM_LIBRARY"] = LIBRARY
+print(bn.isa() != "")
+"""
+    code = code.replace("LIBRARY\n", repr(str(_c_api.find_library())) + "\n")
+    said = printed(code).splitlines()
+    assert said[0].startswith("libbatchnorm.so was not found")
+    assert said[-1] == "True"
+
+
+def test_this_test_sees_a_package_that_is_loaded() -> None:
+    assert printed(f"import batchnorm as bn; bn.BatchNorm; print({LOADED})").startswith("['numpy', 'batchnorm._c_api'")
+    assert "batchnorm._names" in sys.modules
