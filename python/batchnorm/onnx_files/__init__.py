@@ -2,8 +2,10 @@
 """ONNX files: what is constant in a graph, and batch norms folded into their neighbours. Needs the package onnx."""
 
 from .constants import Constants
+from .fold_file import fold_file
 from .folding import fold_model
 from .reading import read_model
 from .report import Fold, Report
+from .verifying import Verification, verify
 
-__all__ = ["Constants", "Fold", "Report", "fold_model", "read_model"]
+__all__ = ["Constants", "Fold", "Report", "Verification", "fold_file", "fold_model", "read_model", "verify"]

@@ -35,10 +35,8 @@ def merge(scope: Scope, steps: list[Step], report: Report) -> bool:
     scope.rename_output(first, output)
     for index, values in enumerate(new):
         scope.put(first, 1 + index, values, label(first))
+    how = f"into the batch norm {label(first)!r} before it"
     for step in steps[1:]:
-        if is_norm(step.node):
-            how = f"into the batch norm {label(first)!r} before it"
-            report.folded.append(Fold(label(step.node), how, (output,), scope.outer is None))
-        else:
-            report.merged[label(step.node)] = output
+        folds = report.folded if is_norm(step.node) else report.merged
+        folds.append(Fold(label(step.node), how, (output,), scope.outer is None))
     return True

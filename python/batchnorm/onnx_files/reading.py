@@ -38,7 +38,7 @@ def read_model(path: PathLike, *, check: bool = True) -> Any:
     try:
         model.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
-        raise ValueError(f"{path} is no ONNX model, or is cut off: {_sentence(error)}") from None
+        raise ValueError(f"{path} is no ONNX model, or is cut off: {sentence(error)}") from None
     del content
     if not model.HasField("graph") or not model.ir_version:
         raise ValueError(f"{path} is no ONNX model: it has no graph")
@@ -53,7 +53,7 @@ def check_file(path: PathLike, name: PathLike | None = None) -> None:
     try:
         onnx.checker.check_model(os.fspath(path))
     except Exception as error:  # also MemoryError and RuntimeError of its C++ part, for files that are damaged
-        raise ValueError(f"{name or path} is no valid ONNX model: {_sentence(error)}") from None
+        raise ValueError(f"{name or path} is no valid ONNX model: {sentence(error)}") from None
 
 
 def tensors(model: Any) -> Iterator[Any]:
@@ -94,12 +94,12 @@ def _read_external(model: Any, path: Path) -> None:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # of several types, some of them of C++
-            raise ValueError(f"{said}, which cannot be read: {_sentence(error)}") from None
+            raise ValueError(f"{said}, which cannot be read: {sentence(error)}") from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """The first line of an error of a package."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

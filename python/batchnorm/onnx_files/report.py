@@ -17,7 +17,7 @@ class NoLayerError(NotFoldedError):
 
 @dataclass(frozen=True)
 class Fold:
-    """A batch norm that is gone.
+    """A node that is gone.
 
     Attributes
     ----------
@@ -44,19 +44,26 @@ class Report:
     Attributes
     ----------
     folded : list of Fold
+        Batch norms, and what was one in other words.
+    merged : list of Fold
+        Other nodes, such as the Scale of Caffe, that a batch norm took up.
     left : list of (str, str)
-        The name of each that is left, and the reason.
-    merged : dict
-        Of other nodes that are gone, such as the Scale of Caffe: the tensor that is the same in both models.
+        The name of each batch norm that is left, and the reason.
     """
 
     folded: list[Fold] = field(default_factory=list)
+    merged: list[Fold] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
-    merged: dict[str, str] = field(default_factory=dict)
 
     @property
-    def norms(self) -> int:
-        return len(self.folded) + len(self.left)
+    def tensors(self) -> list[str]:
+        """What is to be compared of the graph itself."""
+        return [name for fold in (*self.folded, *self.merged) if fold.top for name in fold.tensors]
+
+    @property
+    def within(self) -> int:
+        """How many were folded in subgraphs."""
+        return sum(not fold.top for fold in self.folded)
 
 
 def label(node: Any) -> str:

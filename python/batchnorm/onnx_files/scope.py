@@ -39,8 +39,8 @@ class Scope:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
             for inner in subgraphs(node):
-                self.captured.update(_names_in(inner))
-        self.names: set[str] = outer.names if outer else set(_names_in(graph, everything=True))
+                self.captured.update(names_in(inner))
+        self.names: set[str] = outer.names if outer else set(names_in(graph, everything=True))
 
     def only_user(self, name: str) -> Any:
         """The one node that takes this tensor; None if nothing does, or something else needs it as well."""
@@ -172,14 +172,14 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def _names_in(graph: Any, everything: bool = False) -> Iterator[str]:
+def names_in(graph: Any, everything: bool = False) -> Iterator[str]:
     """What the nodes of a graph take and what it puts out, at any depth; with `everything`, every name there is."""
     for node in graph.node:
         yield from node.input
         if everything:
             yield from (*node.output, node.name)
         for inner in subgraphs(node):
-            yield from _names_in(inner, everything)
+            yield from names_in(inner, everything)
     yield from (each.name for each in graph.output)
     if everything:
         yield from (each.name for each in (*graph.input, *graph.initializer, *graph.value_info))
