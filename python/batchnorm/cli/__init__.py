@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "version, instruction set, threads and place of the library",
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
+    "fold": "fold the batch norms of an ONNX file into the layers beside them",
 }
 
 

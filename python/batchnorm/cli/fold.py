@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from .shapes import shape
 if TYPE_CHECKING:
     from ..onnx_files import Report, Verification
 
+OVERRIDABLE = "is an input of the graph as well"
 PACKAGES = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
@@ -71,27 +73,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(file: Path, report: Report, found: Verification | None) -> None:
     total = len(report.folded) + len(report.left)
-    if not total:
-        print(f"{file} has no batch norms")
-    else:
-        print(f"{file}: {len(report.folded)} of {total} batch norms folded")
+    print(f"{file}: {len(report.folded)} of {total} batch norms folded" if total else f"{file} has no batch norm")
     for how, number in Counter(_kind(fold.how) for fold in report.folded).most_common():
         print(f"  {number} {how}")
     if report.merged:
-        print(f"{len(report.merged)} other nodes taken up by a batch norm: {_listed([f.name for f in report.merged])}")
+        names = ", ".join(fold.name for fold in report.merged[:4]) + ", ..." * (len(report.merged) > 4)
+        print(f"{len(report.merged)} other nodes taken up by a batch norm: {names}")
     if report.left:
         print(f"{len(report.left)} left:")
     for name, reason in report.left:
         print(f"  {name}: {reason}")
+    stuck = sum(OVERRIDABLE in reason for _, reason in report.left)
+    if stuck:
+        print(f"--overridable changes those inputs of {stuck} of them, which is right if no caller gives them values")
     if found:
         _tell_verified(report, found)
 
 
 def _tell_verified(report: Report, found: Verification) -> None:
-    shown = len(found.errors) - len(found.vacuous)
-    inputs = f"{found.inputs} random input{'s' * (found.inputs > 1)}"
-    print(f"compared on {inputs}: {len(found.errors)} tensors differ by at most {found.worst:.1e} of their largest value")
+    print(
+        f"{len(found.errors)} tensors compared on {found.inputs} random inputs: "
+        f"they differ by at most {found.worst:.1e} of their largest value"
+    )
     if found.vacuous:
+        shown = len(found.errors) - len(found.vacuous)
         print(f"{len(found.vacuous)} of these comparisons show nothing, {shown} do:")
     for name, why in found.vacuous.items():
         print(f"  {name} {why}")
@@ -101,9 +106,4 @@ def _tell_verified(report: Report, found: Verification) -> None:
 
 def _kind(how: str) -> str:
     """Without the names: into Conv before it."""
-    words = how.split(" ")
-    return " ".join(word for word in words if not word.startswith("'"))
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names)
+    return re.sub(" '[^']*'", "", how)

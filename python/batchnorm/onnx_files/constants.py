@@ -13,6 +13,9 @@ from ._onnx import attributes, is_a, onnx
 
 Array = NDArray[Any]
 
+# What is computed of constants. Constant itself has no inputs.
+OPERATORS = "ConstantOfShape", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"
+
 # A file of a few bytes can ask for any number of elements by ConstantOfShape.
 MOST_ELEMENTS = 1 << 29
 
@@ -70,7 +73,11 @@ class Constants:
         if name in self._inputs:
             return f"{name!r} is an input of the graph"
         if name in self._makers:
-            return f"{name!r} is computed by {self._makers[name].op_type}"
+            maker = self._makers[name]
+            unknown = [each for each in maker.input if each and self.get(each) is None]
+            if is_a(maker, *OPERATORS) and unknown and unknown[0] != name:
+                return self.why_not(unknown[0])
+            return f"{name!r} is computed by {maker.op_type}"
         return self._outer.why_not(name) if self._outer else f"{name!r} is no constant"
 
     def _found(self, name: str) -> Array | None:
@@ -85,7 +92,7 @@ class Constants:
     def _made(self, node: Any) -> Array | None:
         if is_a(node, "Constant"):
             return _of_constant(attributes(node))
-        if not is_a(node, "Identity", "ConstantOfShape", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"):
+        if not is_a(node, *OPERATORS):
             return None
         given = [self.get(name) for name in node.input if name]
         if not given or any(each is None for each in given):

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._onnx import onnx
-from .constants import Constants
-
-# What is removed along with the last node that takes it.
-_CONSTANT_OPS = ("Constant", "ConstantOfShape", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast")
+from ._onnx import is_a, onnx
+from .constants import OPERATORS, Constants
 
 
 class Scope:
@@ -155,7 +152,7 @@ class Scope:
             return
         maker = self.makers.get(name)
         if maker is not None:
-            if maker.op_type in _CONSTANT_OPS and self.constants.get(name) is not None:
+            if is_a(maker, "Constant", *OPERATORS) and self.constants.get(name) is not None:
                 self.remove(maker)
             return
         if any(each.name == name for each in self.graph.initializer):

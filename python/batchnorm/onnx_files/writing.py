@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -59,8 +58,9 @@ def prepared(path: PathLike, model: Any, *, most_bytes: int = MOST_BYTES) -> Ite
             written.write_bytes(model.SerializeToString(deterministic=True))
         check_file(written, path)
         yield written
-        for each in sorted(directory.iterdir(), reverse=True):  # the numbers first: nobody reads them without the model
-            os.replace(each, path.parent / each.name)
+        # The numbers first, as nobody reads them without the model.
+        for each in sorted(directory.iterdir(), reverse=True):
+            each.replace(path.parent / each.name)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
