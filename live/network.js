@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The network that the live page trains, small enough to read in one go: dense layers, activations, softmax and gradient
-// descent in plain JavaScript, batch norm by batchnorm.wasm. Rows are images; every array is a flat Float32Array.
+// The network that the live page trains, small enough to read in one go: dense layers, activations, softmax and
+// gradient descent in plain JavaScript, batch norm by batchnorm.wasm. Rows are images; arrays are flat Float32Arrays.
 //
 // A script, not a module, as a worker of a page that was opened from disk cannot be one: its names are global to what
 // stands after it. `bn` is what batchnorm.load gives.
@@ -40,42 +40,66 @@ class Dense {
         this.gradBias = new Float32Array(outputs);
     }
 
+    /** Four rows of the weights at a time, of inputs that are not 0: with ReLU half of them are. */
     forward(x, rows) {
         this.x = x;
         const { inputs, outputs, weight, bias } = this;
         const y = new Float32Array(rows * outputs);
+        const inUse = new Uint32Array(inputs + 3);
         for (let row = 0; row < rows; row++) {
-            const to = row * outputs;
+            const [at, to] = [row * inputs, row * outputs];
             y.set(bias, to);
-            // Along the rows of the weights, so that all memory is walked in its order.
-            for (let i = 0; i < inputs; i++) {
-                const value = x[row * inputs + i];
-                if (value === 0) continue;
-                for (let o = 0, from = i * outputs; o < outputs; o++) y[to + o] += value * weight[from + o];
+            let count = 0;
+            for (let i = 0; i < inputs; i++) if (x[at + i] !== 0) inUse[count++] = i;
+            for (let k = 0; k < count; k += 4) {
+                const [i, j, l, m] = [inUse[k], inUse[k + 1], inUse[k + 2], inUse[k + 3]];
+                // Beyond the last of them the factor is 0.
+                const a = x[at + i];
+                const b = k + 1 < count ? x[at + j] : 0;
+                const c = k + 2 < count ? x[at + l] : 0;
+                const d = k + 3 < count ? x[at + m] : 0;
+                const [p, q, r, s] = [i * outputs, j * outputs, l * outputs, m * outputs];
+                for (let o = 0; o < outputs; o++) {
+                    y[to + o] += a * weight[p + o] + b * weight[q + o] + c * weight[r + o] + d * weight[s + o];
+                }
             }
         }
         return y;
     }
 
-    /** The gradient with respect to x; null where nobody wants it, below the first layer. */
+    /** The gradient with respect to x, or null where nobody wants it: below the first layer. Four images at a time. */
     backward(dy, rows, isWanted) {
         const { inputs, outputs, weight, x, gradWeight, gradBias } = this;
         gradWeight.fill(0);
         gradBias.fill(0);
-        const dx = isWanted ? new Float32Array(rows * inputs) : null;
-        for (let row = 0; row < rows; row++) {
-            const at = row * outputs;
-            for (let o = 0; o < outputs; o++) gradBias[o] += dy[at + o];
+        for (let k = 0; k < dy.length; k++) gradBias[k % outputs] += dy[k];
+        const dx = new Float32Array(rows * inputs);
+        for (let row = 0; row < rows; row += 4) {
+            const t = row * inputs;
+            // Images beyond the last one have its place, and the factor 0; what is written for them is ignored.
+            const place = (offset) => Math.min(row + offset, rows - 1) * outputs;
+            const [p, q, r, s] = [place(0), place(1), place(2), place(3)];
             for (let i = 0; i < inputs; i++) {
-                const [value, from] = [x[row * inputs + i], i * outputs];
-                if (value !== 0) for (let o = 0; o < outputs; o++) gradWeight[from + o] += value * dy[at + o];
-                if (!isWanted) continue;
-                let sum = 0;
-                for (let o = 0; o < outputs; o++) sum += weight[from + o] * dy[at + o];
-                dx[row * inputs + i] = sum;
+                const a = x[t + i];
+                const b = row + 1 < rows ? x[t + inputs + i] : 0;
+                const c = row + 2 < rows ? x[t + 2 * inputs + i] : 0;
+                const d = row + 3 < rows ? x[t + 3 * inputs + i] : 0;
+                let first = 0, second = 0, third = 0, fourth = 0;
+                for (let o = 0, f = i * outputs; o < outputs; o++, f++) {
+                    const value = weight[f], dp = dy[p + o], dq = dy[q + o], dr = dy[r + o], ds = dy[s + o];
+                    gradWeight[f] += a * dp + b * dq + c * dr + d * ds;
+                    first += value * dp;
+                    second += value * dq;
+                    third += value * dr;
+                    fourth += value * ds;
+                }
+                dx[t + i] = first;
+                dx[t + inputs + i] = second;
+                dx[t + 2 * inputs + i] = third;
+                dx[t + 3 * inputs + i] = fourth;
             }
         }
-        return dx;
+        return isWanted ? dx : null;
     }
 
     parameters() {
@@ -156,14 +180,18 @@ class Activation {
     }
 
     forward(x) {
-        this.x = x;
-        this.y = x.map(this.value);
-        return this.y;
+        const { value } = this;
+        const y = new Float32Array(x.length);
+        for (let i = 0; i < x.length; i++) y[i] = value(x[i]);
+        Object.assign(this, { x, y });
+        return y;
     }
 
     backward(dy) {
         const { x, y, slope } = this;
-        return dy.map((gradient, i) => gradient * slope(x[i], y[i]));
+        const dx = new Float32Array(dy.length);
+        for (let i = 0; i < dy.length; i++) dx[i] = dy[i] * slope(x[i], y[i]);
+        return dx;
     }
 }
 

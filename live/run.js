@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A run: one network, its images and its batches, an epoch at a time, and what is to be seen of it (watch.js). Runs of one
-// seed have the same first weights, images and batches.
+// A run: one network, its images and its batches, an epoch at a time, with those who watch (watch.js). Runs of one seed
+// have the same first weights, images and batches.
 
 const TEST_IMAGES = 448;
 

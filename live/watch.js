@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is to be seen of an epoch. A watch sees every step, after its gradients are there and before it is made; what it
-// has seen becomes part of the epoch's message (worker.js says what each part is).
+// Watches of an epoch. A watch sees every step, after its gradients are there and before it is made; all that it has
+// seen becomes part of the epoch's message (worker.js says which part is which).
 
 const BINS = 80;
 const RANGE = 8; // of asinh(value), from -8 to 8: values up to 1,490, even near 0 and logarithmic far from it
@@ -105,5 +105,58 @@ class LayerWatch {
 function norm(values) {
     let sum = 0;
     for (let i = 0; i < values.length; i++) sum += values[i] * values[i];
+    return Math.sqrt(sum);
+}
+
+const PROBES = [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]; // times the step
+const PROBED_STEPS = 4; // every fourth
+
+/** Along the negative gradient of the batch, on the same batch: its loss, and how far its gradient moves. */
+class LandscapeWatch {
+    constructor({ network, settings }, steps) {
+        Object.assign(this, { network, rate: settings.rate, steps });
+        this.found = { at: [], loss: [], smallest: [], largest: [], move: [], beta: [] };
+    }
+
+    /** Leaves the network as it was, its running statistics and gradients too. */
+    see(step, { x, labels }, loss) {
+        if (step % PROBED_STEPS !== 0) return;
+        const { network, rate, steps, found } = this;
+        const kept = network.parameters.map((arrays) => arrays.map((array) => array.slice()));
+        const running = network.norms.map(({ runningMean, runningVar }) => [runningMean.slice(), runningVar.slice()]);
+        const length = Math.hypot(...kept.map(([, gradient]) => norm(gradient)));
+        let smallest = Infinity, largest = 0, move = 0, beta = 0;
+        for (const probe of PROBES) {
+            const distance = probe * rate;
+            network.parameters.forEach(([value], p) => {
+                const [start, gradient] = kept[p];
+                for (let i = 0; i < value.length; i++) value[i] = start[i] - distance * gradient[i];
+            });
+            const there = network.learn(x, labels);
+            const change = Math.hypot(...network.parameters.map(([, gradient], p) => distanceOf(gradient, kept[p][1])));
+            // A loss that is not a number is beyond all numbers.
+            smallest = Math.min(smallest, Number.isNaN(there) ? Infinity : there);
+            largest = Math.max(largest, Number.isNaN(there) ? Infinity : there);
+            move = Math.max(move, change / length);
+            beta = Math.max(beta, change / (distance * length));
+        }
+        network.parameters.forEach((arrays, p) => arrays.forEach((array, k) => array.set(kept[p][k])));
+        network.norms.forEach(({ runningMean, runningVar }, n) => {
+            runningMean.set(running[n][0]);
+            runningVar.set(running[n][1]);
+        });
+        const values = { at: (step + 1) / steps, loss, smallest, largest, move, beta };
+        for (const [name, value] of Object.entries(values)) found[name].push(value);
+    }
+
+    seen() {
+        return { landscape: this.found };
+    }
+}
+
+/** Euclidean distance. */
+function distanceOf(a, b) {
+    let sum = 0;
+    for (let i = 0; i < a.length; i++) sum += (a[i] - b[i]) ** 2;
     return Math.sqrt(sum);
 }

@@ -1,56 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
-// The worker of the live page: it trains, and tells how it goes. A classic script, after batchnorm.js, network.js, run.js,
-// watch.js and lessons.js (which it does not need; run.js has DEFAULTS, the settings of a run with their limits).
+// The worker of the live page: it trains, and tells how it goes. A classic script, after batchnorm.js, network.js,
+// run.js and watch.js; DEFAULTS in run.js are the settings of a run.
 //
 // To the worker:
-//   { boot: { wasm, digits: { labels, pixels } } }  bytes of batchnorm.wasm; Uint8Array(1797), Uint8Array(1797 * 64), 0-16
+//   { boot: { wasm, digits: { labels, pixels } } }
+//       the bytes of batchnorm.wasm; Uint8Array(1797); Uint8Array(1797 * 64) of 0 to 16
 //   { start: { id, runs, epochs, pace, landscape, play } }
 //       id         any value: all that is told about these runs has it, so that what comes too late can be told apart
 //       runs       settings, one object for each run; what is left out is as in DEFAULTS. All train side by side
 //       epochs     the last one, a number from 1
 //       pace       milliseconds that an epoch takes at least; 0: as fast as it goes
-//       landscape  true: look along the gradient, too, which takes twice as long
+//       landscape  true: look along the gradient, too; training takes three times as long
 //       play       false: wait for play or step
-//   { play: true, pace?, epochs? }, { play: false }, { step: true }   goes on, pauses, trains for one epoch
-//   { recalibrate: true }   the running statistics of all runs become those of all training images, exactly
-//   { trials: { id, trials: [{ settings, epochs, recalibrate? }] } }   one after the other, in silence: each at its best
-//                           rate, several seeds. They keep this worker busy: give them a worker of their own, and end it
-//                           with terminate()
+//   { play: true, pace?, epochs? }, { play: false }, { step: true }
+//       goes on, pauses, trains for one epoch
+//   { recalibrate: true }
+//       the running statistics of all runs become those of all training images, exactly
+//   { trials: { id, trials: [{ settings, epochs, recalibrate? }] } }
+//       one after the other, in silence: each at its best rate, several seeds. They keep this worker busy: give them a
+//       worker of their own, and end it with terminate()
 //
 // From the worker, each with the id it was started with:
 //   { ready: version }
 //   { id, epoch, runs: [epoch of each run, or { ended: "sentence" }] }   after every epoch, 1, 2, ...
 //   { id, done: true }      the last epoch is over, or every run has ended
 //   { id, recalibrated: [{ before, after, milliseconds }], epoch }   accuracy in eval mode, of each run
-//   { id, trial, epochs: [{ epoch, loss, accuracy }], ended, recalibrated }   `trial` is its index; epochs as below
+//   { id, trial, epochs: [{ epoch, loss, accuracy, time }], ended, recalibrated }   `trial`: its index; epochs as below
 //   { id, trialsDone: true }
-//   { error: "text" }       what should not happen
+//   { error: "text" }       a fault of this program, or of what it was sent
 //
 // An epoch of a run; shares and accuracies are from 0 to 1:
 //   epoch       its number
 //   loss        { mean, smallest, largest } cross-entropy of the epoch's batches, in nats (guessing: 2.303)
-//   accuracy    on the 448 test images: { eval, batch, sorted }: in eval mode; in training mode (statistics of the batch,
-//               nothing remembered), shuffled; the same, sorted by class. Without batch norm all three are the same; with
-//               batches of one image the last two are null. Batches are as large as in training
+//   accuracy    on the 448 test images: { eval, batch, sorted }: in eval mode; in training mode (statistics of the
+//               batch, nothing remembered), shuffled; the same, sorted by class. Without batch norm all three are the
+//               same; with batches of one image the last two are null. Batches are as large as in training
 //   time        { training, batchNorm } in milliseconds; the latter is part of the former
 //   layers      of each hidden layer: { intoNorm, intoActivation, out, dead }
-//               the first three are distributions: what batch norm is given (null if the layer has none), what the
+//               the first three are distributions: of what batch norm is given (null if the layer has none), what the
 //               activation is given, what the next layer is given (after batch norm, if that comes last): each
-//               { all: Float32Array(80), single: Float32Array(4 * 80) }, shares of the values in 80 bins of equal width in
-//               asinh(value) from -8 to 8, the ends taking what is beyond; `all` of every unit, `single` of each of the
-//               first 4 (or fewer, if the layer has fewer). Seen in training, in some steps all over the epoch
-//               dead: share of units that no image seen made pass a gradient on: ReLU never above 0, tanh never within 2,
-//               sigmoid never within 4 of 0
+//               { all: Float32Array(80), single: Float32Array(4 * 80) }, shares of the values in 80 bins of equal width
+//               in asinh(value) from -8 to 8, the ends taking what is beyond; `all` of every unit, `single` of each of
+//               the first 4 (or fewer, if the layer has fewer). Seen in training, in some steps all over the epoch
+//               dead: share of units that no image seen made pass a gradient on: ReLU never above 0, tanh never within
+//               2, sigmoid never within 4 of 0
 //   gradients   Float64Array, of each dense layer (depth + 1): Euclidean norm of the loss gradient with respect to its
 //               weights, mean over the steps
 //   statistics  { at, norms }: `at` is where in the epoch S samples were taken, from above 0 to 1; of each batch norm,
 //               first to last (the one of the pixels is the first, if there is one): { channels, batchMean, batchVar,
 //               runningMean, runningVar }, each Float32Array(S * channels), sample after sample. Variances are by
 //               count - 1, as running_var is; the running ones are as they are after that batch
-//   landscape   if asked for: { at, loss, smallest, largest, move, beta }, each an array with an element for every fourth
-//               step: `at` as above; the batch's loss where the network is; its smallest and largest loss at 1/2 to 4
-//               times the step along the negative gradient; the largest change of the gradient there, relative to the
-//               gradient's norm; and the largest change of the gradient for each unit of length (beta-smoothness)
+//   landscape   if asked for: { at, loss, smallest, largest, move, beta }, each an array with an element for every
+//               fourth step: `at` as above; the batch's loss where the network is; its smallest and largest loss at 1/2
+//               to 4 times the step along the negative gradient (Infinity, if it is not a number there); the largest
+//               change of the gradient there, relative to the gradient's norm; and the largest change of the gradient
+//               for each unit of length (beta-smoothness)
 
 let bn;
 let digits;

@@ -84,18 +84,23 @@ export const moduleChecks = {
         checkSame(expected.y, kept, undefined, "y");
     },
 
-    "every way to load": async ({ url, bytes, load, BatchNormError }) => {
+    "every way to load": async ({ url, bytes, load, isModule }) => {
         const module = await WebAssembly.compile(bytes);
         check(WebAssembly.Module.imports(module).length === 0, "it imports something");
         const typed = new Response(bytes, { headers: { "Content-Type": "application/wasm" } });
         const binary = Array.from(new Uint8Array(bytes), (byte) => String.fromCharCode(byte)).join("");
         const data = `data:application/wasm;base64,${btoa(binary)}`;
         const blob = URL.createObjectURL(new Blob([bytes]));
-        const sources = [undefined, bytes, new Uint8Array(bytes), module, typed, new Response(bytes)];
+        const sources = [bytes, new Uint8Array(bytes), module, typed, new Response(bytes)];
         sources.push(url, url.href, decodeURI(url.pathname), data, new URL(data), blob);
+        if (isModule) sources.push(undefined); // a script knows nothing that stands beside it
         for (const source of [...sources, Promise.resolve(bytes)]) {
             const bn = await load(source);
             check(Math.floor(bn.version / 10000) === 2, "version");
+        }
+        if (!isModule) {
+            const error = await load().catch((error) => error);
+            check(error instanceof TypeError && /^source is undefined; expected the bytes/.test(error.message), error);
         }
         const missing = await load(new Response("", { status: 404 })).catch((error) => error);
         check(/404/.test(missing.message), `${missing.message}`);

@@ -4,10 +4,12 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-import { run } from "./tests.mjs";
+import { runBoth } from "./tests.mjs";
 
 const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
-const { passed, failures } = await run(await import(new URL("batchnorm.mjs", folder)), folder, async (url) => {
+// As a script element has it: not strict, and its variables are the global object's.
+(0, eval)(await readFile(new URL("batchnorm.js", folder), "utf8"));
+const { passed, failures } = await runBoth(await import(new URL("batchnorm.mjs", folder)), folder, async (url) => {
     const bytes = await readFile(url);
     return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
 });

@@ -8,8 +8,15 @@ import { savedChecks } from "./saved.mjs";
 
 const checks = { ...argumentChecks, ...arrayChecks, ...moduleChecks, ...savedChecks };
 
+/** The ES module, and the script whose names are in the global `batchnorm`: the same holds for both. */
+export async function runBoth(module, folder, read) {
+    const results = [await run(module, folder, read, true), await run(globalThis.batchnorm, folder, read, false)];
+    const failures = results.flatMap(({ failures }, i) => failures.map((text) => `${i ? "script" : "module"}: ${text}`));
+    return { passed: results[0].passed + results[1].passed, failures };
+}
+
 /** `read` gives the bytes of a URL, and `folder` is that of the files. Returns how many passed, and what failed. */
-export async function run({ load, BatchNormError }, folder, read) {
+async function run({ load, BatchNormError }, folder, read, isModule) {
     const url = new URL("batchnorm.wasm", folder);
     const bytes = await read(url);
     const bn = await load(bytes);
@@ -31,7 +38,7 @@ export async function run({ load, BatchNormError }, folder, read) {
         await test(`bits of ${layer.dtype ?? layer.arrays.x[0]} ${layer.shape}`, () => checkBits(bn, layer));
     }
     for (const [name, body] of Object.entries(checks)) {
-        await test(name, () => body({ bn, url, bytes, load, BatchNormError }));
+        await test(name, () => body({ bn, url, bytes, load, BatchNormError, isModule }));
     }
     return { passed, failures };
 }
