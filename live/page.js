@@ -1,65 +1,349 @@
 // SPDX-License-Identifier: Apache-2.0
-const $ = (id) => document.getElementById(id), form = $("form"), el = form.elements;
-const MAXE = 60;
-const show = { rate: (v) => +(10 ** v).toPrecision(2), batch: (v) => 2 ** v, depth: Number, init: (v) => +(10 ** v).toPrecision(2), momentum: (v) => +(10 ** v).toPrecision(2) };
-const runsOf = () => {
-    const first = el.placement.value === "input";
-    const all = { rate: 10 ** el.rate.value, batch: 2 ** el.batch.value, depth: +el.depth.value, weightScale: 10 ** el.init.value, bnMomentum: 10 ** el.momentum.value, activation: el.activation.value, pixels: el.input.value, seed: +el.seed.value };
-    return [{ ...all, placement: "none" }, { ...all, placement: first ? "none" : el.placement.value, firstLayer: first }];
-};
-// The shape that the charts were drawn from before.
-const seen = (run) => (run.ended ? { dead: run.ended } : { loss: run.loss.mean, stepMin: run.loss.smallest, stepMax: run.loss.largest, acc: run.accuracy.eval, accBatch: run.accuracy.batch, accSorted: run.accuracy.sorted, ms: run.time.training, bnMs: run.time.batchNorm, hist: run.layers.map((l) => l.intoActivation.all), dead_units: run.layers.map((l) => l.dead), grad: [...run.gradients], probe: lastNorm(run.statistics) });
-const lastNorm = ({ norms }) => { const q = norms.at(-1); return q ? { var: sampled(q, q.batchVar), rvar: sampled(q, q.runningVar) } : { var: [], rvar: [] }; };
-const sampled = (q, values) => [...values].filter((_, i) => i % q.channels === 0);
-const D0 = { rate: "-1", batch: "6", depth: "5", init: "0", momentum: "-1", activation: "relu", placement: "before", input: "scaled", wrong: false, pace: "0", seed: "0" };
-const SLIDERS = { rate: Math.log10, batch: Math.log2, depth: Number, init: Math.log10, momentum: Math.log10 };
-const NAMES = { rate: "rate", batch: "batch", depth: "depth", weightScale: "init", bnMomentum: "momentum", activation: "activation", seed: "seed" };
-const changeOf = (s) => Object.fromEntries([...Object.entries(s).filter(([k]) => NAMES[k]).map(([k, v]) => [NAMES[k], (SLIDERS[NAMES[k]] ?? String)(v)]), ["input", s.pixels ?? "scaled"], ["placement", s.firstLayer ? "input" : s.placement ?? "before"]]);
-LESSONS.map((l) => [l.title, { ...changeOf(l.runs[1].settings), wrong: l.show.includes("modes") }, l.claim]).forEach(([name, change, text]) => { const b = document.createElement("button"); b.type = "button"; b.textContent = name; b.setAttribute("aria-pressed", "false"); b.onclick = () => { for (const o of $("lessons").children) o.setAttribute("aria-pressed", o === b); apply({ ...D0, ...change }); $("lesson").textContent = text; restart(true); }; $("lessons").append(b); });
-function apply(v) { for (const [k, x] of Object.entries(v)) if (el[k]) { if (el[k].type === "checkbox") el[k].checked = x === true || x === "true"; else el[k].value = x; } label(); }
-function label() { for (const [k, f] of Object.entries(show)) el[k].closest("label").querySelector("output").textContent = f(el[k].value); for (const k of Object.keys(show)) el[k].setAttribute("aria-valuetext", show[k](el[k].value)); }
-const hash = () => new URLSearchParams(Object.keys(D0).filter((k) => String(val(k)) !== String(D0[k])).map((k) => [k, val(k)])).toString();
-const val = (k) => (el[k].type === "checkbox" ? el[k].checked : el[k].value);
+// The page: the settings, what is trained with them, and what is shown of it.
 
-let epochs = [], playing = false, fresh = true, busy = 0, t0 = 0, worker, wakeup;
-const pc = (v) => (v == null ? "–" : (100 * v).toFixed(1) + " %");
-function tell() {
-    const e = last(); if (!e) { $("says").textContent = ""; return; }
-    const [a, b] = e.nets, line = (q, name) => (q.dead ? name + ": " + q.dead : `${name}: loss ${q.loss.toPrecision(2)}, test accuracy ${pc(q.acc)}`);
-    $("says").textContent = `Epoch ${e.epoch}. ${line(a, "Without")}. ${line(b, "With")}.` + (el.wrong.checked && b.accBatch != null ? ` In training mode ${pc(b.accBatch)}, and ${pc(b.accSorted)} if the images come by class.` : "");
-    const N = (f) => [a, b].map((q, k) => (k ? "with: " : "without: ") + (q.dead ? "ended" : f(q))).join("; "); for (const [id, text] of [["loss", "Training loss, epoch " + e.epoch + "; " + N((q) => q.loss.toPrecision(2))], ["acc", "Test accuracy; " + N((q) => pc(q.acc))], ["h0", "Values that each activation is given, without batch norm"], ["h1", "Values that each activation is given, with batch norm"], ["grad", "Gradient norms, first to last layer; " + N((q) => q.grad.map((v) => v.toPrecision(1)).join(", "))], ["stat", "Variance of the last batches; running " + (b.dead ? "" : b.probe.rvar.at(-1).toPrecision(2))]]) $(id).setAttribute("aria-label", text);
-    const r = $("table").tBodies[0].insertRow(0); for (const v of [e.epoch, a.loss?.toPrecision(3), b.loss?.toPrecision(3), pc(a.acc), pc(b.acc), pc(b.accBatch), pc(b.accSorted)]) r.insertCell().textContent = v ?? "–";
-}
-let pending = false; const redraw = () => { if (!pending) { pending = true; requestAnimationFrame(() => { pending = false; draw(); }); } };
-function got({ data: m }) {
-    if (m.error) { $("status").textContent = m.error; $("status").className = "warn"; return; }
-    if (m.ready) { window.ready = true; return boot(); }
-    if (m.id !== started) return;
-    if (m.done) { setPlaying(false); return; }
-    epochs.push({ epoch: m.epoch, nets: m.runs.map(seen) }); tell(); redraw();
-    const live = last().nets.filter((q) => !q.dead), ms = live.reduce((s, q) => s + q.ms, 0), bms = live.reduce((s, q) => s + q.bnMs, 0), wall = (performance.now() - t0) / 1000;
-    $("status").textContent = `${(epochs.length / wall).toFixed(1)} epochs/s; ${ms.toFixed(0)} ms of training an epoch, of which batch norm ${bms.toFixed(0)} ms`;
-    (window.timing ??= []).push([ms, bms, performance.now()]);
-}
-function setPlaying(on) { playing = on; $("play").textContent = on ? "Pause" : "Train"; }
-let started = 0;
-function send(m) { if (fresh) worker.postMessage({ start: { id: ++started, runs: runsOf(), epochs: MAXE, pace: +el.pace.value, play: false } }); fresh = false; worker.postMessage(m); }
-function play() { if (epochs.length >= MAXE) reset(); setPlaying(true); t0 = performance.now(); send({ play: true, pace: +el.pace.value }); }
-function pause() { setPlaying(false); worker.postMessage({ play: false }); }
-function reset() { if (playing) pause(); epochs = []; fresh = true; $("table").tBodies[0].replaceChildren(); $("says").textContent = ""; redraw(); }
-function restart(go) { reset(); history.replaceState(null, "", "#" + hash()); setTimeout(() => { epochs = []; $("table").tBodies[0].replaceChildren(); if (go) play(); }, 120); }
-function boot() { apply({ ...D0, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) }); draw(); if (!matchMedia("(prefers-reduced-motion: reduce)").matches || location.hash) play(); }
-$("play").onclick = () => (playing ? pause() : play()); $("step").onclick = () => { if (playing) pause(); send({ step: true }); }; $("reset").onclick = () => restart(false);
-form.addEventListener("input", (e) => { label(); if (["wrong"].includes(e.target.name)) return redraw(); if (e.target.name === "pace") { if (playing) play(); return; } clearTimeout(wakeup); wakeup = setTimeout(() => restart(true), 250); });
-addEventListener("keydown", (e) => { if (e.ctrlKey || e.metaKey || e.altKey || /SELECT|BUTTON|SUMMARY/.test(e.target.tagName) || (e.target.tagName === "INPUT" && e.target.type === "checkbox")) return; if (e.key === " ") { e.preventDefault(); $("play").click(); } else if (e.key === ".") $("step").click(); else if (e.key === "r" || e.key === "R") $("reset").click(); });
-addEventListener("resize", redraw); matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-$("csv").onclick = () => { const rows = ["epoch,loss_without,loss_with,accuracy_without,accuracy_with,accuracy_with_training_mode,accuracy_with_by_class", ...epochs.map((e) => [e.epoch, e.nets[0].loss, e.nets[1].loss, e.nets[0].acc, e.nets[1].acc, e.nets[1].accBatch, e.nets[1].accSorted].map((v) => v ?? "").join(","))]; const a = document.createElement("a"); a.href = URL.createObjectURL(new Blob([rows.join("\n") + "\n"], { type: "text/csv" })); a.download = "batchnorm.csv"; a.click(); };
-$("link").onclick = () => navigator.clipboard?.writeText(location.href.split("#")[0] + "#" + hash());
-label();
-const bytes = async (id) => new Uint8Array(await new Response(new Blob([Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0))]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
-(async () => {
-    const [wasm, d] = await Promise.all([bytes("wasm"), bytes("digits")]);
-    worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })));
-    worker.onmessage = got; worker.onerror = (e) => { $("status").textContent = "worker: " + (e.message ?? e.type); };
-    worker.postMessage({ boot: { wasm, digits: { labels: d.slice(0, 1797), pixels: d.slice(1797) } } });
-})();
+const HEADLINE = LESSONS[0];
+const at = (id) => document.getElementById(id);
+const isStill = matchMedia("(prefers-reduced-motion: reduce)");
+const isDark = matchMedia("(prefers-color-scheme: dark)");
+
+const page = {
+    lesson: null,
+    settings: startSettings(),
+    view: null, // what the charts show; see charts/lines.js
+    controls: new Map(),
+    figures: [],
+    worker: null,
+    run: 0, // its number: what is told of an earlier one comes too late
+    isPlaying: false,
+    began: 0,
+
+    ink: (name) => page.colours[name],
+    readColours() {
+        const style = getComputedStyle(document.documentElement);
+        const names = ["without", "with", "third", "fourth", "ink", "muted", "grid", "panel", "bg"];
+        page.colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    },
+
+    /** The node of a setting's control. */
+    control(key) {
+        const made = control(key, page.changed);
+        page.controls.set(key, made);
+        return made.node;
+    },
+    showSettings() {
+        const most = page.mostOf(page.view.settings);
+        for (const [key, { show }] of page.controls) show(page.settings[key], most[key]);
+        at("same-rate").hidden = page.settings.rateWithout === 0 || page.lesson !== null;
+        at("same-rate").querySelector("span").textContent =
+            `Each at its best: ${number(page.settings.rateWithout)} without, ${number(page.settings.rate)} with.`;
+        for (const button of document.querySelectorAll("[data-lesson]")) {
+            const isOn = button.dataset.lesson === page.lesson?.id;
+            button.setAttribute("aria-pressed", isOn);
+            button.closest("article")?.classList.toggle("current", isOn);
+        }
+    },
+    /** How many batch norms and channels there are to choose from. */
+    mostOf: (settings) => ({
+        normNumber: Math.max(1, ...settings.map(({ placement, firstLayer, depth }) => (placement === "none" ? 0 : depth) + (firstLayer ? 1 : 0))),
+        channel: Math.max(...settings.map(({ units, placement }) => (placement === "none" ? 64 : units))),
+    }),
+    writeAddress() {
+        try {
+            history.replaceState(null, "", writeAddress(page));
+        } catch {
+            // A frame without an origin of its own has no address to write to.
+        }
+    },
+
+    changed(key, value) {
+        page.settings[key] = value;
+        const { run, chart } = SETTINGS[key];
+        if (chart) Object.assign(page.view.options, page.settings);
+        // Another seed is another run of the same lesson; another rate is no longer it.
+        else if ((run && key !== "seed") || key === "norm" || key === "landscape") page.lesson = null;
+        if (key === "rate") page.settings.rateWithout = 0;
+        page.showSettings();
+        page.writeAddress();
+        if (chart) return page.draw();
+        if (key === "pace") return page.isPlaying && page.play();
+        clearTimeout(page.soon);
+        // Not at every step of a slider that is being moved.
+        page.soon = setTimeout(() => page.restart(), 300);
+    },
+
+    /** A new run, from the first weights. */
+    prepare() {
+        clearTimeout(page.soon);
+        const { lesson, settings } = page;
+        const runs = lesson ? runsOfLesson(lesson, settings) : runsOf(settings);
+        page.isPlaying = false;
+        page.isDone = false;
+        page.view = {
+            names: runs.map(({ name }) => name),
+            settings: runs.map((run) => run.settings),
+            looks: looksOf(runs.map((run) => run.settings)),
+            epochs: [],
+            until: settings.epochs,
+            cursor: page.view?.cursor ?? { epoch: null, layer: 0 },
+            isRead: page.view?.isRead ?? false,
+            options: { ...settings },
+            show: lesson?.show ?? [],
+            recalibrated: [],
+        };
+        page.view.cursor.epoch = null;
+        page.worker.postMessage({
+            start: { id: ++page.run, runs: page.view.settings, epochs: settings.epochs, pace: settings.pace, landscape: settings.landscape, play: false },
+        });
+        at("verdict").textContent = "";
+        at("ended").textContent = "";
+        at("claim").textContent = lesson ? lesson.claim : "Your own settings.";
+        at("subject").textContent = lesson ? lesson.title : "Your own experiment";
+        at("key").replaceChildren(...page.view.names.map((name, i) => page.keyEntry(name, page.view.looks[i])));
+        page.showSettings();
+        page.draw();
+    },
+    restart() {
+        page.prepare();
+        page.play();
+    },
+    play() {
+        const { view, settings } = page;
+        if (page.isDone && view.epochs.length >= view.until) view.until += settings.epochs;
+        page.isDone = false;
+        page.isPlaying = true;
+        page.began = performance.now() - (page.spent ?? 0);
+        if (view.epochs.length === 0) page.began = performance.now();
+        page.worker.postMessage({ play: true, pace: settings.pace, epochs: view.until });
+        page.showPlay();
+    },
+    pause() {
+        page.isPlaying = false;
+        page.worker.postMessage({ play: false });
+        page.showPlay();
+    },
+    showPlay() {
+        at("play").textContent = page.isPlaying ? "Pause" : page.isDone ? "Train on" : "Train";
+        document.documentElement.dataset.state = page.isPlaying ? "training" : page.isDone ? "done" : "waiting";
+    },
+
+    load(lesson, isAsked) {
+        page.lesson = lesson;
+        const { seed, pace } = page.settings;
+        page.settings = { ...settingsOf(lesson), seed, pace };
+        page.writeAddress();
+        page.restart();
+        if (!isAsked) return;
+        at("subject").focus({ preventScroll: true });
+        at("workbench").scrollIntoView({ behavior: isStill.matches ? "auto" : "smooth", block: "start" });
+    },
+
+    keyEntry(name, look) {
+        const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+        for (const [key, value] of Object.entries({ width: 34, height: 12, "aria-hidden": "true" })) picture.setAttribute(key, value);
+        const pen = new Pen(new SvgContext(), 34, 12, (colour) => `var(--${colour})`);
+        pen.path([[1, 6], [33, 6]], look);
+        pen.marker(look.marker, 17, 6, look.colour);
+        picture.innerHTML = pen.g.toString();
+        return element("span", { style: `color:var(--${look.colour})` }, picture, ` ${name}`);
+    },
+
+    // The worker.
+    told(message) {
+        if (message.error) {
+            at("status").textContent = `This cannot go on: ${message.error}`;
+            document.documentElement.dataset.state = "failed";
+            return;
+        }
+        if (message.id !== page.run) return;
+        if (message.recalibrated) page.toldRecalibrated(message);
+        else if (message.done) page.toldDone();
+        else page.toldEpoch(message);
+    },
+    toldEpoch({ epoch, runs }) {
+        const { view } = page;
+        view.epochs.push({ epoch, runs });
+        page.spent = performance.now() - page.began;
+        const time = (part) => runs.reduce((sum, run) => sum + (run.ended ? 0 : run.time[part]), 0);
+        at("status").textContent = `Epoch ${epoch} of ${view.until}; ${((1000 * epoch) / page.spent).toFixed(1)} epochs a second; ` +
+            `batch norm took ${time("batchNorm").toFixed(0)} of ${time("training").toFixed(0)} ms`;
+        const ended = runs.flatMap((run, i) => (run.ended ? [`${view.names[i]}: ${run.ended}`] : []));
+        at("ended").textContent = ended.map((text) => `✕ ${text}.`).join(" ");
+        page.draw();
+    },
+    toldRecalibrated({ recalibrated, epoch }) {
+        const { view } = page;
+        view.recalibrated.push({ epoch, runs: recalibrated });
+        const said = recalibrated.flatMap(({ before, after, milliseconds }, i) => (hasNorm(view.settings[i])
+            ? [`${view.names[i]}: ${percent(before)} before, ${percent(after)} after (in ${milliseconds.toFixed(0)} ms)`] : []));
+        at("ended").textContent = `Recalibrated: the running statistics are now those of all training images. ${said.join("; ")}.`;
+        page.draw();
+        if (page.isDone) page.judge();
+    },
+    toldDone() {
+        page.isPlaying = false;
+        page.isDone = true;
+        const { lesson } = page;
+        // Recalibration is a part of such a lesson.
+        if (lesson?.show.includes("recalibrate") && page.view.recalibrated.length === 0) page.worker.postMessage({ recalibrate: true });
+        else page.judge();
+        page.showPlay();
+    },
+
+    /** Does the lesson's claim hold in this run? */
+    judge() {
+        const { lesson, view, settings } = page;
+        if (!lesson || view.epochs.length !== lesson.epochs) return;
+        const results = page.results();
+        const holds = lesson.holds(results);
+        at("verdict").textContent = holds ? `In this run it is so. (${lesson.threshold})` : `In this run it is not so! (${lesson.threshold})`;
+        at("verdict").dataset.holds = holds;
+        if (lesson === HEADLINE) page.headline(holds);
+        document.documentElement.dataset.judged = `${lesson.id} ${settings.seed}`;
+    },
+    results() {
+        const { view } = page;
+        return view.names.map((_, i) => ({
+            epochs: view.epochs.map(({ runs }) => runs[i]).filter((run) => !run.ended),
+            ended: view.epochs.at(-1)?.runs[i].ended ?? null,
+            recalibrated: view.recalibrated.at(-1)?.runs[i] ?? null,
+        }));
+    },
+    headline(holds) {
+        const { view, spent } = page;
+        const [without, withNorm] = page.results().map(({ epochs, ended }) => (ended ? "nothing, as it diverged" : percent(epochs.at(-1).accuracy.eval)));
+        const strong = (text, kind) => element("b", { class: kind }, text);
+        at("headline").replaceChildren(
+            "After ", String(view.epochs.length), " epochs at learning rate ", number(view.settings[0].rate), " the network without batch norm knows ",
+            strong(without, "without"), " of the test images, the one with it ", strong(withNorm, "with"), ". ",
+            element("small", {}, `Computed just now, in your browser, in ${(spent / 1000).toFixed(1)} s${holds ? "" : "; not what it usually gives"}.`),
+        );
+    },
+
+    // Reading the charts.
+    read({ epoch, layer }) {
+        const { cursor, settings, epochs } = page.view;
+        const depth = Math.max(...settings.map((each) => each.depth));
+        if (epoch !== undefined && !Number.isNaN(epoch)) {
+            const inside = Math.max(1, epoch);
+            cursor.epoch = inside >= epochs.length ? null : inside;
+        }
+        if (layer !== undefined && !Number.isNaN(layer)) cursor.layer = Math.min(depth, Math.max(0, layer));
+        page.startReading();
+    },
+    startReading() {
+        page.view.isRead = true;
+        page.draw();
+    },
+    stopReading() {
+        page.view.isRead = false;
+        page.view.cursor.epoch = null;
+        page.draw();
+    },
+    draw() {
+        page.frame ??= requestAnimationFrame(() => {
+            page.frame = null;
+            for (const figure of page.figures) figure.draw();
+        });
+    },
+
+    // Taking things along.
+    save() {
+        const address = URL.createObjectURL(new Blob(csvOf(page.view), { type: "text/csv" }));
+        element("a", { href: address, download: "batchnorm-live.csv" }).click();
+        setTimeout(() => URL.revokeObjectURL(address), 10_000);
+        at("told").textContent = "batchnorm-live.csv has all that was measured: run,epoch,what,layer,index,value. " +
+            "(A frame may not be allowed to save files; then open the page on its own.)";
+    },
+    async link() {
+        const link = location.href.split("#")[0] + writeAddress(page);
+        at("told").textContent = link;
+        try {
+            await navigator.clipboard.writeText(link);
+            at("told").textContent = `Copied: ${link}`;
+        } catch {
+            // Not allowed here: it stands there to be copied by hand.
+        }
+    },
+    async best() {
+        const button = at("best");
+        button.disabled = true;
+        page.pause();
+        page.lesson = null;
+        page.settings.rateWithout = 0;
+        const runs = runsOf(page.settings);
+        try {
+            const rates = await bestRates(runs, (share) => (at("told").textContent = `Trying ${RATES.length} learning rates for each: ${Math.round(100 * share)} %`));
+            [page.settings.rateWithout, page.settings.rate] = rates;
+            at("told").textContent = `Lowest training loss after ${TRIAL_EPOCHS} epochs, of the rates ${RATES.join(", ")}: ` +
+                `${runs.map(({ name }, i) => `${name} at ${rates[i]}`).join(", ")}.`;
+            page.writeAddress();
+            page.restart();
+        } catch (error) {
+            at("told").textContent = `No rates were found: ${error.message}`;
+        }
+        button.disabled = false;
+    },
+
+    keys(event) {
+        // What a control does with the key comes first.
+        if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, button, summary, a, input, textarea")) return;
+        const action = { " ": () => at("play").click(), ".": () => at("step").click(), r: () => at("reset").click() }[event.key.toLowerCase()];
+        if (!action) return;
+        event.preventDefault();
+        action();
+    },
+
+    build() {
+        page.readColours();
+        const isForm = ([, { kind, chart }]) => kind !== "hidden" && !chart;
+        at("controls").append(...Object.entries(SETTINGS).filter(isForm).map(([key]) => page.control(key)));
+        page.figures = Object.values(CHARTS).map((chart) => new Figure(chart, page));
+        at("charts").append(...page.figures.map(({ node }) => node));
+        for (const button of document.querySelectorAll("[data-lesson]")) {
+            button.addEventListener("click", () => page.load(LESSONS.find(({ id }) => id === button.dataset.lesson), true));
+        }
+        const clicks = {
+            play: () => (page.isPlaying ? page.pause() : page.play()),
+            step: () => {
+                page.pause();
+                if (page.isDone) page.view.until++;
+                page.isDone = false;
+                page.worker.postMessage({ play: false, epochs: page.view.until });
+                page.worker.postMessage({ step: true });
+            },
+            reset: () => (page.prepare(), page.showPlay()),
+            recalibrate: () => page.worker.postMessage({ recalibrate: true }),
+            best: page.best,
+            save: page.save,
+            link: page.link,
+            "same-rate-button": () => page.changed("rate", page.settings.rate),
+        };
+        for (const [id, action] of Object.entries(clicks)) at(id).addEventListener("click", action);
+        addEventListener("keydown", page.keys);
+        addEventListener("resize", page.draw);
+        addEventListener("hashchange", () => page.open());
+        isDark.addEventListener("change", () => (page.readColours(), page.draw()));
+    },
+    /** What the address asks for; the headline, if it asks for nothing. */
+    open() {
+        const found = readAddress(location.hash);
+        const isBare = location.hash.length < 2;
+        Object.assign(page, isBare ? { lesson: HEADLINE, settings: settingsOf(HEADLINE) } : found);
+        page.prepare();
+        if (isStill.matches) {
+            if (isBare) at("headline").textContent = "Nothing moves until you ask for it: press Train. The picture below it was made by the same page.";
+        } else page.play();
+        page.showPlay();
+    },
+    async start() {
+        document.documentElement.classList.add("works");
+        page.build();
+        try {
+            page.worker = await startWorker(page.told);
+        } catch {
+            return; // told has said why
+        }
+        page.open();
+    },
+};
+page.start();
