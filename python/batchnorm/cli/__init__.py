@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
     "fold": "fold the batch norms of an ONNX file into the layers beside them",
+    "recalibrate": "give the batch norms of an ONNX file the statistics of data",
 }
 
 

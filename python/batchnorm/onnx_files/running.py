@@ -92,6 +92,7 @@ def _cut(model: Any, outputs: Sequence[str]) -> Any:
         del field[:]
     cut.graph.node.extend(reversed(kept))
     cut.graph.output.extend(told.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    for index in reversed([i for i, each in enumerate(cut.graph.initializer) if each.name not in needed]):
-        del cut.graph.initializer[index]
+    for field in (cut.graph.initializer, cut.graph.input):
+        for index in reversed([i for i, each in enumerate(field) if each.name not in needed]):
+            del field[index]
     return cut
