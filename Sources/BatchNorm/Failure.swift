@@ -16,6 +16,8 @@ struct Failure: Error {
         case real(Double)
         /// One of an array.
         case element(Int, Double)
+        /// One of an array of sizes. As a double it would be rounded, which raises a flag.
+        case count(Int, UInt)
         /// The failure's own, made by `copied`.
         case text(UnsafeMutablePointer<CChar>)
         case address(UInt)
@@ -54,6 +56,9 @@ struct Failure: Error {
         case .structSize(let value, _): message.append(" is ", UInt(bitPattern: value))
         case .real(let value): message.append(" is ", value)
         case .element(let index, let value): message.append(index, value)
+        case .count(let index, let value):
+            message.append("[", index)
+            message.append("] is ", value)
         case .address(let value): message.append(" is ", hexadecimal: value)
         case .text(let value): message.append(" is '", value, "'")
         case .overlap(let other):

@@ -113,8 +113,7 @@ func lengthWeights(
     try memory.output(Region("weights", values.base, count: count, size: number.size))
     for sample in 0..<samples where !(0...positions ~= lengths[sample]) {
         throw Failure(
-            BN_ERROR_OPTION, "lengths", .element(sample, Double(UInt(bitPattern: lengths[sample]))),
-            expected: "0 to positions")
+            BN_ERROR_OPTION, "lengths", .count(sample, UInt(bitPattern: lengths[sample])), expected: "0 to positions")
     }
     for sample in 0..<samples {
         for position in 0..<positions { values[sample * positions + position] = position < lengths[sample] ? 1 : 0 }
