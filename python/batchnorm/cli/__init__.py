@@ -20,7 +20,8 @@ from .problems import UserError
 
 # Each command's module, in the order of the help, and the line that the help has for it.
 COMMANDS = {
-    "info": "version, instruction set, threads and place of the library",
+    "info": "version, instruction set, threads and place of the library, and whether it computes right",
+    "bench": "forward, backward and inference beside a copy and NumPy",
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
     "fold": "fold the batch norms of an ONNX file into the layers beside them",
