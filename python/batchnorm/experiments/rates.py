@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 
 from .claims import Check, Claim, Rows, distinct, mean
@@ -31,6 +33,10 @@ def measure(settings: Settings) -> Rows:
     return rows
 
 
+def between(rates: Sequence[float]) -> str:
+    return f"at rates from {min(rates):g} to {max(rates):g}" if rates else "at none"
+
+
 def claim(rows: Rows) -> Claim:
     rates = distinct(rows, "rate")
 
@@ -41,10 +47,9 @@ def claim(rows: Rows) -> Claim:
     good, good_with = ([rate for rate in rates if found[rate] >= GOOD] for found in (without, with_norm))
     span, span_with = (max(each) / min(each) if each else 0.0 for each in (good, good_with))
     best, best_with = max(without.values()), max(with_norm.values())
-    apart = f"a factor of {span:.0f}" if good else "none"
     return Claim(
-        f"With batch norm {GOOD} % are reached over a factor of {span_with:.0f} of rates, and without it over {apart}. "
-        f"The best of all rates gives {best_with:.1f} % with and {best:.1f} % without.",
+        f"With batch norm {GOOD} % are reached {between(good_with)}, and without it {between(good)}. The best of all "
+        f"rates gives {best_with:.1f} % with and {best:.1f} % without.",
         (
             Check("span of good rates, with / without batch norm", span_with / max(span, 1), ">=", 3),
             Check(

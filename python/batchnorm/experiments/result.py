@@ -53,13 +53,16 @@ def module_of(name: str) -> Experiment:
     return cast(Experiment, import_module("." + name.replace("-", "_"), __package__))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """An experiment that has been run."""
 
     name: str
     settings: Settings
     rows: Rows
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.lesson}>"
 
     @property
     def lesson(self) -> str:
