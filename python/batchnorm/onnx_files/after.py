@@ -52,9 +52,9 @@ def _folding(scope: Scope, node: Any, keep: frozenset[str]) -> tuple[Linear, lis
         raise NotFoldedError(f"the output of {layer.title} {_users(scope, output)}")
     steps = trimmed(follow(scope, output, Layout(layer.rank, layer.axis, layer.channels), keep))
     if not any(is_norm(step.node) for step in steps) and not is_written_out(steps):
-        raise NotFoldedError(
-            f"{layer.title} has its channels at axis {layer.axis} of {layer.rank}, and the batch norm elsewhere"
-        )
+        user = scope.only_user(steps[-1].node.output[0] if steps else output)
+        where = f"{layer.title} has its channels at axis {layer.axis} of {layer.rank}, and the batch norm elsewhere"
+        raise NotFoldedError(where if user is not None and is_norm(user) else "")
     return layer, steps, layer.after(composed(steps))
 
 

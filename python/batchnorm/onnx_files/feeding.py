@@ -80,11 +80,12 @@ class Feed:
         fixed = {shape[0] for _, shape in inputs.values() if isinstance(shape[0], int)}
         if len(fixed) > 1:
             raise ValueError(f"the inputs of the model take {sorted(fixed)} samples at a time, expected one number")
-        self.batch = fixed.pop() if fixed else batch or min(_BATCH, self.samples)
-        if batch not in (None, self.batch):
-            raise ValueError(f"the model takes {self.batch} samples at a time, not {batch}")
-        if fixed and self.samples % self.batch:
-            raise ValueError(f"the model takes {self.batch} samples at a time, of which {self.samples} is no multiple")
+        takes = next(iter(fixed), None)
+        self.batch = takes or batch or _BATCH
+        if takes and batch not in (None, takes):
+            raise ValueError(f"the model takes {takes} samples at a time, not {batch}")
+        if takes and self.samples % takes:
+            raise ValueError(f"the model takes {takes} samples at a time, and {self.samples} is no multiple of it")
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         for start in range(0, self.samples, self.batch):

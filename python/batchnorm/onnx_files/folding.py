@@ -95,7 +95,7 @@ def _settle(scope: Scope, node: Any, keep: frozenset[str], report: Report) -> st
         first = Step(node, form_of(node, scope.opset, scope.constants))
     except NotFoldedError as reason:
         return str(reason)
-    layout = Layout(scope.ranks.get(node.input[0], scope.ranks.get(node.output[0])), 1, first.form.scale.size)
+    layout = Layout(scope.rank(node.output[0]), 1, first.form.scale.size)
     steps = [first, *follow(scope, node.output[0], layout, keep)]
     try:
         fold_before(scope, steps, report)

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..affine import ScaleShift, scale_shift
 from ._onnx import attributes, is_a
 from .constants import Constants
 from .report import NotFoldedError
+
+# Unless a node says otherwise. Attributes are float32, and so is this.
+EPSILON = float(np.float32(1e-5))
 
 
 def is_norm(node: Any) -> bool:
@@ -45,6 +50,6 @@ def form_of(node: Any, opset: int, constants: Constants) -> ScaleShift:
         gamma, beta, mean, var = arrays
         assert mean is not None
         assert var is not None
-        return scale_shift(gamma, beta, mean, var, eps=told.get("epsilon", 1e-5))
+        return scale_shift(gamma, beta, mean, var, eps=told.get("epsilon", EPSILON))
     except (TypeError, ValueError) as error:
         raise NotFoldedError(str(error)) from None

@@ -20,7 +20,7 @@ from .._rounding import rounded
 from ..population import Moments
 from ._onnx import attributes, opset_of
 from .feeding import Feed
-from .norms import in_training, is_norm
+from .norms import EPSILON, in_training, is_norm
 from .report import label
 from .running import Session
 from .scope import Scope, names_in, subgraphs
@@ -177,7 +177,7 @@ def _settle(scope: Scope, node: Any, seen: Moments) -> Recalibrated:
         old = node.input[index]
         scope.put(node, index, rounded(values, dtype, f"the {what} of batch norm {name!r}"), f"{name}_{what}")
         parted |= node.input[index] != old and bool(scope.users.get(old))
-    eps = attributes(node).get("epsilon", 1e-5)
+    eps = attributes(node).get("epsilon", EPSILON)
     with np.errstate(all="ignore"):
         moved = float(np.max(abs(mean - old_mean) / np.sqrt(old_var + eps)))
         ratio = (var + eps) / (old_var + eps)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ._onnx import is_a, onnx
 from .constants import OPERATORS, Constants
 
+_SAME_RANK = "BatchNormalization", "Clip", "Dropout", "Elu", "Identity", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"
+
 
 class Scope:
     """A graph or subgraph, with the graph it stands in as `outer`.
@@ -47,6 +49,17 @@ class Scope:
     def shown(self, name: str) -> bool:
         """Whether more than nodes of this very graph see the tensor."""
         return name in self.outputs or self.captured[name] > 0
+
+    def rank(self, name: str) -> int | None:
+        """The number of axes of a tensor, also where ONNX infers none, as from old operators; None if not known."""
+        while name not in self.ranks and name in self.makers:
+            maker = self.makers[name]
+            if is_a(maker, "Gemm", "Flatten"):
+                return 2
+            if not is_a(maker, *_SAME_RANK):
+                return None
+            name = maker.input[0]
+        return self.ranks.get(name)
 
     def fresh(self, hint: str) -> str:
         """A name like this one that nothing has; the same one each time that a model is folded."""

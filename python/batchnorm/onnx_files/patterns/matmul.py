@@ -23,7 +23,7 @@ class MatMul(Linear):
         super().__init__(scope, node)
         if self.weight.ndim != 2:
             raise NotFoldedError(f"the weight of {self.title} has shape {self.weight.shape}, expected two axes")
-        rank = scope.ranks.get(node.output[0], scope.ranks.get(node.input[0]))
+        rank = scope.rank(node.output[0]) or scope.rank(node.input[0])
         if rank is None or rank < 2:
             raise NotFoldedError(f"the shape of what goes into {self.title} is not known")
         self.rank, self.axis, self.channels = rank, rank - 1, self.weight.shape[1]

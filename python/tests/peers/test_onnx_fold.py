@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch norms of ONNX models folded: the same numbers by ONNX Runtime, and those left that have to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from comparing import peer
+
+onnx = peer("onnx")
+peer("onnxruntime")
+from onnx_graphs import CASES, Case, Maker, node, norm, operators  # noqa: E402
+from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
+
+from batchnorm.onnx_files import fold_model  # noqa: E402
+
+
+def folded(model: Any, **told: Any) -> tuple[Any, Any]:
+    """A copy that is folded, and the report."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    report = fold_model(copy, **told)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy, report
+
+
+def norms(model: Any) -> int:
+    return operators(model).split().count("BN")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(rng: np.random.Generator, name: str) -> None:
+    case: Case = CASES[name](Maker(rng))
+    copy, report = folded(case.model)
+    assert operators(copy) == case.operators
+    assert len(report.left) == len(case.reasons)
+    for (_, reason), part in zip(report.left, case.reasons):
+        assert part in reason
+    assert bool(report.folded) == (operators(case.model).count("BN") > operators(copy).count("BN"))
+    if name not in NOT_RUN:
+        given = drawn(rng, case.model)
+        near_enough(run(case.model, given), run(copy, given))
+    if operators(case.model) == operators(copy):
+        assert copy == case.model
+    assert not unused_constants(copy) - unused_constants(case.model)
+
+
+# ONNX Runtime has no training, negative variances are NaN, and a shape is missing.
+NOT_RUN = {"in_training", "matmul_of_unknown_rank", "variance_that_is_negative"}
+
+
+def unused_constants(model: Any) -> set[str]:
+    used = {name for each in model.graph.node for name in each.input} | {each.name for each in model.graph.output}
+    return {each.name for each in model.graph.initializer} - used
+
+
+OF_HALVES = "conv", "conv_transpose_with_groups", "gemm_scaled_and_transposed", "before_gemm"
+OF_DOUBLES = "conv", "gemm_scaled_and_transposed", "before_gemm", "before_dense_of_keras"
+TYPES = [*(("float16", name) for name in OF_HALVES), *(("float64", name) for name in OF_DOUBLES)]
+
+
+@pytest.mark.parametrize(("dtype", "name"), TYPES)
+def test_types(rng: np.random.Generator, name: str, dtype: str) -> None:
+    case = CASES[name](Maker(rng, dtype))
+    copy, _ = folded(case.model)
+    assert operators(copy) == case.operators
+    kind = case.model.graph.initializer[0].data_type
+    assert {each.data_type for each in copy.graph.initializer} == {kind}
+    given = drawn(rng, case.model)
+    compute = run_by_reference if (dtype, name) == ("float64", "conv") else run
+    near_enough(compute(case.model, given), compute(copy, given))
+
+
+@pytest.mark.parametrize("params", ["float32", "bfloat16"])
+def test_bfloat16(rng: np.random.Generator, params: str) -> None:
+    """Weights of bfloat16 and, since opset 15, parameters of another type."""
+    m = Maker(rng)
+    types = dict.fromkeys(("x", "w", "a", "y"), onnx.TensorProto.BFLOAT16)
+    types |= dict.fromkeys("gbmv", onnx.TensorProto.FLOAT if params == "float32" else onnx.TensorProto.BFLOAT16)
+    arrays = {"w": m.w(6, 4), "a": m.w(6), **m.params(6)}
+    cast = {name: values.astype(onnx.helper.tensor_dtype_to_np_dtype(types[name])) for name, values in arrays.items()}
+    graph = onnx.helper.make_graph(
+        [node("Gemm", ["x", "w", "a"], ["c"], transB=1), norm("c", "y")],
+        "graph",
+        [onnx.helper.make_tensor_value_info("x", types["x"], [3, 4])],
+        [onnx.helper.make_tensor_value_info("y", types["y"], [3, 6])],
+        [onnx.numpy_helper.from_array(values, name) for name, values in cast.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    copy, report = folded(model)
+    assert operators(copy) == "Gemm"
+    assert not report.left
+    scale = arrays["g"] / np.sqrt(arrays["v"] + 1e-5) if params == "float32" else None
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in copy.graph.initializer}
+    assert found["w"].dtype == cast["w"].dtype
+    if scale is not None:  # rounded once
+        exact = (
+            cast["w"].astype(np.float64)
+            * (arrays["g"].astype(np.float64) / np.sqrt(arrays["v"].astype(np.float64) + float(np.float32(1e-5))))[
+                :, None
+            ]
+        )
+        assert (abs(found["w"].astype(np.float64) - exact) <= 2.0**-8 * abs(exact)).all()
+    given = drawn(rng, model)
+    near_enough(run_by_reference(model, given), run_by_reference(copy, given), units=8)
+
+
+def test_what_float16_cannot_hold_is_left(rng: np.random.Generator) -> None:
+    m = Maker(rng, np.float16)
+    params = m.params(6)
+    params["v"][:], params["g"][2] = 1e-3, 6e4
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
+    model = m.model(nodes, {"w": m.w(6, 4, 3, 3), **params}, [2, 4, 9, 9])
+    copy, report = folded(model)
+    assert copy == model
+    assert "which float16 cannot hold" in report.left[0][1]
+
+
+@pytest.mark.parametrize("name", ["weight_that_may_be_overridden", "all_that_may_be_overridden_as_in_old_files"])
+def test_overridable(rng: np.random.Generator, name: str) -> None:
+    model = CASES[name](Maker(rng)).model
+    copy, report = folded(model, overridable=True)
+    assert operators(copy) == "Conv"
+    assert not report.left
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(copy, given))
+    names = {each.name for each in copy.graph.initializer}
+    inputs = {each.name for each in copy.graph.input}
+    assert inputs == ({"x", *names} if model.ir_version < 4 else {"x", "w"})
+
+
+def test_keep(rng: np.random.Generator) -> None:
+    model = CASES["between_convs"](Maker(rng)).model
+    for name in ("norm", "d"):  # the node and its output
+        copy, report = folded(model, keep=[name])
+        assert operators(copy) == "Conv BN Conv"
+        assert report.left == [("norm", "it is to be kept")]
+    with pytest.raises(ValueError, match="no batch norm is called 'nothing'"):
+        folded(model, keep=["nothing", "norm"])
+
+
+def test_numbers_are_rounded_once(rng: np.random.Generator) -> None:
+    m = Maker(rng)
+    arrays = {"w": m.w(6, 4, 3, 3), "a": m.w(6), **m.params(6), **m.params(6, "q")}
+    nodes = [node("Conv", ["x", "w", "a"], ["c"]), norm("c", "d"), norm("d", "y", "q", epsilon=0.25)]
+    copy, _ = folded(m.model(nodes, arrays, [2, 4, 9, 9]))
+    wide = {name: values.astype(np.longdouble) for name, values in arrays.items()}
+    weight, bias = wide["w"], wide["a"]
+    for prefix, eps in (("", float(np.float32(1e-5))), ("q", 0.25)):
+        scale = wide[f"{prefix}g"] / np.sqrt(wide[f"{prefix}v"] + eps)
+        weight = weight * scale[:, None, None, None]
+        bias = (bias - wide[f"{prefix}m"]) * scale + wide[f"{prefix}b"]
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in copy.graph.initializer}
+    assert np.array_equal(found["w"], weight.astype(np.float32))
+    assert (abs(found["a"] - bias) <= 2.0**-23 * (abs(bias) + 1e-6)).all()
+
+
+def test_names_that_are_taken(rng: np.random.Generator) -> None:
+    """A new tensor has a name that nothing has, in no subgraph either, and the same one each time."""
+    m = Maker(rng)
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        norm("c", "d"),
+        node("Conv", ["d", "w"], ["w_folded"]),
+        node("Relu", ["w_folded"], ["y"]),
+    ]
+    model = m.model(nodes, {"w": m.w(4, 4, 3, 3), **m.params(4)}, [2, 4, 9, 9])
+    model.graph.node[0].name = "d_bias"
+    copy, _ = folded(model)
+    again, _ = folded(model)
+    assert copy.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
+    assert {each.name for each in copy.graph.initializer} == {"w", "w_folded_2", "d_bias_bias"}
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(copy, given))
+
+
+def test_what_a_model_says_of_itself_stays(rng: np.random.Generator) -> None:
+    model = CASES["conv"](Maker(rng)).model
+    model.producer_name, model.doc_string, model.graph.doc_string = "someone", "about", "inside"
+    onnx.helper.set_model_props(model, {"key": "value"})
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", 1, None))
+    copy, _ = folded(model)
+    assert not copy.graph.value_info  # of a tensor that is no more
+    for field in ("node", "initializer", "value_info"):
+        model.graph.ClearField(field)
+        copy.graph.ClearField(field)
+    assert copy == model
