@@ -22,6 +22,7 @@ from .problems import UserError
 COMMANDS = {
     "info": "version, instruction set, threads and place of the library, and whether it computes right",
     "bench": "forward, backward and inference beside a copy and NumPy",
+    "inspect": "show the batch norms of a model file, and what is wrong with them",
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
     "fold": "fold the batch norms of an ONNX file into the layers beside them",

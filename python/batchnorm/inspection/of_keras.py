@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch norms in files of Keras: names or numbers of variables, and settings where the file has the model's, too."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .norm import Array, Norm
+from .of_state import norms_of
+
+_CLASS = "BatchNormalization"
+# The group of a layer in a file of weights is called after its class.
+_GROUP = re.compile(r"batch_normalization(_\d+)?")
+_ORDER = "gamma", "beta", "mean", "var"
+
+
+def norms_of_keras(path: Path, arrays: Mapping[str, Array]) -> list[Norm]:
+    """Of a file whose arrays have been read, so that it is one."""
+    settings, names = _described(path)
+    made = [_settled(norm, settings) for norm in norms_of(arrays)]
+    groups: dict[str, dict[int, Array]] = {}
+    for key, array in arrays.items():
+        group, _, number = key.rpartition("/")
+        if group.endswith("vars") and number.isdecimal():
+            groups.setdefault(group, {})[int(number)] = array
+    for group, numbered in groups.items():
+        layer = names.get(group, "")
+        own = group.rpartition("/")[0].rpartition("/")[2]
+        if layer in settings or (not settings and _GROUP.fullmatch(own)):
+            norm = _numbered(layer or group.rpartition("/")[0], numbered, settings.get(layer))
+            made.append(_settled(norm, settings))
+    return made
+
+
+def _numbered(name: str, numbered: Mapping[int, Array], told: Mapping[str, Any] | None) -> Norm:
+    norm = Norm(name, "keras", assumed_eps=1e-3)
+    arrays = [numbered[index] for index in sorted(numbered)]
+    if told is not None:
+        without = {key for key, flag in (("gamma", "scale"), ("beta", "center")) if told.get(flag) is False}
+        expected = [key for key in _ORDER if key not in without]
+    else:
+        expected = list(_ORDER[-len(arrays) :] if len(arrays) in (2, 4) else ("gamma or beta", "mean", "var"))
+    if len(arrays) != len(expected):
+        norm.unknown = f"it has {len(arrays)} arrays, expected {len(expected)}"
+        return norm
+    return norm.take({key: array for key, array in zip(expected, arrays) if key in _ORDER})
+
+
+def _settled(norm: Norm, settings: Mapping[str, Mapping[str, Any]]) -> Norm:
+    told = next((settings[part] for part in (norm.name, *reversed(norm.name.split("/"))) if part in settings), None)
+    if told and isinstance(told.get("epsilon"), (int, float)) and isinstance(told.get("momentum"), (int, float)):
+        norm.eps, norm.momentum = float(told["epsilon"]), round(1 - float(told["momentum"]), 12)
+    return norm
+
+
+def _described(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The settings of batch norms by the names of layers, and the names of layers by their groups of variables."""
+    h5py = importlib.import_module("h5py")
+    names: dict[str, str] = {}
+    with path.open("rb") as file:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(file) as archive:
+                text = archive.read("config.json") if "config.json" in archive.namelist() else b""
+                weights: Any = io.BytesIO(archive.read("model.weights.h5"))
+        else:
+            text, weights = b"", file
+        with h5py.File(weights, "r") as root:
+            text = text or root.attrs.get("model_config", b"")
+
+            def note(name: str, item: Any) -> None:
+                if name.endswith("vars") and isinstance(item.attrs.get("name"), str):
+                    names[name] = item.attrs["name"]
+
+            root.visititems(note)
+    try:
+        config = json.loads(text) if text else {}
+        settings = {told["name"]: told for told in _configs(config) if isinstance(told.get("name"), str)}
+    except (ValueError, RecursionError):
+        settings = {}  # the numbers are there all the same
+    return settings, names
+
+
+def _configs(config: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(config, dict):
+        told = config.get("config")
+        if config.get("class_name") == _CLASS and isinstance(told, dict):
+            yield told
+        config = list(config.values())
+    if isinstance(config, list):
+        for each in config:
+            yield from _configs(each)

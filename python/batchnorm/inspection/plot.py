@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The statistics of a model's batch norms, layer by layer, in a picture. Needs matplotlib."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .findings import Finding
+from .norm import Array, Norm
+
+# Blue and orange differ for all eyes; and a finding has a marker of its own.
+_BAND, _FOUND = "#1f77b4", "#d95f02"
+_LEVELS = 0, 25, 50, 75, 100
+_MOST_LABELS = 60
+
+
+def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]) -> None:
+    """Draws sqrt(var), |mean| / std and |gamma| / std of each layer with their quartiles, and marks findings.
+
+    Parameters
+    ----------
+    path : path
+        Whose suffix says the format; the file is there as a whole or, after an error, not at all.
+    title : str
+    norms : sequence of (Norm, findings)
+        That have statistics.
+
+    Raises
+    ------
+    ValueError
+        The format is none of matplotlib's.
+    OSError
+        The file cannot be written.
+    """
+    figure = Figure(figsize=(min(6 + 0.22 * len(norms), 24), 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, 1, sharex=True)
+    stds = [np.sqrt(np.maximum(norm.var, 0)) for norm, _ in norms if norm.var is not None]
+    means = [
+        np.abs(norm.mean) / np.sqrt(np.maximum(norm.var, 0) + norm.eps_or_assumed)
+        for norm, _ in norms
+        if norm.mean is not None and norm.var is not None
+    ]
+    panels = (
+        ("standard deviation", stds),
+        ("|mean| / std", means),
+        ("|gamma| / std", [norm.scale() for norm, _ in norms]),
+    )
+    kinds = ({"tiny", "negative", "exploding", "never", "nonfinite"}, {"cancellation"}, {"dead", "scale"})
+    for axis, (label, values), marked in zip(axes, panels, kinds):
+        levels = np.array([_percentiles(each) for each in values]).T
+        layers = np.arange(len(norms))
+        axis.fill_between(
+            layers, levels[0], levels[4], color=_BAND, alpha=0.15, step="mid", label="smallest to largest"
+        )
+        axis.fill_between(
+            layers, levels[1], levels[3], color=_BAND, alpha=0.35, step="mid", label="half of the channels"
+        )
+        axis.plot(layers, levels[2], color=_BAND, marker=".", label="median")
+        bad = [index for index, (_, found) in enumerate(norms) if marked & {each.kind for each in found}]
+        axis.plot(bad, levels[4][bad], "v", color=_FOUND, label="finding")
+        if np.any(levels > 0):
+            axis.set_yscale("log")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(loc="best", ncols=4, fontsize="small")
+    axes[0].set_title(f"{title}: {len(norms)} batch norms, first layer left")
+    every = -(-len(norms) // _MOST_LABELS)
+    names = [norm.name if len(norm.name) <= 28 else "..." + norm.name[-25:] for norm, _ in norms]
+    axes[-1].set_xticks(range(0, len(norms), every), names[::every], rotation=90, fontsize="x-small")
+    beside = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        figure.savefig(beside, dpi=120)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _percentiles(values: Array) -> Array:
+    """Of the numbers that a logarithmic axis can show."""
+    shown = values[np.isfinite(values) & (values > 0)]
+    levels: Array = np.percentile(shown, _LEVELS) if shown.size else np.full(len(_LEVELS), np.nan)
+    return levels
