@@ -8,13 +8,15 @@ import copy
 import json
 import math
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, python
+from helpers import PACKAGE, REPOSITORY
 
 from batchnorm import __version__, experiments
 from batchnorm.cli import main
@@ -35,6 +37,13 @@ from batchnorm.experiments.result import Result, Settings, module_of  # noqa: E4
 
 SEEDS = (0, 1, 2)
 Patch = pytest.MonkeyPatch
+
+
+def command_without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In an interpreter of its own, where that package cannot be imported."""
+    code = f"import sys; sys.modules[{package!r}] = None; from batchnorm.cli import main; sys.exit(main(sys.argv[1:]))"
+    given = [sys.executable, "-c", code, "experiments", *arguments]
+    return subprocess.run(given, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
 
 
 @cache
@@ -390,10 +399,7 @@ def test_folder_is_looked_at_before_anything_is_trained(
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_missing_package_is_one_sentence(package: str, tmp_path: Path) -> None:
-    done = python(
-        f"import sys; sys.modules[{package!r}] = None; from batchnorm.cli import main; "
-        f"sys.exit(main(['experiments', '--output', {str(tmp_path / 'never')!r}]))"
-    )
+    done = command_without(package, "--output", str(tmp_path / "never"))
     assert (done.returncode, done.stdout) == (1, "")
     needed = PACKAGES[package]
     assert done.stderr == f"batchnorm experiments: this needs {needed}: pip install scikit-learn matplotlib\n"
@@ -401,10 +407,7 @@ def test_missing_package_is_one_sentence(package: str, tmp_path: Path) -> None:
 
 
 def test_tqdm_is_not_needed(tmp_path: Path) -> None:
-    done = python(
-        "import sys; sys.modules['tqdm'] = None; from batchnorm.cli import main; "
-        f"sys.exit(main(['experiments', 'eval-mode', '--quick', '--seeds', '1', '--output', {str(tmp_path)!r}]))"
-    )
+    done = command_without("tqdm", "eval-mode", "--quick", "--seeds", "1", "--output", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -23,7 +23,7 @@ Batch renormalization, which pulls the statistics towards the running ones, save
 batches of four share the noise of batches of four, and lose by it at any batch size: it is the statistics that do
 harm, not the number of steps. From 8 images on batch norm is ahead, and nothing more is gained beyond 16.
 """
-NOTE = "Digits, three hidden layers of 64, rate 0.1 · size / 64; means, bars of one standard deviation."
+NOTE = "Digits, three hidden layers of 64, rate 0.1 · size / 64; means and standard deviations"
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 KINDS: dict[str, tuple[Any, Any]] = {
     "without batch norm": (False, WITHOUT),

@@ -18,7 +18,7 @@ In large batches that are shuffled as in training the mistake hardly shows, whic
 images at a time the accuracy is nearly right. It is no mistake where the statistics of the data at hand are wanted,
 as of images from another camera; then blend them with the running ones, or recalibrate.
 """
-NOTE = "Digits, three hidden layers of 64, rate 0.3, batches of 64, 448 test images; means."
+NOTE = "Digits, three hidden layers of 64, rate 0.3, batches of 64, 448 test images; means"
 
 
 def measure(settings: Settings) -> Rows:

@@ -25,7 +25,7 @@ network is looked at on its own path, and batch norm makes the scale of weights 
 per distance, depends on how large they have become. Why batch norm smooths, and whether "internal covariate shift"
 has a part in it, is not measured here.
 """
-NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64; medians."
+NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64; medians"
 RATE = 0.1
 DISTANCES = [RATE * halves / 2 for halves in range(1, 9)]
 EVERY = 2  # steps

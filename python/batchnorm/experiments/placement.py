@@ -17,7 +17,7 @@ another rate the other one. In large networks it can matter. A batch norm that i
 it has to stand right behind that. Without batch norm, ReLU and tanh at a rate of 0.1, which suits them, are only a
 few points behind.
 """
-NOTE = "Digits, three hidden layers of 64, batches of 64, 5 epochs; means, bars of one standard deviation."
+NOTE = "Digits, three hidden layers of 64, batches of 64, 5 epochs; means and standard deviations"
 PLACES = {"without": WITHOUT, "before": WITH, "after": THIRD}
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 RATES = (0.1, 1.0)

@@ -83,7 +83,7 @@ class Result:
         """A new picture, by matplotlib."""
         module = module_of(self.name)
         count = len(self.settings.seeds)
-        note = f"{module.NOTE} {'One seed' if count == 1 else f'{count} seeds'}."
+        note = f"{module.NOTE}; {'one seed' if count == 1 else f'{count} seeds'}."
         return drawing.picture(self.lesson, note, lambda figure: module.draw(figure, self.rows))
 
     def _repr_png_(self) -> bytes:

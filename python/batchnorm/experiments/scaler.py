@@ -27,7 +27,7 @@ and beta of such a layer are unsteady, since they scale the data themselves; wit
 to a scaler, which at that rate is the best of all. At a rate of 0.001, small enough for raw columns, those are learnt
 as well, or better. If the table is there beforehand, a scaler is as good and simpler.
 """
-NOTE = "One hidden layer of 32, batches of 16; test accuracy, means over splits, bars of one standard deviation."
+NOTE = "One hidden layer of 32, batches of 16; test accuracy, means and standard deviations over splits"
 TABLES: dict[str, Callable[..., Any]] = {"wine": load_wine, "breast cancer": load_breast_cancer}
 RATES = (0.001, 0.01, 0.1, 1.0)
 KINDS: dict[str, tuple[Any, Any]] = {

@@ -17,7 +17,7 @@ the smaller the larger they are, so that a step of the same rate turns them less
 times 1, are made for a network without batch norm, and serve it. In two layers weights three times as large do it no
 harm, and there it is batch norm that loses a few points.
 """
-NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64, 5 epochs; means, bars of one standard deviation."
+NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64, 5 epochs; means and standard deviations"
 SCALES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
