@@ -40,7 +40,7 @@ def draw(
     for name, (kind, said) in inputs.items():
         if kind not in TYPES:
             raise ValueError(f"input {name!r} is a {kind}, of which none can be drawn")
-        shape = tuple(shapes.get(name, _closed(name, said)))
+        shape = tuple(shapes[name] if name in shapes else _closed(name, said))
         dtype = np.dtype(TYPES[kind])
         numbers = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(0, 2, size=shape)
         drawn[name] = numbers.astype(dtype)

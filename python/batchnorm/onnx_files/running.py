@@ -86,13 +86,11 @@ def _cut(model: Any, outputs: Sequence[str]) -> Any:
             for inner in subgraphs(node):
                 needed.update(names_in(inner))
     told = {each.name: each for each in (*model.graph.value_info, *model.graph.output)}
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    for field in (cut.graph.node, cut.graph.output):
-        del field[:]
+    cut = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    cut.graph.name = model.graph.name
     cut.graph.node.extend(reversed(kept))
     cut.graph.output.extend(told.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    for field in (cut.graph.initializer, cut.graph.input):
-        for index in reversed([i for i, each in enumerate(field) if each.name not in needed]):
-            del field[index]
+    for field in ("input", "initializer"):
+        getattr(cut.graph, field).extend(each for each in getattr(model.graph, field) if each.name in needed)
+    cut.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     return cut

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,7 @@ from in_torch import array, tensor, torch
 
 import batchnorm as bn
 
-try:
-    importlib.import_module("torchvision")
-except ImportError:
-    pass
-except RuntimeError:
-    # It was compiled for another build of PyTorch, and its operators are missing. This layer needs but their names.
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
+peer("in_torchvision")
 FrozenBatchNorm2d = peer("torchvision.ops").FrozenBatchNorm2d
 
 

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`batchnorm fold` and `batchnorm recalibrate`: files, what is printed, and what is refused with nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comparing import peer
+
+onnx = peer("onnx")
+peer("onnxruntime")
+from onnx_graphs import CASES, Maker, node, norm, operators  # noqa: E402
+from onnx_runs import drawn, near_enough, run  # noqa: E402
+
+from batchnorm.cli import main  # noqa: E402
+from batchnorm.onnx_files import read_model, verify  # noqa: E402
+from batchnorm.onnx_files.writing import prepared  # noqa: E402
+
+
+@pytest.fixture
+def source(rng: np.random.Generator, tmp_path: Path) -> Path:
+    return save(CASES["between_convs"](Maker(rng)).model, tmp_path / "in.onnx")
+
+
+def save(model: Any, path: Path, **told: Any) -> Path:
+    onnx.save(model, str(path), **told)
+    return path
+
+
+def names(path: Path) -> list[str]:
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    """The sentence on stderr, after exit 1 and nothing on stdout."""
+    assert main([str(each) for each in arguments]) == 1
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith(f"batchnorm {arguments[0]}: ")
+    assert said.err.count("\n") == 1
+    return said.err.partition(": ")[2].strip()
+
+
+def test_fold(rng: np.random.Generator, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = source.with_name("out.onnx")
+    assert main(["fold", str(source), str(target), "--verify", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{source}: 3 of 3 batch norms folded"
+    assert lines[1:3] == ["  2 into Conv before it", "  1 into Conv after it"]
+    assert lines[3].startswith("2 tensors compared on 2 random inputs: they differ by at most ")
+    assert lines[4:] == [f"written to {target}"]
+    model, copy = read_model(source), read_model(target)
+    assert operators(copy) == "Conv Conv"
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(copy, given))
+    first = target.read_bytes()
+    assert main(["fold", str(source), str(target)]) == 0  # over the older file
+    assert target.read_bytes() == first
+    assert names(source) == ["in.onnx", "out.onnx"]
+
+
+def test_fold_tells_json(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = source.with_name("out.onnx")
+    assert main(["fold", str(source), str(target), "--json", "--keep", "norm", "--verify", "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in told["folded"]] == ["normq", "normp"]
+    assert told["left"] == [{"name": "norm", "reason": "it is to be kept"}]
+    assert told["output"] is None
+    assert told["verified"]["inputs"] == 3
+    assert set(told["verified"]["errors"]) == {"c", "y"}
+    assert names(source) == ["in.onnx"]
+
+
+def test_a_model_without_batch_norm(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    m = Maker(rng)
+    model = m.model([node("Conv", ["x", "w"], ["y"])], {"w": m.w(6, 4, 3, 3)}, [2, 4, 9, 9])
+    source, target = save(model, tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    np.save(tmp_path / "x.npy", np.zeros((2, 4, 9, 9), np.float32))
+    for command in (["fold"], ["recalibrate", "--data", str(tmp_path / "x.npy")]):
+        assert main([command[0], str(source), str(target), *command[1:]]) == 0
+        assert f"{source} has no batch norm\n" in capsys.readouterr().out
+        assert onnx.load(target) == model
+        target.unlink()
+
+
+def damaged(source: Path, kind: str) -> str:
+    """Writes another file instead, and tells what is to be said."""
+    content = source.read_bytes()
+    if kind == "empty":
+        source.write_bytes(b"")
+        return "is empty, expected an ONNX model"
+    if kind == "text":
+        source.write_text("no model", encoding="utf-8")
+        return "is no ONNX model, or is cut off"
+    if kind == "cut off":
+        source.write_bytes(content[: len(content) // 2])
+        return "is no ONNX model, or is cut off"
+    if kind == "another message":
+        source.write_bytes(onnx.load(source).graph.initializer[0].SerializeToString())
+        return "is no"
+    if kind == "missing":
+        source.unlink()
+        return "No such file or directory"
+    if kind == "a directory":
+        source.unlink()
+        source.mkdir()
+        return "Is a directory"
+    model = onnx.load(source)
+    if kind == "wrong":
+        model.graph.node[1].input[0] = "nothing"
+    elif kind == "without an opset":
+        del model.opset_import[:]
+    save(model, source)
+    return "is no valid ONNX model"
+
+
+KINDS = ["empty", "text", "cut off", "another message", "missing", "a directory", "wrong", "without an opset"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_files(source: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = damaged(source, kind)
+    target = source.with_name("out.onnx")
+    target.write_bytes(b"older")
+    np.savez(source.with_name("x.npz"), x=np.zeros((2, 4, 9, 9), np.float32))
+    before = names(source)
+    assert expected in refused(capsys, "fold", source, target)
+    assert expected in refused(capsys, "recalibrate", source, target, "--data", source.with_name("x.npz"))
+    assert target.read_bytes() == b"older"
+    assert names(target) == before
+
+
+def test_every_cut(source: Path, tmp_path: Path) -> None:
+    """Wherever a file is cut off, there is a sentence."""
+    content = source.read_bytes()
+    for length in range(0, len(content), 7):
+        cut = tmp_path / "cut.onnx"
+        cut.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"is empty|is no ONNX model|is no valid ONNX model"):
+            read_model(cut)
+
+
+def test_files_that_are_in_the_way(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = source.read_bytes()
+    link = source.with_name("link.onnx")
+    link.symlink_to(source)
+    for target in (source, link):
+        assert "expected another file" in refused(capsys, "fold", source, target)
+    assert source.read_bytes() == content
+    assert "no file can be written" in refused(capsys, "fold", source, source.parent)
+    assert "no file can be written" in refused(capsys, "fold", source, source.parent / "nowhere" / "out.onnx")
+    assert names(source) == ["in.onnx", "link.onnx"]
+
+
+def test_a_model_that_differs_is_not_written(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in folding, such as this one, is seen by --verify."""
+    folding = __import__("batchnorm.onnx_files.after", fromlist=["composed"])
+    right = folding.composed
+    monkeypatch.setattr(folding, "composed", lambda steps: right(steps)._replace(shift=right(steps).shift + 0.01))
+    target = source.with_name("out.onnx")
+    said = refused(capsys, "fold", source, target, "--verify")
+    assert "the folded model differs by" in said
+    assert names(source) == ["in.onnx"]
+    assert main(["fold", str(source), str(target)]) == 0  # unseen
+
+
+def test_what_verifying_needs(rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    m = Maker(rng)
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
+    model = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(6)}, ["batch", 4, "height", 9])
+    source, target = save(model, tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    said = refused(capsys, "fold", source, target, "--verify")
+    assert said == "input 'x' has shape batch,4,height,9, expected numbers: --shape x=... gives them"
+    assert "has no input 'z'" in refused(capsys, "fold", source, target, "--verify", "--shape", "z=1")
+    assert "ONNX Runtime cannot run" in refused(capsys, "fold", source, target, "--verify", "--shape", "x=1,4,1,9")
+    assert not target.exists()
+    assert main(["fold", str(source), str(target), "--verify", "--shape", "x=1,4,5,9"]) == 0
+    for wrong in ("x", "x=1,a", "=1"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fold", str(source), str(target), "--shape", wrong])
+
+
+def test_vacuous_comparisons(rng: np.random.Generator) -> None:
+    m = Maker(rng)
+    params = m.params(6)
+    dead = {**m.params(6, "q"), "qb": np.full(6, -100, np.float32)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c1"]),
+        norm("c1", "d"),
+        node("Conv", ["d", "u"], ["c2"]),
+        norm("c2", "f", "q"),
+        node("Relu", ["f"], ["zero"]),
+        node("Conv", ["zero", "u"], ["c3"]),
+        norm("c3", "y", "r"),
+    ]
+    arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(6, 6, 1, 1), **params, **dead, **m.params(6, "r")}
+    model = m.model(nodes, arrays, [2, 4, 5, 5], outputs=["y", "zero"])
+    found = verify(model, model, ["d", "f", "gone"], inputs=1)
+    assert list(found.errors) == ["y", "zero", "d", "f"]
+    assert found.vacuous == {
+        "y": "does not depend on the input",
+        "zero": "is 0 everywhere",
+        "f": "goes into a Relu that lets nothing of it through",
+    }
+    model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(params["g"] * np.inf, "g"))
+    found = verify(model, model, ["d"], inputs=1)
+    assert found.vacuous["d"] == "is not finite"
+
+
+@pytest.mark.parametrize("kind", ["missing", "short", "outside"])
+def test_external_data_that_are_not_there(source: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = source.with_name("numbers.bin")
+    save(onnx.load(source), source, save_as_external_data=True, location=data.name, size_threshold=0)
+    if kind == "missing":
+        data.unlink()
+        expected = "'numbers.bin', which is not there"
+    elif kind == "short":
+        data.write_bytes(data.read_bytes()[:100])
+        expected = "'numbers.bin', which cannot be read"
+    else:
+        model = onnx.load(source, load_external_data=False)
+        for tensor in model.graph.initializer:
+            tensor.external_data[0].value = f"../{source.parent.name}/numbers.bin"
+        source.write_bytes(model.SerializeToString())
+        expected = "expected a file beside it or below"
+    before = names(source)
+    assert expected in refused(capsys, "fold", source, source.with_name("out.onnx"))
+    assert names(source) == before
+
+
+def test_external_data(rng: np.random.Generator, source: Path) -> None:
+    """They are read from beside the model, wherever one stands, and the new model needs them no more."""
+    model = onnx.load(source)
+    save(onnx.load(source), source, save_as_external_data=True, location="numbers.bin", size_threshold=0)
+    target = source.parent / "elsewhere" / "out.onnx"
+    target.parent.mkdir()
+    assert main(["fold", str(source), str(target), "--verify"]) == 0
+    assert names(target) == ["out.onnx"]
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(onnx.load(target), given))
+
+
+def test_large_models(rng: np.random.Generator, source: Path) -> None:
+    """What protobuf cannot hold goes into a file beside the model: tried with a smaller limit."""
+    m = Maker(rng)
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
+    model = m.model(nodes, {"w": m.w(16, 4, 3, 3), **m.params(16)}, [2, 4, 9, 9])
+    save(model, source)
+    given = drawn(rng, model)
+    expected = run(model, given)
+    target = source.with_name("out.onnx")
+    with prepared(target, read_model(source), most_bytes=2000) as meanwhile:
+        assert meanwhile.exists()
+        assert names(source) == [meanwhile.parent.name, "in.onnx"]
+    assert names(source) == ["in.onnx", "out.onnx", "out.onnx.data"]
+    near_enough(expected, run(read_model(target), given), units=0)
+
+
+def test_nothing_is_left_of_what_goes_wrong(source: Path) -> None:
+    model = read_model(source)
+    model.graph.node[0].op_type = "Nonsense"
+    with (
+        pytest.raises(ValueError, match="out.onnx is no valid ONNX model"),
+        prepared(source.with_name("out.onnx"), model),
+    ):
+        raise AssertionError
+    with pytest.raises(KeyboardInterrupt), prepared(source.with_name("out.onnx"), read_model(source)):
+        raise KeyboardInterrupt
+    assert names(source) == ["in.onnx"]
+
+
+def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("fold", "recalibrate"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert "IN.onnx" in capsys.readouterr().out
