@@ -111,7 +111,10 @@ function norm(values) {
 const PROBES = [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]; // times the step
 const PROBED_STEPS = 4; // every fourth
 
-/** Along the negative gradient of the batch, on the same batch: its loss, and how far its gradient moves. */
+/**
+ * Along the negative gradient of the batch, on the same batch: its loss, and how far its gradient moves. It has to be
+ * the last watch: when it is through, the layers hold the values of the last place that it looked at.
+ */
 class LandscapeWatch {
     constructor({ network, settings }, steps) {
         Object.assign(this, { network, rate: settings.rate, steps });

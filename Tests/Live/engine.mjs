@@ -4,15 +4,14 @@ import { readFile } from "node:fs/promises";
 
 const SOURCES = ["network.js", "run.js", "watch.js", "lessons.js", "worker.js"];
 const NAMES = [
-    "batchnorm", "Network", "Norm", "Run", "LayerWatch", "LandscapeWatch", "DEFAULTS", "LESSONS", "softmaxLoss", "randomOf",
-    "accuracy", "split",
+    "batchnorm", "Network", "Run", "LayerWatch", "LandscapeWatch", "DEFAULTS", "LESSONS", "randomOf", "split",
 ];
 
 /** `folder` has batchnorm.js, batchnorm.wasm and digits.bin; `posted` takes what the worker tells. */
 export async function engine(folder, posted = () => {}) {
     const read = (name) => readFile(new URL(name, folder));
     const text = async (name) => readFile(new URL(`../../live/${name}`, import.meta.url), "utf8");
-    const scripts = [await readFile(new URL("batchnorm.js", folder), "utf8"), ...(await Promise.all(SOURCES.map(text)))];
+    const scripts = [String(await read("batchnorm.js")), ...(await Promise.all(SOURCES.map(text)))];
     const names = `return { ${NAMES.join(", ")}, told: (data) => onmessage({ data }) };`;
     const body = ['"use strict"; let onmessage;', ...scripts, names].join("\n");
     const it = new Function("postMessage", body)(posted);
