@@ -285,7 +285,8 @@ typedef enum bn_source_kind {
  * statistics are constants, so that bn_backward after it needs no options->frozen. The running statistics, as they are
  * before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a
  * shift of the channel, which is saved with what the gradient has to know: it says per channel what options->frozen
- * says for all. */
+ * says for all. An empty batch, and one whose weights are all 0, has mean 0 and variance 0 in these formulas; the running
+ * statistics alone are left of BN_SOURCE_UPDATED, and of BN_SOURCE_BLEND with a pseudo_count above 0. */
 typedef struct bn_source {
     size_t struct_size;   /* sizeof(bn_source) */
     bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
@@ -374,7 +375,7 @@ typedef struct bn_options {
  *     saved_mean, saved_invstd   outputs for bn_backward; each may be NULL
  *
  * An empty batch (outer or inner 0) changes no running statistics, gives saved_mean 0 and saved_invstd 1 / sqrt(eps)
- * (0 if eps is 0), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE, unless bn_running
+ * (0 if eps is 0; with a source, what that makes of them), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE, unless bn_running
  * says otherwise. Where saved_mean and saved_invstd have a row per group, an empty group has those of an empty batch.
  * Uses options: eps, momentum, biased_running_var, param_dtype, epilogue, running, source, groups. */
 bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,

@@ -25,12 +25,13 @@ struct Sourcing {
     func normalizer(_ channel: Int) -> Normalizer {
         let batch = moments[channel]
         let variance = batch.count == 0 ? 0 : batch.m2 / batch.count
-        guard let running, outcome != BN_OUTCOME_BETA, batch.count > 0 else { return ofBatch(batch) }
+        guard let running, outcome != BN_OUTCOME_BETA else { return ofBatch(batch) }
         let mean = running.mean[channel]
         let runningVariance = running.variance[channel]
         if outcome == BN_OUTCOME_RUNNING { return constant(mean, runningVariance) }
         switch source.kind {
         case BN_SOURCE_BLEND:
+            if source.pseudoCount + batch.count == 0 { return ofBatch(batch) }
             let weight = batch.count / (source.pseudoCount + batch.count)
             return blend(batch, variance, (mean, runningVariance), weight, weight)
         case BN_SOURCE_UPDATED:

@@ -74,4 +74,14 @@ static inline layer choose_layer(void) {
     return l;
 }
 
+static inline void show(const layer *l) {
+    fprintf(stderr, "%zu x %zu x %zu, strides %zu %zu %zu %zu %zu, with %d, activation %d, from_output %d, masked %d\n",
+            l->shape.outer, l->shape.channels, l->shape.inner, l->shape.x_stride, l->shape.y_stride, l->shape.dx_stride,
+            l->epilogue.z_stride, l->epilogue.dz_stride, l->with, (int)l->epilogue.activation, l->epilogue.from_output,
+            (int)l->weights.masked);
+    fprintf(stderr, "source %d, %zu samples, %zu groups, per_group %d, interleaved %d, averaged %d, param_dtype %d\n",
+            (int)l->source.kind, l->groups.samples, l->groups.groups, l->groups.per_group, l->groups.interleaved,
+            l->groups.averaged, (int)l->options.param_dtype);
+}
+
 #endif

@@ -156,16 +156,18 @@ static inline void settle(oracle *o, size_t row, size_t c) {
     if (o->outcomes[row] == BN_OUTCOME_RUNNING) {
         n->a = mean, n->b = inverse(variance, eps), n->of_mean = n->of_variance = 0;
     } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_BLEND) {
-        double m = n->count / (s->pseudo_count + n->count);
+        double m = n->count == 0 && s->pseudo_count == 0 ? 1 : n->count / (s->pseudo_count + n->count);
         n->a = (1 - m) * mean + m * n->mean, n->b = inverse((1 - m) * variance + m * n->variance, eps);
-        n->of_mean = m, n->of_variance = m * n->b * n->b;
+        n->of_mean = m * n->of_mean, n->of_variance = m * n->of_variance * n->b * n->b;
         return;
     } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_RENORM) {
         double std = sqrt(n->variance + eps), running_std = sqrt(variance + eps);
         double r = fmin(fmax(std / running_std, s->r_min), s->r_max);
         n->d = fmin(fmax((n->mean - mean) / running_std, -s->d_max), s->d_max);
-        n->b = r / std, n->of_variance = 1 / (std * std);
+        n->b = r / std, n->of_variance *= 1 / (std * std);
         return;
+    } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_UPDATED && o->outcomes[row] == BN_OUTCOME_EMPTY) {
+        n->a = mean, n->b = inverse(variance, eps); /* updated to what they were */
     } else if (l->with & WITH_SOURCE && s->kind == BN_SOURCE_UPDATED) {
         int64_t batches = l->arrays[NUM_BATCHES] != NULL ? ((int64_t *)l->arrays[NUM_BATCHES])[running] : 0;
         double m = factor_of(l, batches), k = l->options.biased_running_var ? 1 : n->count / (n->count - 1);
@@ -417,6 +419,20 @@ static inline void inference_agrees(layer *l) {
     check_tensor(l, Y, o.y);
     if (l->arrays[MASK] != NULL) check_bits(&o);
     free_oracle(&o);
+}
+
+/* Whether some group has one value: what is done of those is the matter of other tests. */
+static inline int has_single_value(layer *l) {
+    int with = l->with, is_single = 0;
+    oracle o = make_oracle(l);
+    l->with |= WITH_RUNNING;
+    weigh(&o);
+    for (size_t row = 0; row < rows_of(l, BN_PER_GROUP_STATISTICS); row++) {
+        is_single = is_single || o.outcomes[row] == BN_OUTCOME_BETA || o.outcomes[row] == BN_OUTCOME_RUNNING;
+    }
+    free_oracle(&o);
+    l->with = with;
+    return is_single;
 }
 
 #endif

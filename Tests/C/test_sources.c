@@ -182,6 +182,38 @@ static void by_hand(void) {
     }
 }
 
+/* A batch whose weights are all 0 has no say: what is left is the running statistics, of mean 1 and variance 16, or mean 0
+ * and variance 0 where there are no others. eps is 9. */
+static void batches_without_weight(void) {
+    double x[4] = {1, 1, 6, 6}, dy[4] = {1, 2, 3, 4}, y[4], dx[4], saved_values[4], mean, invstd, running[2];
+    double zeros[4] = {0, 0, 0, 0};
+    bn_weights weights = BN_WEIGHTS_INIT;
+    bn_shape shape = BN_SHAPE(4, 1, 1);
+    bn_options options = BN_OPTIONS_INIT;
+    bn_source source = BN_SOURCE_INIT;
+    weights.values = zeros, shape.weights = &weights;
+    options.eps = 9, options.source = &source, source.saved = saved_values;
+    static const struct { bn_source_kind kind; double pseudo_count, r_min, r_max, low, high, slope; } cases[] = {
+        {BN_SOURCE_BATCH, 0, 0, HUGE_VAL, 1 / 3.0, 2, 1 / 3.0}, {BN_SOURCE_BLEND, 0, 0, HUGE_VAL, 1 / 3.0, 2, 1 / 3.0},
+        {BN_SOURCE_BLEND, 12, 0, HUGE_VAL, 0, 1, 0.2},          {BN_SOURCE_UPDATED, 0, 0, HUGE_VAL, 0, 1, 0.2},
+        {BN_SOURCE_RENORM, 0, 0, HUGE_VAL, 0, 1, 0.2},          {BN_SOURCE_RENORM, 0, 1, 1, 2 / 15.0, 1.8, 1 / 3.0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        running[0] = 1, running[1] = 16;
+        source.kind = cases[i].kind, source.pseudo_count = cases[i].pseudo_count;
+        source.r_min = cases[i].r_min, source.r_max = cases[i].r_max;
+        CHECK_OK(bn_forward_training(&shape, BN_FLOAT64, x, NULL, NULL, &running[0], &running[1], y, &mean, &invstd,
+                                     &options));
+        CHECK_OK(bn_backward(&shape, BN_FLOAT64, dy, x, NULL, NULL, &mean, &invstd, dx, NULL, NULL, &options));
+        CHECK(fabs(y[0] - cases[i].low) < 1e-14 && fabs(y[3] - cases[i].high) < 1e-14, "case %zu: %.17g %.17g", i,
+              y[0], y[3]);
+        for (int k = 0; k < 4; k++) {
+            CHECK(fabs(dx[k] - cases[i].slope * dy[k]) < 1e-14, "case %zu: dx[%d] is %.17g", i, k, dx[k]);
+        }
+        CHECK(running[0] == 1 && running[1] == 16, "case %zu: running %g %g", i, running[0], running[1]);
+    }
+}
+
 /* Of an updated average, all of momentum 0 is the running statistics: as in inference, and frozen to the gradient. */
 static void constants(void) {
     for (int d = 0; d < all_dtype_count; d++) {
@@ -245,6 +277,7 @@ int main(void) {
     RUN(finite_differences);
     RUN(renorm_by_differences);
     RUN(by_hand);
+    RUN(batches_without_weight);
     RUN(constants);
     RUN(single_values);
     RUN(single_values_are_beta);
