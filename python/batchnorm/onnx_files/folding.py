@@ -60,12 +60,11 @@ def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = Fals
     names = {name for graph in _graphs(model) for node in graph.node if is_norm(node) for name in _both(node)}
     for name in sorted(kept - names):
         raise ValueError(f"no batch norm is called {name!r}")
-    if names:
-        scopes = list(_scopes(model, model.graph, with_shapes(model).graph, None, overridable))
-        for scope in scopes:
-            _fold(scope, kept, report)
-        for scope in reversed(scopes):  # from within: nodes are copied back with their subgraphs
-            scope.finish()
+    scopes = list(_scopes(model, model.graph, with_shapes(model).graph, None, overridable))
+    for scope in scopes:
+        _fold(scope, kept, report)
+    for scope in reversed(scopes):  # from within: nodes are copied back with their subgraphs
+        scope.finish()
     for function in model.functions:
         for node in function.node:
             if is_norm(node):

@@ -426,6 +426,35 @@ def written_out(m: Maker) -> Case:
 
 
 @case
+def written_out_alone(m: Maker) -> Case:
+    nodes = [
+        node("Conv", ["x", "w"], ["k"]),
+        node("Sub", ["k", "mean"], ["c"]),
+        node("Mul", ["c", "gamma"], ["y"]),
+    ]
+    arrays = {name: m.w(6, 1, 1) for name in ("mean", "gamma")}
+    return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), **arrays}, X), "Conv")
+
+
+@case
+def less_than_a_batch_norm(m: Maker) -> Case:
+    """A bias alone, a scale alone, and one number for all channels are what their author wants them to be."""
+    nodes = [
+        node("Conv", ["x", "w"], ["k"]),
+        node("Add", ["k", "t"], ["c"]),
+        node("Relu", ["c"], ["d"]),
+        node("Conv", ["d", "u"], ["e"]),
+        node("Mul", ["e", "t"], ["f"]),
+        node("Relu", ["f"], ["h"]),
+        node("Conv", ["h", "u"], ["i"]),
+        node("Mul", ["i", "s"], ["j"]),
+        node("Add", ["j", "t"], ["y"]),
+    ]
+    arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(6, 6, 1, 1), "t": m.w(6, 1, 1), "s": m.w(1)}
+    return Case(m.model(nodes, arrays, X), "Conv Add Relu Conv Mul Relu Conv Mul Add")
+
+
+@case
 def bias_and_nothing_after_a_conv(m: Maker) -> Case:
     nodes = [
         node("Conv", ["x", "w"], ["k"]),

@@ -13,6 +13,7 @@ from comparing import peer
 
 onnx = peer("onnx")
 peer("onnxruntime")
+from fold_table import ROWS  # noqa: E402
 from onnx_graphs import CASES, Maker, node, norm, operators  # noqa: E402
 from onnx_runs import drawn, near_enough, run  # noqa: E402
 
@@ -282,3 +283,28 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         assert "IN.onnx" in capsys.readouterr().out
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "folding-onnx.md"
+
+
+def test_the_page_s_program(source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code = PAGE.read_text(encoding="utf-8").partition("```py\n")[2].partition("```")[0]
+    source.rename(source.with_name("model.onnx"))
+    monkeypatch.chdir(source.parent)
+    exec(compile(code, str(PAGE), "exec"), {})
+    assert capsys.readouterr().out == "['normq', 'normp'] [('norm', 'it is to be kept')]\nTrue\n"
+
+
+def test_the_page_s_table(rng: np.random.Generator) -> None:
+    """As to this package; what others leave is their affair."""
+    rows = {}
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [each.strip() for each in line.strip("|").split("|")]
+        if len(cells) == 6 and "(" in cells[2]:
+            rows[cells[0]] = cells[1], cells[2]
+    assert len(rows) == len(ROWS)
+    for name, title in ROWS.items():
+        case = CASES[name](Maker(rng))
+        left = case.operators.split()
+        assert rows[title] == (str(len(case.model.graph.node)), f"{left.count('BN')} ({len(left)})")
