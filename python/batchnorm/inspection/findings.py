@@ -117,7 +117,7 @@ def _of_statistics(norm: Norm) -> Iterator[Finding]:
         yield from _at("exploding", sound & (var > EXPLODING * median), text, advice)
     std = np.sqrt(np.maximum(var, 0) + eps)
     with np.errstate(invalid="ignore"):
-        cancelling = sound & (np.abs(mean) > CANCELLING * std)
+        cancelling = sound & (var >= 0) & (np.abs(mean) > CANCELLING * std)
     text = f"|mean| is beyond {CANCELLING:g} standard deviations, and most digits cancel in x - mean"
     yield from _at("cancellation", cancelling, text, "compute it in float32 at least, or fold it into the layer before")
     yield from _of_scale(norm)
