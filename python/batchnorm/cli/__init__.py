@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "version, instruction set, threads and place of the library, and whether it computes right",
     "bench": "forward, backward and inference beside a copy and NumPy",
     "inspect": "show the batch norms of a model file, and what is wrong with them",
+    "convert": "write the batch norms of a file in the names and conventions of another framework",
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
     "fold": "fold the batch norms of an ONNX file into the layers beside them",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._finding_kinds import KINDS
-from .problems import UserError, needing
+from .problems import UserError, needing, one_line
 from .tables import table
 
 if TYPE_CHECKING:
@@ -70,11 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     kinds_there = {each.kind for of_norm in found for each in of_norm} | ({"missing"} if not norms else set())
     wanted = set(arguments.fail_on)
     return 3 if kinds_there & wanted or (ANY in wanted and kinds_there - {"missing"}) else 0
-
-
-def one_line(error: BaseException) -> str:
-    """The first paragraph of a message, in one line: torch and h5py write pages."""
-    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())[:500]
 
 
 def _plot(path: Path, file: Path, norms: list[Norm], found: list[list[Finding]], *, quiet: bool) -> None:

@@ -21,3 +21,8 @@ def needing(purpose: str, packages: Mapping[str, str]) -> Iterator[None]:
         if package is None:
             raise
         raise UserError(f"{purpose} needs {package}: pip install {' '.join(packages.values())}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The first paragraph of a message, in one line: torch and h5py write pages."""
+    return " ".join(str(error).strip().split("\n\n", maxsplit=1)[0].split())[:500]

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,47 @@ _ORDER = "gamma", "beta", "mean", "var"
 
 def norms_of_keras(path: Path, arrays: Mapping[str, Array]) -> list[Norm]:
     """Of a file whose arrays have been read, so that it is one."""
-    settings, names = _described(path)
-    made = [_settled(norm, settings) for norm in norms_of(arrays)]
-    groups: dict[str, dict[int, Array]] = {}
+    settings, names = described(path)
+    made = [_settled(norm, settings_at(tuple(norm.name.split("/")), settings)) for norm in norms_of(arrays)]
+    groups = groups_of(arrays)
+    for group, told in _chosen(groups, settings, names).items():
+        norm = _numbered(names.get(group) or group.rpartition("/")[0], groups[group], told)
+        made.append(_settled(norm, told))
+    return made
+
+
+def numbered_norms(path: Path | None, arrays: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """The groups of numbered variables that are batch norms, with their settings, if the file has them."""
+    settings, names = described(path) if path is not None and path.suffix in (".h5", ".keras") else ({}, {})
+    return _chosen(groups_of(arrays), settings, names)
+
+
+def groups_of(arrays: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    """Variables by number, by their groups: layers/bn1/vars."""
+    groups: dict[str, dict[int, Any]] = {}
     for key, array in arrays.items():
         group, _, number = key.rpartition("/")
         if group.endswith("vars") and number.isdecimal():
             groups.setdefault(group, {})[int(number)] = array
-    for group, numbered in groups.items():
-        layer = names.get(group, "")
+    return groups
+
+
+def settings_at(path: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Those of the layer whose name stands last in a path."""
+    return next((settings[part] for part in reversed(path) if part in settings), None)
+
+
+def _chosen(
+    groups: Iterable[str], settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
+) -> dict[str, Mapping[str, Any] | None]:
+    chosen: dict[str, Mapping[str, Any] | None] = {}
+    for group in groups:
         own = group.rpartition("/")[0].rpartition("/")[2]
-        if layer in settings or (not settings and _GROUP.fullmatch(own)):
-            norm = _numbered(layer or group.rpartition("/")[0], numbered, settings.get(layer))
-            made.append(_settled(norm, settings))
-    return made
+        if names.get(group) in settings:
+            chosen[group] = settings[names[group]]
+        elif not settings and _GROUP.fullmatch(own):
+            chosen[group] = None
+    return chosen
 
 
 def _numbered(name: str, numbered: Mapping[int, Array], told: Mapping[str, Any] | None) -> Norm:
@@ -53,14 +80,13 @@ def _numbered(name: str, numbered: Mapping[int, Array], told: Mapping[str, Any] 
     return norm.take({key: array for key, array in zip(expected, arrays) if key in _ORDER})
 
 
-def _settled(norm: Norm, settings: Mapping[str, Mapping[str, Any]]) -> Norm:
-    told = next((settings[part] for part in (norm.name, *reversed(norm.name.split("/"))) if part in settings), None)
+def _settled(norm: Norm, told: Mapping[str, Any] | None) -> Norm:
     if told and isinstance(told.get("epsilon"), (int, float)) and isinstance(told.get("momentum"), (int, float)):
         norm.eps, norm.momentum = float(told["epsilon"]), round(1 - float(told["momentum"]), 12)
     return norm
 
 
-def _described(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def described(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The settings of batch norms by the names of layers, and the names of layers by their groups of variables."""
     h5py = importlib.import_module("h5py")
     names: dict[str, str] = {}

@@ -49,8 +49,8 @@ def layers_of(entries: Mapping[Path, str], convention: Convention) -> dict[Path,
         layer = _layer_at(path, convention)
         if layer is None:
             continue
-        var = _beside(entries, convention, layer, "running_var")
-        if var is not None and (not convention.has_factor or _beside(entries, convention, layer, FACTOR)):
+        var = beside(entries, convention, layer, "running_var")
+        if var is not None and (not convention.has_factor or beside(entries, convention, layer, FACTOR)):
             layers[layer] = path, var
     return layers
 
@@ -70,7 +70,7 @@ def _collection(convention: Convention, name: str) -> str:
     return convention.keys[name].rpartition("/")[0]
 
 
-def _beside(entries: Mapping[Path, str], convention: Convention, layer: Path, name: str) -> Path | None:
+def beside(entries: Mapping[Path, str], convention: Convention, layer: Path, name: str) -> Path | None:
     """The path of another array of the layer, if it is there."""
     if name not in convention.keys:
         return None
@@ -87,17 +87,15 @@ def _norm(
     arrays: Mapping[str, Array], entries: Mapping[Path, str], convention: Convention, layer: Path, mean: Path, var: Path
 ) -> Norm:
     paths: dict[str, Path | None] = {"mean": mean, "var": var}
-    whose = convention
-    for each in (convention, *map(convention_of, _ALSO.get(convention.framework, ()))):
-        affine = {name: _beside(entries, each, layer, name) for name in ("gamma", "beta")}
-        if any(affine.values()):
-            whose = each
-            paths.update(affine)
-            break
+    candidates = (convention, *map(convention_of, _ALSO.get(convention.framework, ())))
+    affine = [{name: beside(entries, each, layer, name) for name in ("gamma", "beta")} for each in candidates]
+    most = max(range(len(candidates)), key=lambda index: sum(path is not None for path in affine[index].values()))
+    whose = candidates[most]
+    paths.update(affine[most])
     numbers = {name: None if path is None else arrays[entries[path]] for name, path in paths.items()}
     name = ("/" if "/" in entries[mean] else whose.separator).join(part for part in layer if part)
     made = Norm(name or "(the whole file)", whose.framework, assumed_eps=whose.eps)
-    count = _beside(entries, convention, layer, COUNT)
+    count = beside(entries, convention, layer, COUNT)
     if count is not None and arrays[entries[count]].size == 1:
         made.batches = int(arrays[entries[count]].reshape(-1)[0])
     if whose.spread == "inverse" or whose.has_factor:
