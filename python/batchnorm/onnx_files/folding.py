@@ -60,6 +60,9 @@ def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = Fals
     names = {name for graph in _graphs(model) for node in graph.node if is_norm(node) for name in _both(node)}
     for name in sorted(kept - names):
         raise ValueError(f"no batch norm is called {name!r}")
+    if model.training_info:  # its graphs name tensors of this one
+        report.left.extend((label(node), _TRAINED) for graph in _graphs(model) for node in graph.node if is_norm(node))
+        return report
     scopes = list(_scopes(model, model.graph, with_shapes(model).graph, None, overridable))
     for scope in scopes:
         _fold(scope, kept, report)
@@ -72,6 +75,7 @@ def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = Fals
     return report
 
 
+_TRAINED = "the model has training information, which names what would be folded"
 _IN_FUNCTION = "it stands in a function of the model: onnx.inliner.inline_local_functions makes one graph of them"
 
 

@@ -91,10 +91,13 @@ def composed(steps: list[Step]) -> ScaleShift:
 
 
 def is_written_out(steps: list[Step]) -> bool:
-    """Whether steps without a batch norm are one in other words: they scale channels, and shift them."""
-    kinds = {"scale" if is_a(step.node, "Mul", "Div") else "shift" for step in steps if step.form.scale.size > 1}
-    shifts = any(is_a(step.node, "Add", "Sub") for step in steps)
-    return "scale" in kinds and shifts
+    """Whether steps without a batch norm are one in other words: they scale channels, and shift them.
+
+    An Add that comes first is the layer's bias.
+    """
+    counted = steps[1:] if steps and is_a(steps[0].node, "Add") else steps
+    scales = any(is_a(step.node, "Mul", "Div") and step.form.scale.size > 1 for step in counted)
+    return scales and any(is_a(step.node, "Add", "Sub") for step in counted)
 
 
 def is_idle(scope: Scope, node: Any) -> bool:

@@ -75,8 +75,9 @@ def verify(
     ImportError
         onnxruntime is not installed.
     """
+    outputs = [each for each in before.graph.output if not each.type.HasField("sequence_type")]
     both = _made(before) & _made(after)
-    names = list(dict.fromkeys(each.name for each in before.graph.output if each.name in both))
+    names = list(dict.fromkeys(each.name for each in outputs if each.name in both))
     names += sorted((set(tensors) & both) - set(names))
     first, second = Session(before, names), Session(after, names)
     rng, result = np.random.default_rng(seed), Verification(inputs)

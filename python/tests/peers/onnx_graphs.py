@@ -438,11 +438,12 @@ def written_out_alone(m: Maker) -> Case:
 
 @case
 def less_than_a_batch_norm(m: Maker) -> Case:
-    """A bias alone, a scale alone, and one number for all channels are what their author wants them to be."""
+    """A scale behind a bias, a scale alone, and one number for all channels are what their author wants them to be."""
     nodes = [
         node("Conv", ["x", "w"], ["k"]),
         node("Add", ["k", "t"], ["c"]),
-        node("Relu", ["c"], ["d"]),
+        node("Mul", ["c", "t"], ["b"]),
+        node("Relu", ["b"], ["d"]),
         node("Conv", ["d", "u"], ["e"]),
         node("Mul", ["e", "t"], ["f"]),
         node("Relu", ["f"], ["h"]),
@@ -451,7 +452,19 @@ def less_than_a_batch_norm(m: Maker) -> Case:
         node("Add", ["j", "t"], ["y"]),
     ]
     arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(6, 6, 1, 1), "t": m.w(6, 1, 1), "s": m.w(1)}
-    return Case(m.model(nodes, arrays, X), "Conv Add Relu Conv Mul Relu Conv Mul Add")
+    return Case(m.model(nodes, arrays, X), "Conv Add Mul Relu Conv Mul Relu Conv Mul Add")
+
+
+@case
+def scaled_and_shifted_behind_a_bias(m: Maker) -> Case:
+    nodes = [
+        node("MatMul", ["x", "w"], ["k"]),
+        node("Add", ["k", "a"], ["c"]),
+        node("Mul", ["c", "s"], ["d"]),
+        node("Add", ["t", "d"], ["y"]),
+    ]
+    arrays = {"w": m.w(4, 6), **{name: m.w(6) for name in "ast"}}
+    return Case(m.model(nodes, arrays, [2, 3, 4]), "MatMul Add")
 
 
 @case

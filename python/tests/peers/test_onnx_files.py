@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,19 @@ def test_nothing_is_left_of_what_goes_wrong(source: Path) -> None:
     with pytest.raises(KeyboardInterrupt), prepared(source.with_name("out.onnx"), read_model(source)):
         raise KeyboardInterrupt
     assert names(source) == ["in.onnx"]
+
+
+def test_packages_that_are_missing(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = source.with_name("out.onnx")
+    np.savez(source.with_name("x.npz"), x=np.zeros((2, 4, 9, 9), np.float32))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    needed = "this needs onnxruntime: pip install onnx onnxruntime"
+    assert refused(capsys, "fold", source, target, "--verify") == needed
+    assert refused(capsys, "recalibrate", source, target, "--data", source.with_name("x.npz")) == needed
+    assert not target.exists()
+    assert main(["fold", str(source), str(target)]) == 0
 
 
 def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
