@@ -124,7 +124,8 @@ def _as_json(file: Path, norms: list[Norm], found: list[list[Finding]]) -> dict[
 def _tell(file: Path, norms: list[Norm], found: list[list[Finding]], everything: bool) -> None:
     if not norms:
         print(
-            f"{file}: no batch norm." + (" Exporting and optimizing fold them away." if file.suffix == ".onnx" else "")
+            f"{file}: no batch norm."
+            + (" Exporting and optimizing may have folded them away." if file.suffix == ".onnx" else "")
         )
         return
     channels, remarked = sum(norm.channels for norm in norms), sum(map(bool, found))

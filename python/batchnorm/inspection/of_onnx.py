@@ -86,11 +86,16 @@ def _norm(name: str, node: Any, told: Mapping[str, Any], opset: int, constants: 
     norm = Norm(name, "onnx", eps=float(f"{eps:.7g}"), momentum=round(1 - float(f"{momentum:.7g}"), 7))
     norm.in_training = training
     names = list(node.input[1:5])
-    arrays = [constants.get(each) if each else None for each in names]
-    for each, array in zip(names, arrays):
-        if array is None:
-            norm.unknown = f"its parameters are not in the file: {constants.why_not(each)}"
-            return norm
+    try:
+        arrays = [constants.get(each) if each else None for each in names]
+        missing = [constants.why_not(each) for each, array in zip(names, arrays) if array is None]
+    except RecursionError:
+        arrays, missing = [], ["they are made of each other"]
+    except Exception as error:  # of whatever type: the file is damaged, and onnx does not expect that
+        arrays, missing = [], [f"they are damaged ({type(error).__name__})"]
+    if missing:
+        norm.unknown = f"its parameters are not in the file: {missing[0]}"
+        return norm
     if len(arrays) < 4:
         norm.unknown = f"it has {len(arrays) + 1} inputs, expected 5"
         return norm
