@@ -249,6 +249,23 @@ def test_noise_of_independent_samples_falls_with_the_root_of_their_number() -> N
     assert at_all == pytest.approx(0, abs=1e-5)
 
 
+def test_a_scaled_table_has_columns_of_one_unit() -> None:
+    for name in scaler.TABLES:
+        raw, scaled = (scaler.split(name, 0, each) for each in (False, True))
+        np.testing.assert_array_equal(raw.test_y, scaled.test_y)
+        assert np.ptp(raw.train_x.std(axis=0)) > 100
+        mean_of, std_of = raw.train_x.mean(axis=0, dtype=float), raw.train_x.std(axis=0, dtype=float)
+        for one, other in ((raw.train_x, scaled.train_x), (raw.test_x, scaled.test_x)):
+            # float32 columns of up to 2,000 deviations from 0 are rounded to 2^-24 of that
+            np.testing.assert_allclose(other, (one - mean_of) / std_of, rtol=0, atol=2e-3)
+
+
+def test_both_places_are_tried() -> None:
+    rows = measured("placement").rows
+    before, after = ([row["accuracy"] for row in rows if row["place"] == place] for place in ("before", "after"))
+    assert sum(one != other for one, other in zip(before, after)) > len(before) / 2
+
+
 def test_weights_do_not_depend_on_momentum() -> None:
     rows = measured("momentum").rows
     for batch in momentum.RATES:

@@ -65,6 +65,8 @@ def claim(rows: Rows) -> Claim:
     sizes = distinct(rows, "size")
     noises = [mean(rows, "noise", kind="batch norm", size=size) for size in sizes]
     slope = float(np.polyfit(np.log(sizes), np.log(noises), 1)[0])
+    renormalized = at("batch renormalization", 2) - at("batch norm", 2)
+    ghosts = at("ghost batches of 4", 32) - at("batch norm", 32)
     small, large = (at("batch norm", size) - at("without batch norm", size) for size in (2, 32))
     return Claim(
         f"With two images it is {at('batch norm', 2):.1f} % with batch norm, {at('without batch norm', 2):.1f} % "
@@ -74,6 +76,8 @@ def claim(rows: Rows) -> Claim:
         (
             Check("batch norm minus none at batches of 2, in points", small, "<=", -10),
             Check("batch norm minus none at batches of 32, in points", large, ">=", 0),
+            Check("batch renormalization minus batch norm at batches of 2, in points", renormalized, ">=", 10),
+            Check("ghost batches of 4 minus batch norm at batches of 32, in points", ghosts, "<=", -1),
             Check("distance of the exponent of the noise from -1/2", abs(slope + 0.5), "<=", 0.1),
         ),
     )
