@@ -243,10 +243,15 @@ def test_training_ends_when_the_loss_is_no_number() -> None:
 
 def test_noise_of_independent_samples_falls_with_the_root_of_their_number() -> None:
     network, data = training.build(0, batch_norm=True), training.digits(0)
+    states = [norm.state_dict() for norm in network.norms]
     at_one, at_four, at_all = (batch_size.noise(network, data.train_x, size) for size in (1, 4, len(data.train_x)))
     assert at_one == pytest.approx(1, abs=1e-3)  # in standard deviations
     assert at_four == pytest.approx(0.5, abs=0.05)
     assert at_all == pytest.approx(0, abs=1e-5)
+    for norm, state in zip(network.norms, states):
+        assert norm.training
+        for key, value in norm.state_dict().items():
+            np.testing.assert_array_equal(value, state[key])
 
 
 def test_a_scaled_table_has_columns_of_one_unit() -> None:
