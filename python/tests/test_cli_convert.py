@@ -88,7 +88,7 @@ def test_files(suffix: str, tmp_path: Path, capsys: Captured) -> None:
     assert printed[4:] == [
         "",
         f"{output}: 8 arrays. The settings are not in it: give them to the new layers.",
-        "1 other arrays are not in it: fc.weight",
+        "Other arrays are not in it, 1 of them: fc.weight.",
         "Variances are as they were: pytorch keeps the unbiased (over M - 1) one and keras the biased (over M) one; "
         "--count M converts them.",
     ]

@@ -65,9 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     copy = speeds[0].gigabytes_per_second
     megabytes = math.prod(extents) * dtype.itemsize / 1e6
-    print(
-        f"x {arguments.dtype} {extents}, {megabytes:.1f} MB; {bn.isa()}, threads: {bn.get_num_threads()}; NumPy has one"
-    )
+    print(f"x {arguments.dtype} {extents}, {megabytes:.1f} MB; {bn.isa()}, threads: {bn.get_num_threads()}, of NumPy 1")
     rows = [
         [
             s.what,

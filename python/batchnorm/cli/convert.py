@@ -106,10 +106,11 @@ def _tell(made: Conversion, output: Path) -> None:
     for name, value in (("gamma", 1), ("beta", 0)):
         filled = [each.name for each in made.layers if each.filled == name]
         if filled:
-            print(f"{len(filled)} layers had no {name}, and have one of {value}s: {', '.join(filled[:4])}")
+            more = ", ..." if len(filled) > 4 else ""
+            print(f"There was no {name}, and there is one of {value}s, in {', '.join(filled[:4])}{more}.")
     if made.passed_over:
         names = ", ".join(made.passed_over[:4]) + (", ..." if len(made.passed_over) > 4 else "")
-        print(f"{len(made.passed_over)} other arrays are not in it: {names}")
+        print(f"Other arrays are not in it, {len(made.passed_over)} of them: {names}.")
 
 
 def _text(value: Any) -> str:
