@@ -13,8 +13,6 @@
 //   whenNot    when it is not so
 //   ablation   { text, runs }: one thing is changed, and the claim does not hold: `holds` gives false
 
-const DEFAULT_EPOCHS = 5;
-
 /** The same settings without and with batch norm. */
 const both = (settings) => [
     { name: "without batch norm", settings: { ...settings, placement: "none", firstLayer: false } },
@@ -53,7 +51,7 @@ const LESSONS = [
             "At learning rate 1 the network without batch norm learns nothing: it guesses. With batch norm it " +
             "learns, and faster than either does at 0.1.",
         runs: both({ rate: 1 }),
-        epochs: DEFAULT_EPOCHS,
+        epochs: 5,
         show: ["loss", "accuracy", "distributions"],
         threshold: "After 5 epochs at least 90 % with batch norm, and at most 30 % without.",
         holds: ([without, norm]) => learnt(norm) && guesses(without),
@@ -69,10 +67,10 @@ const LESSONS = [
             "Six layers of sigmoids: without batch norm the gradient all but vanishes on its way to the first layer, " +
             "and nothing is learnt. With it, most of the gradient arrives.",
         runs: both({ activation: "sigmoid", depth: 6, rate: 0.3 }),
-        epochs: DEFAULT_EPOCHS,
+        epochs: 4,
         show: ["gradients", "accuracy", "distributions"],
         threshold:
-            "After 5 epochs at least 90 % with batch norm, and at most 30 % without. In the first epoch the first " +
+            "After 4 epochs at least 90 % with batch norm, and at most 30 % without. In the first epoch the first " +
             "layer's gradient is under 1/100 of the last one's without, and over 1/10 with batch norm.",
         holds: ([without, norm]) =>
             learnt(norm) && guesses(without) && arriving(without) < 0.01 && arriving(norm) > 0.1,
@@ -91,9 +89,9 @@ const LESSONS = [
             "First weights a tenth as large as they should be: without batch norm what comes in is ten times smaller " +
             "after each layer, until nothing is left. With it the scale of the weights hardly matters.",
         runs: both({ weightScale: 0.1, rate: 0.3 }),
-        epochs: DEFAULT_EPOCHS,
+        epochs: 4,
         show: ["distributions", "accuracy", "gradients"],
-        threshold: "After 5 epochs at least 90 % with batch norm, and at most 30 % without.",
+        threshold: "After 4 epochs at least 90 % with batch norm, and at most 30 % without.",
         holds: ([without, norm]) => learnt(norm) && guesses(without),
         whenNot:
             "With weights as He et al. (2015) draw them both learn. And weights ten times too large are no harm to " +
@@ -106,7 +104,7 @@ const LESSONS = [
         title: "Tiny batches",
         claim:
             "Two images per batch: mean and variance of two values are noise, and batch norm is the worse choice. " +
-            "After batch norm, of two images every value is +1 or -1, before gamma and beta.",
+            "After batch norm, of two images nearly every value is +1 or -1, before gamma and beta.",
         runs: both({ batch: 2, rate: 0.03 }),
         epochs: 2,
         show: ["statistics", "accuracy", "loss"],
@@ -180,9 +178,9 @@ const LESSONS = [
             "Pixels from 0 to 16 instead of 0 to 1: without batch norm training ends in numbers beyond all bounds, " +
             "or in guessing. One batch norm of the pixels, and none elsewhere, does what a scaler would have done.",
         runs: both({ pixels: "raw", placement: "none", firstLayer: true }),
-        epochs: DEFAULT_EPOCHS,
+        epochs: 4,
         show: ["loss", "accuracy", "statistics"],
-        threshold: "After 5 epochs at least 90 % with batch norm; without, at most 30 %, or the loss is not a number.",
+        threshold: "After 4 epochs at least 90 % with batch norm; without, at most 30 %, or the loss is not a number.",
         holds: ([without, norm]) => learnt(norm) && guesses(without),
         whenNot:
             "With scaled pixels it changes little. Batch norm in the hidden layers alone undoes the scale as well. A " +
@@ -200,9 +198,9 @@ const LESSONS = [
             { name: "before the activation", settings: { placement: "before" } },
             { name: "after the activation", settings: { placement: "after" } },
         ],
-        epochs: DEFAULT_EPOCHS,
+        epochs: 4,
         show: ["accuracy", "loss", "distributions"],
-        threshold: "After 5 epochs both are right at least 90 % of the time, and differ by at most 4 percent points.",
+        threshold: "After 4 epochs both are right at least 90 % of the time, and differ by at most 4 percent points.",
         holds: (runs) => runs.every((run) => learnt(run)) && apart(runs) <= 0.04,
         whenNot:
             "Before it, batch norm can be folded into the dense layer for use; the paper has it there. After ReLU " +
@@ -224,10 +222,10 @@ const LESSONS = [
             "and the gradient there is a quite different one. With it the loss still falls, and the gradient is much " +
             "the same: larger steps are safe.",
         runs: both({}),
-        epochs: DEFAULT_EPOCHS,
+        epochs: 3,
         show: ["landscape", "loss"],
         threshold:
-            "In the last third of 5 epochs, medians: the largest loss along the gradient, as a multiple of the loss " +
+            "In the last third of 3 epochs, medians: the largest loss along the gradient, as a multiple of the loss " +
             "here, and the gradient's change, relative to it, are at least 3 times larger without batch norm.",
         holds: ([without, norm]) => {
             const [a, b] = [landscapeOf(without), landscapeOf(norm)];

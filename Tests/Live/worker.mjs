@@ -62,12 +62,15 @@ export const workerTests = {
     },
 
     "worker: a new start ends what was": async ({ folder }) => {
-        const { tell, until } = await booted(folder);
+        const { tell, told, until } = await booted(folder);
         tell({ start: { id: 1, runs: [SMALL], epochs: 50, pace: 1 } });
-        tell({ start: { id: 2, runs: [SMALL], epochs: 2, landscape: true } });
+        tell({ start: { id: 2, runs: [SMALL], epochs: 2, landscape: true, play: false } });
+        await pause(50);
+        assert.deepEqual(told.splice(0).map(({ id, epoch }) => [id, epoch]), [[1, 1]]);
+        tell({ play: true });
         const messages = await until(isDone);
-        assert.ok(messages.slice(1).every(({ id }) => id === 2));
-        assert.equal(messages[1].runs[0].landscape.loss.length, 6);
+        assert.ok(messages.every(({ id }) => id === 2));
+        assert.equal(messages[0].runs[0].landscape.loss.length, 6);
     },
 
     "worker: a run that ends leaves the other one": async ({ folder }) => {
