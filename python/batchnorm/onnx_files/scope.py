@@ -102,7 +102,7 @@ class Scope:
         """Has an input of a node be these values: under its own name, if nothing else has it, or under a new one."""
         old = node.input[index] if len(node.input) > index else ""
         for tensor in self.graph.initializer:
-            if old and tensor.name == old and self.only_user(old) is node and list(node.input).count(old) == 1:
+            if old and tensor.name == old and self.only_user(old) is node:
                 tensor.CopyFrom(_tensor(values, old))
                 self.constants.put(tensor)
                 return

@@ -54,6 +54,8 @@ def prepared(path: PathLike, model: Any, *, most_bytes: int = MOST_BYTES) -> Ite
         if size_of(model) > most_bytes:
             told = {"save_as_external_data": True, "location": f"{path.name}.data", "size_threshold": 1024}
             onnx.save_model(model, str(written), **told)
+            for each in directory.iterdir():  # onnx makes its own unreadable to others
+                each.chmod(written.stat().st_mode & 0o777)
         else:
             written.write_bytes(model.SerializeToString(deterministic=True))
         check_file(written, path)

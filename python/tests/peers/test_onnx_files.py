@@ -263,6 +263,7 @@ def test_large_models(rng: np.random.Generator, source: Path) -> None:
         assert meanwhile.exists()
         assert names(source) == [meanwhile.parent.name, "in.onnx"]
     assert names(source) == ["in.onnx", "out.onnx", "out.onnx.data"]
+    assert len({each.stat().st_mode for each in (source, target, target.with_name("out.onnx.data"))}) == 1
     near_enough(expected, run(read_model(target), given), units=0)
 
 

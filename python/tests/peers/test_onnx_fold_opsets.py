@@ -128,6 +128,17 @@ def test_training(rng: np.random.Generator, opset: int) -> None:
     assert "takes the statistics of each batch" in report.left[0][1]
 
 
+def test_a_bias_that_was_not_broadcast(rng: np.random.Generator) -> None:
+    """Before opset 7 that is an attribute, which a bias of one number per output needs."""
+    m = Maker(rng)
+    nodes = [node("Gemm", ["x", "w", "a"], ["c"]), norm("c", "y", **told(6))]
+    model = m.model(nodes, {"w": m.w(4, 6), "a": m.w(1, 6), **m.params(6)}, [1, 4], opset=6)
+    fold_model(model)
+    assert operators(model) == "Gemm"
+    assert [(each.name, each.i) for each in model.graph.node[0].attribute] == [("broadcast", 1)]
+    onnx.checker.check_model(model, full_check=True)
+
+
 @pytest.mark.parametrize("opset", [1, 6, 7, 8])
 def test_statistics_for_each_position(rng: np.random.Generator, opset: int) -> None:
     m = Maker(rng)
