@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -298,6 +300,14 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         assert "IN.onnx" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["constants", "folding"])
+def test_examples(name: str) -> None:
+    module = importlib.import_module(f"batchnorm.onnx_files.{name}")
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert not found.failed
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "folding-onnx.md"

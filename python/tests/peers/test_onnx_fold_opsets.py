@@ -78,6 +78,7 @@ def test_layers(rng: np.random.Generator, opset: int) -> None:
     if opset < 7:
         # Its operators, as they are from 7 on, which is what no attribute is needed for any more.
         assert all(each.i == 1 for n in copy.graph.node for each in n.attribute if each.name in ("broadcast", "transB"))
+        assert [each.name for each in copy.graph.node[-1].attribute] == ["broadcast"]  # of the Add of the MatMul
         found = numbers(renewed(copy), given)
     else:
         found = numbers(copy, given)

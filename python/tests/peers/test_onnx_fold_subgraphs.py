@@ -65,6 +65,20 @@ def test_both_within_with_a_weight_from_outside(rng: np.random.Generator) -> Non
     assert list(found.errors) == ["y"]
 
 
+def test_within_and_outside(rng: np.random.Generator) -> None:
+    m = Maker(rng)
+    then = body([node("Conv", ["d", "u"], ["e"]), norm("e", "a", "q")], "a", "then")
+    otherwise = body([node("Conv", ["d", "u"], ["f"])], "f", "else")
+    outer = [node("Conv", ["x", "w"], ["c"]), norm("c", "d")]
+    arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(5, 6, 1, 1), **m.params(6), **m.params(5, "q")}
+    model = choice(m, then, otherwise, *outer, **arrays)
+    copy, report = folded(model)
+    assert not report.left
+    assert operators(copy) == "Conv If"
+    assert branches(copy) == ["Conv", "Conv"]
+    both_ways(rng, model, copy)
+
+
 def test_constants_within(rng: np.random.Generator) -> None:
     m = Maker(rng)
     tensors = [onnx.numpy_helper.from_array(a, name) for name, a in {"w": m.w(6, 4, 3, 3), **m.params(6)}.items()]
