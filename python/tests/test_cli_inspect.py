@@ -184,6 +184,15 @@ def test_eps_and_momentum_that_differ() -> None:
     assert kinds((1e-3, 0), (1e-3, 1)) == [["momentum"], ["momentum"]]
     assert kinds((1e-3, 0.1), (1e-5, 0.1)) == [[], []]  # of two, neither is the odd one
     assert kinds() == []
+    for wrong in (-1e-3, np.nan, np.inf):
+        assert kinds((wrong, 0.1), (1e-3, wrong)) == [["eps"], ["momentum"]]
+
+
+def test_settings_that_are_wrong_do_not_hide_the_rest() -> None:
+    numbers = {"gamma": ONES, "beta": ONES, "mean": MEANS, "var": changed(ONES, _1=-1).astype(float)}
+    for eps in (-5.0, np.nan, np.inf):
+        norm = Norm("bn", "onnx", eps=eps, momentum=0.1).take(numbers)
+        assert {each.kind for each in findings([norm])[0]} >= {"eps", "negative"}
 
 
 def test_many_layers_and_channels_are_cut_short(tmp_path: Path, capsys: Captured) -> None:

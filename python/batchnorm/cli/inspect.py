@@ -106,12 +106,11 @@ def _as_json(file: Path, norms: list[Norm], found: list[list[Finding]]) -> dict[
                 "framework": norm.framework,
                 "channels": norm.channels,
                 "dtypes": norm.dtypes,
-                "eps": norm.eps,
-                "momentum": norm.momentum,
+                "eps": _number(norm.eps),
+                "momentum": _number(norm.momentum),
                 "num_batches": norm.batches,
-                # JSON has neither NaN nor infinity.
                 "ranges": {
-                    name: [each if math.isfinite(each) else None for each in extremes]
+                    name: [_number(each) for each in extremes]
                     for name, extremes in ranges.items()
                     if name == "scale" or getattr(norm, name) is not None
                 },
@@ -119,6 +118,11 @@ def _as_json(file: Path, norms: list[Norm], found: list[list[Finding]]) -> dict[
             }
         )
     return {"file": str(file), "norms": listed}
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has neither NaN nor infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _tell(file: Path, norms: list[Norm], found: list[list[Finding]], everything: bool) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -66,10 +67,16 @@ def _of_settings(norm: Norm, usual_eps: float | None, usual_momentum: float | No
     if norm.in_training:
         advice = "export the model in eval mode, unless each batch is to be normalized by itself"
         yield Finding("training", (), f"{norm.in_training}: it takes the statistics of each batch", advice)
-    if norm.eps is not None and usual_eps not in (None, norm.eps):
+    if norm.eps is not None and not 0 <= norm.eps < math.inf:
+        text = f"eps is {norm.eps:g}, expected a finite number of at least 0"
+        yield Finding("eps", (), text, "the output is NaN where the variance does not outweigh it")
+    elif norm.eps is not None and usual_eps not in (None, norm.eps):
         advice = "1e-3 is Keras's default and 1e-5 PyTorch's: a port that mixes them computes something else"
         yield Finding("eps", (), f"eps is {norm.eps:g}, and {usual_eps:g} in most layers", advice)
-    if norm.momentum in (0, 1):
+    if norm.momentum is not None and not 0 <= norm.momentum <= 1:
+        text = f"momentum is {norm.momentum:g}, expected a number from 0 to 1 (weight of the new batch)"
+        yield Finding("momentum", (), text, "running statistics would leave the range of what they are averages of")
+    elif norm.momentum in (0, 1):
         what = "stay as they are" if norm.momentum == 0 else "are those of the last batch"
         advice = "PyTorch's momentum is the weight of the new batch, Keras's that of the old average"
         yield Finding("momentum", (), f"momentum is {norm.momentum:g}: running statistics {what}", advice)
@@ -115,8 +122,8 @@ def _of_statistics(norm: Norm) -> Iterator[Finding]:
         text = f"the variance is beyond {EXPLODING:g} times the median, {median:.3g}"
         advice = "look at what comes in: an input that is not scaled, or weights that grow"
         yield from _at("exploding", sound & (var > EXPLODING * median), text, advice)
-    std = np.sqrt(np.maximum(var, 0) + eps)
     with np.errstate(invalid="ignore"):
+        std = np.sqrt(np.maximum(var, 0) + eps)
         cancelling = sound & (var >= 0) & (np.abs(mean) > CANCELLING * std)
     text = f"|mean| is beyond {CANCELLING:g} standard deviations, and most digits cancel in x - mean"
     yield from _at("cancellation", cancelling, text, "compute it in float32 at least, or fold it into the layer before")

@@ -18,6 +18,8 @@ from .of_state import norms_of
 _CLASS = "BatchNormalization"
 # The group of a layer in a file of weights is called after its class.
 _GROUP = re.compile(r"batch_normalization(_\d+)?")
+_CONFIG = "config.json"
+_LONGEST = 1 << 27  # of a configuration; what is longer was packed to do harm
 _ORDER = "gamma", "beta", "mean", "var"
 
 
@@ -88,23 +90,12 @@ def _settled(norm: Norm, told: Mapping[str, Any] | None) -> Norm:
 
 def described(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """The settings of batch norms by the names of layers, and the names of layers by their groups of variables."""
-    h5py = importlib.import_module("h5py")
-    names: dict[str, str] = {}
-    with path.open("rb") as file:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(file) as archive:
-                text = archive.read("config.json") if "config.json" in archive.namelist() else b""
-                weights: Any = io.BytesIO(archive.read("model.weights.h5"))
-        else:
-            text, weights = b"", file
-        with h5py.File(weights, "r") as root:
-            text = text or root.attrs.get("model_config", b"")
-
-            def note(name: str, item: Any) -> None:
-                if name.endswith("vars") and isinstance(item.attrs.get("name"), str):
-                    names[name] = item.attrs["name"]
-
-            root.visititems(note)
+    try:
+        text, names = _texts(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # of zipfile, zlib and h5py, for files that are damaged
+        raise ValueError(f"{path} cannot be read as {path.suffix}: {error}") from None
     try:
         config = json.loads(text) if text else {}
         settings = {told["name"]: told for told in _configs(config) if isinstance(told.get("name"), str)}
@@ -122,3 +113,27 @@ def _configs(config: Any) -> Iterator[dict[str, Any]]:
     if isinstance(config, list):
         for each in config:
             yield from _configs(each)
+
+
+def _texts(path: Path) -> tuple[Any, dict[str, str]]:
+    """The configuration of the model, or nothing, and what groups of variables say that their layers are called."""
+    h5py = importlib.import_module("h5py")
+    names: dict[str, str] = {}
+    text: Any = b""
+    with path.open("rb") as file:
+        weights: Any = file
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(file) as archive:
+                if _CONFIG in archive.namelist():
+                    with archive.open(_CONFIG) as packed:
+                        text = packed.read(_LONGEST)
+                weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights, "r") as root:
+            text = text or root.attrs.get("model_config", b"")
+
+            def note(name: str, item: Any) -> None:
+                if name.endswith("vars") and isinstance(item.attrs.get("name"), str):
+                    names[name] = item.attrs["name"]
+
+            root.visititems(note)
+    return text, names
