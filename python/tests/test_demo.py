@@ -244,15 +244,6 @@ def test_demo_survives_divergence_everywhere(tmp_path: Path, capsys: pytest.Capt
     assert [path.name for path in tmp_path.iterdir()] == ["digits.png"]  # none of a mistake that nothing could make
 
 
-def test_info_names_the_library() -> None:
-    done = python("-m", "batchnorm", "info")
-    assert (done.returncode, done.stderr) == (0, "")
-    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert shown.keys() == {"version", "isa", "threads", "library"}
-    assert shown["version"] == bn.__version__
-    assert Path(shown["library"]).is_file()
-
-
 def test_environment_that_cannot_be_honoured_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHNORM_ISA", "abacus")
     done = python("-m", "batchnorm", "info")
