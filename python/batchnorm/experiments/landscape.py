@@ -19,11 +19,11 @@ from .training import DEEP, build, digits, fit
 
 LESSON = "With batch norm, loss and gradient change less along the way, so that longer steps are safe"
 EXCEPT = """
-The difference is made by training: before the first step beta is about the same for both networks. It is the weakest
-of the three: with ten layers, or at a rate of 0.3, it is 1.2 to 1.5 times as large without batch norm, no more. Each
-network is looked at on its own path, and batch norm makes the scale of weights meaningless, so that beta, a change
-per distance, depends on how large they have become. Why batch norm smooths, and whether "internal covariate shift"
-has a part in it, is not measured here.
+The difference is made by training: before the first step beta is about the same for both networks. Beta is the
+weakest of the three figures: with ten layers, or at a rate of 0.3, it is 1.2 to 1.5 times as large without batch
+norm, no more. Each network is looked at on its own path, and batch norm makes the scale of weights meaningless, so
+that beta, a change per distance, depends on how large they have become. Why batch norm smooths, and whether "internal
+covariate shift" has a part in it, is not measured here.
 """
 NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64; medians"
 RATE = 0.1
