@@ -48,8 +48,7 @@ def command_without(package: str, *arguments: str) -> subprocess.CompletedProces
 
 @cache
 def measured(name: str) -> Result:
-    seeds = SEEDS
-    return result.perform(name, Settings(seeds, quick=True))
+    return result.perform(name, Settings(SEEDS, quick=True))
 
 
 def changed(rows: Rows, change: Callable[[Row], Row]) -> list[Row]:
