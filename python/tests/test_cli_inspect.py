@@ -327,6 +327,22 @@ def test_plot(tmp_path: Path, capsys: Captured) -> None:
     assert not (tmp_path / "new.png").exists()
 
 
+def test_a_picture_that_cannot_be_finished(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+
+    def full(_: Any, path: Path, **__: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(figure.Figure, "savefig", full)
+    path, picture = written(tmp_path, plain()), tmp_path / "picture.png"
+    picture.write_bytes(b"old")
+    assert cli.main(["inspect", str(path), "--plot", str(picture)]) == 1
+    assert capsys.readouterr().err == "batchnorm inspect: No space left on device\n"
+    assert sorted(tmp_path.iterdir()) == [picture, path]
+    assert picture.read_bytes() == b"old"
+
+
 def test_all_zeros_can_be_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = written(tmp_path, bn.BatchNorm(3).state_dict())

@@ -327,5 +327,9 @@ def test_convert(target: Any, maker: Maker, tmp_path: Path, capsys: Captured) ->
         layer = bn.from_state(state, target, prefix=f"norm{prefix}")
         for name, key in (("gamma", "g"), ("beta", "b"), ("running_mean", "m"), ("running_var", "v")):
             np.testing.assert_array_equal(getattr(layer, name), arrays[prefix + key])
+    told = ["--from", "onnx", "--to", target, "--eps", "0.75", "--json"]
+    assert cli.main(["convert", str(path), str(output), *told]) == 0
+    settings = [each["settings"] for each in json.loads(capsys.readouterr().out)["layers"]]
+    assert [each.get("eps", each.get("epsilon")) for each in settings] == [0.75, 0.75]
     assert cli.main(["convert", str(path), str(output), "--from", "keras", "--to", "flax"]) == 1
     assert "is a model of ONNX, not of keras: tell --from onnx" in capsys.readouterr().err
