@@ -37,7 +37,7 @@ def packed(data: bytes) -> str:
 def script(names: list[str], before: str = "") -> str:
     """The files as one script, without the lines that are comments alone: they are for the sources' readers."""
     text = "\n".join(['"use strict";', before, *((HERE / name).read_text() for name in names)])
-    return re.sub(r"^\s*(//.*|/\*\*.*\*/)?\n", "", text, flags=re.M)
+    return re.sub(r"^\s*(//.*|/\*\*.*\*/)?\n", "", text, flags=re.MULTILINE)
 
 
 def lessons(wasm: Path, cache: Path) -> str:

@@ -20,7 +20,7 @@ const page = {
     ink: (name) => page.colours[name],
     readColours() {
         const style = getComputedStyle(document.documentElement);
-        const names = ["without", "with", "third", "fourth", "ink", "muted", "grid", "panel", "bg"];
+        const names = ["without", "with", "third", "ink", "muted", "grid", "panel", "bg"];
         page.colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     },
 
@@ -57,10 +57,9 @@ const page = {
 
     changed(key, value) {
         page.settings[key] = value;
-        const { run, chart } = SETTINGS[key];
+        const { chart } = SETTINGS[key];
         if (chart) Object.assign(page.view.options, page.settings);
-        // Another seed is another run of the same lesson; another rate is no longer it.
-        else if ((run && key !== "seed") || key === "norm" || key === "landscape") page.lesson = null;
+        else if (isOfExperiment(key)) page.lesson = null;
         if (key === "rate") page.settings.rateWithout = 0;
         page.showSettings();
         page.writeAddress();

@@ -57,11 +57,15 @@ function valueOf(key, text) {
     return whole ? Math.round(within) : within;
 }
 
+/** Is it another experiment with another value of this? Another seed is not. */
+const isOfExperiment = (key) => (SETTINGS[key].run && key !== "seed") || key === "norm" || key === "rateWithout";
+
 /** { lesson, settings } of an address; what it has and nobody knows is left out. */
 function readAddress(hash) {
     const given = new URLSearchParams(hash.replace(/^#/, ""));
-    const lesson = LESSONS.find(({ id }) => id === given.get("lesson")) ?? null;
-    const settings = lesson ? settingsOf(lesson) : startSettings();
+    const named = LESSONS.find(({ id }) => id === given.get("lesson")) ?? null;
+    const settings = named ? settingsOf(named) : startSettings();
+    const lesson = [...given.keys()].some((key) => Object.hasOwn(SETTINGS, key) && isOfExperiment(key)) ? null : named;
     for (const [key, text] of given) {
         if (!Object.hasOwn(SETTINGS, key)) continue;
         const value = valueOf(key, text);

@@ -9,6 +9,9 @@ async function payload(id) {
     return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+// Or the browser asks the server for a favicon.ico.
+document.head.append(Object.assign(document.createElement("link"), { rel: "icon", href: "data:," }));
+
 payload("page").then((script) => {
     const element = document.createElement("script");
     element.textContent = new TextDecoder().decode(script);

@@ -3,13 +3,12 @@
 
 const FONT = "12px system-ui, 'DejaVu Sans', sans-serif";
 
-// A series is told by its colour, its dashes and its marker, so that two of the three may fail.
+// A series is told by its colour, its dashes and its marker, so that each may fail.
 const LOOKS = {
     without: { colour: "without", dash: [7, 4], marker: "square" },
     with: [
         { colour: "with", dash: [], marker: "circle" },
         { colour: "third", dash: [2, 3], marker: "triangle" },
-        { colour: "fourth", dash: [10, 3, 2, 3], marker: "diamond" },
     ],
 };
 
@@ -26,7 +25,7 @@ function looksOf(settings) {
 }
 
 class Pen {
-    /** `ink` gives the colour of a name: without, with, third, fourth, ink, muted, grid, panel, bg. */
+    /** `ink` gives the colour of a name: without, with, third, ink, muted, grid, panel, bg. */
     constructor(g, width, height, ink) {
         Object.assign(this, { g, width, height, ink });
     }
