@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sockets import WebSocket
@@ -64,11 +64,17 @@ class Browser:
     def js(self, code: str) -> JSON:
         raise NotImplementedError
 
+    def go(self, address: str) -> None:
+        raise NotImplementedError
+
+    def size(self, width: int, height: int) -> None:
+        raise NotImplementedError
+
     def clear(self) -> None:
         self.requests.clear()
         self.complaints.clear()
 
-    def wait(self, condition: str, seconds: float = 300) -> None:
+    def wait(self, condition: str, seconds: float = 120) -> None:
         """Until it is true in the page. The limit is for what never comes."""
         end = time.monotonic() + seconds
         while not self.js(f"Boolean({condition})"):
@@ -89,18 +95,21 @@ class Chromium(Browser):
 
     def __init__(self, program: str = "chromium") -> None:
         # Root has no sandbox, a container may have little shared memory, and no name is to be found in any network.
-        flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-port=0 --no-first-run"
-        names = "--host-resolver-rules=MAP * ~NOTFOUND"
+        flags = (
+            "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-port=0 --no-first-run"
+        )
+        names = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
         command = [program, *flags.split(), names, "--user-data-dir=FOLDER", "about:blank"]
         super().__init__(command, r"DevTools listening on (ws://\S+)")
         self.open_socket(self.address)
         self.session: JSON = {}
-        self.pauses: Callable[[JSON], None] | None = None
         self.new_tab()
 
     def new_tab(self) -> None:
         target = self.do("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self.session = {"sessionId": self.do("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]}
+        self.session = {
+            "sessionId": self.do("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        }
         for domain in ("Page", "Runtime", "Log", "Network", "DOM", "Accessibility"):
             self.tab(f"{domain}.enable")
 
@@ -129,8 +138,8 @@ class Chromium(Browser):
             raise BrowserError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
-    def size(self, width: int, height: int, scale: float = 1) -> None:
-        self.tab("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+    def size(self, width: int, height: int) -> None:
+        self.tab("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def media(self, kind: str = "", **features: str) -> None:
         given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
@@ -146,15 +155,22 @@ class Chromium(Browser):
 
     def picture(self, path: str) -> None:
         found = self.tab("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(found["data"]))
+        Path(path).write_bytes(base64.b64decode(found["data"]))
 
 
 class Firefox(Browser):
     """Commands go to one tab, `context`."""
 
     def __init__(self, program: str = "firefox-esr") -> None:
-        command = [program, "--headless", "--no-remote", "--profile", "FOLDER", "--remote-debugging-port=0", "about:blank"]
+        command = [
+            program,
+            "--headless",
+            "--no-remote",
+            "--profile",
+            "FOLDER",
+            "--remote-debugging-port=0",
+            "about:blank",
+        ]
         super().__init__(command, r"WebDriver BiDi listening on (ws://\S+)")
         self.open_socket(f"{self.address}/session")
         self.do("session.new", {"capabilities": {}})
@@ -170,7 +186,8 @@ class Firefox(Browser):
             self.complaints.append(str(params["text"])[:500])
 
     def go(self, address: str) -> None:
-        self.do("browsingContext.navigate", {"context": self.context, "url": address, "wait": "complete"})
+        for each in ("about:blank", address):
+            self.do("browsingContext.navigate", {"context": self.context, "url": each, "wait": "complete"})
 
     def js(self, code: str) -> JSON:
         target = {"context": self.context}
@@ -187,5 +204,4 @@ class Firefox(Browser):
 
     def picture(self, path: str) -> None:
         found = self.do("browsingContext.captureScreenshot", {"context": self.context, "origin": "document"})
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(found["data"]))
+        Path(path).write_bytes(base64.b64decode(found["data"]))

@@ -18,7 +18,8 @@ class WebSocket:
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         self.socket = socket.create_connection((parts.hostname, parts.port))
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
@@ -46,8 +47,8 @@ class WebSocket:
             head = struct.pack("!BBH", 0x80 | kind, 0x80 | 126, size)
         else:
             head = struct.pack("!BBQ", 0x80 | kind, 0x80 | 127, size)
-        # A client masks; a mask of zeros leaves the text as it is.
-        self.socket.sendall(head + bytes(4) + data)
+        mask = os.urandom(4)  # Firefox takes no zeros
+        self.socket.sendall(head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(data)))
 
     def receive(self) -> str:
         text = b""
