@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "write the batch norms of a file in the names and conventions of another framework",
     "demo": "train a network on real digits, without and with batch norm",
     "experiments": "show what batch norm does, and when it does not, by training small networks",
+    "live": "open the page that trains two networks in the browser",
     "fold": "fold the batch norms of an ONNX file into the layers beside them",
     "recalibrate": "give the batch norms of an ONNX file the statistics of data",
 }
