@@ -29,6 +29,12 @@ c_maximum_signature_line_length = 100
 python_maximum_signature_line_length = 100
 myst_heading_anchors = 3
 
+# The page that trains in the browser, if `make live` has built it.
+live = HERE.parent / ".build-live" / "batchnorm-live.html"
+if live.is_file():
+    tags.add("live")  # type: ignore[name-defined] # noqa: F821
+    html_extra_path = [str(live)]
+
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["wide.css"]
