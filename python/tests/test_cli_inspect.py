@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import python
 
 import batchnorm as bn
 from batchnorm import cli
@@ -96,6 +97,29 @@ def test_names_that_are_one(tmp_path: Path, capsys: Captured) -> None:
     path = written(tmp_path, arrays)
     assert cli.main(["inspect", str(path)]) == 1
     assert capsys.readouterr().err == "batchnorm inspect: a.running_mean and a/running_mean are the same name\n"
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path, capsys: Captured) -> None:
+    path = written(tmp_path, plain("a\x1b[2J\n", weight=changed(ONES, _0=0)))
+    for command in (["inspect", str(path)], ["convert", str(path), str(tmp_path / "o.npz"), *FROM_TO]):
+        assert cli.main(command) == 0
+        printed = capsys.readouterr().out
+        assert "\x1b" not in printed
+        assert r"a\x1b[2J\n" in printed
+    path = written(tmp_path, {"a\x1b.running_mean": ONES, "a\x1b/running_mean": ONES})
+    assert cli.main(["inspect", str(path)]) == 1
+    assert r"a\x1b.running_mean and a\x1b/running_mean" in capsys.readouterr().err
+
+
+def test_letters_that_the_terminal_does_not_have(tmp_path: Path) -> None:
+    path = written(tmp_path, bn.to_state(layer(), "flux", prefix="schön").arrays)
+    code = "import sys; from batchnorm.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = python(code, "inspect", str(path), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sch\\xf6n" in done.stdout
+
+
+FROM_TO = ["--from", "pytorch", "--to", "keras"]
 
 
 def test_a_sound_layer_has_no_finding(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .problems import UserError, needing, one_line
+from .problems import UserError, needing, one_line, printable
 from .tables import table
 
 if TYPE_CHECKING:
@@ -96,7 +96,12 @@ def _tell(made: Conversion, output: Path) -> None:
     words = list(made.layers[0].settings)
     flags = [word for word in words if not isinstance(made.layers[0].settings[word], bool) and word != "num_features"]
     rows = [
-        (each.name or "-", each.new_name or "-", str(each.channels), *(_text(each.settings[word]) for word in flags))
+        (
+            printable(each.name) or "-",
+            printable(each.new_name) or "-",
+            str(each.channels),
+            *(_text(each.settings[word]) for word in flags),
+        )
         for each in made.layers[:ROWS]
     ]
     print(table(("layer", "is now", "channels", *flags), rows, left=2))
@@ -107,10 +112,10 @@ def _tell(made: Conversion, output: Path) -> None:
         filled = [each.name for each in made.layers if each.filled == name]
         if filled:
             more = ", ..." if len(filled) > 4 else ""
-            print(f"There was no {name}, and there is one of {value}s, in {', '.join(filled[:4])}{more}.")
+            print(f"There was no {name}, and there is one of {value}s, in {printable(', '.join(filled[:4]))}{more}.")
     if made.passed_over:
         names = ", ".join(made.passed_over[:4]) + (", ..." if len(made.passed_over) > 4 else "")
-        print(f"Other arrays are not in it, {len(made.passed_over)} of them: {names}.")
+        print(f"Other arrays are not in it, {len(made.passed_over)} of them: {printable(names)}.")
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._finding_kinds import KINDS
-from .problems import UserError, needing, one_line
+from .problems import UserError, needing, one_line, printable
 from .tables import table
 
 if TYPE_CHECKING:
@@ -149,21 +149,21 @@ def _tell_findings(norms: list[Norm], found: list[list[Finding]], everything: bo
     for norm, of_norm in zip(norms, found):
         for each in of_norm:
             if not each.channels:
-                together.setdefault(each, []).append(norm.name)
+                together.setdefault(each, []).append(printable(norm.name))
     for each, names in together.items():
         more = "" if everything or len(names) <= CHANNELS else f" and {len(names) - CHANNELS} more"
         print(f"\n{', '.join(names if everything else names[:CHANNELS])}{more}")
         _tell_one(each, "", advised)
     for norm, of_norm in zip(norms, found):
         if any(each.channels for each in of_norm):
-            print(f"\n{norm.name}")
+            print(f"\n{printable(norm.name)}")
         for each in of_norm:
             if each.channels:
                 _tell_one(each, _where(each, norm, everything), advised)
 
 
 def _tell_one(finding: Finding, where: str, advised: set[str]) -> None:
-    print(f"  {finding.kind}: {where}{finding.text}")
+    print(f"  {finding.kind}: {where}{printable(finding.text)}")
     if finding.advice not in advised:
         print(f"    {finding.advice}")
         advised.add(finding.advice)
@@ -171,7 +171,8 @@ def _tell_one(finding: Finding, where: str, advised: set[str]) -> None:
 
 def _row(norm: Norm, everything: bool) -> tuple[str, ...]:
     var, gamma = _extremes(norm.var), _extremes(norm.gamma, magnitude=True)
-    name = norm.name if everything or len(norm.name) <= WIDEST_NAME else "..." + norm.name[3 - WIDEST_NAME :]
+    name = printable(norm.name)
+    name = name if everything or len(name) <= WIDEST_NAME else "..." + name[3 - WIDEST_NAME :]
     numbers = (norm.eps, norm.momentum, _extremes(norm.mean, magnitude=True)[1], *var, *gamma)
     texts = ["-" if each is None else f"{each:.3g}" for each in numbers]
     absent = [norm.mean is None, norm.var is None, norm.var is None, norm.gamma is None, norm.gamma is None]
