@@ -27,7 +27,7 @@ def find() -> Path:
     if given:
         raise UserError(f"BATCHNORM_LIVE is {given!r}, where no file is; expected the page that `make live` builds")
     raise UserError(
-        "the page is not in the package: `make live` in a checkout builds it, the documentation’s “In the browser” has "
+        "the page is not in the package: `make live` in a checkout builds it, the documentation's “In the browser” has "
         "it, and BATCHNORM_LIVE may name the file"
     )
 
