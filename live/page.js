@@ -110,6 +110,7 @@ const page = {
         if (page.isDone && view.epochs.length >= view.until) view.until += settings.epochs;
         page.isDone = false;
         page.isPlaying = true;
+        at("headline").textContent = `Two networks are learning in your browser: ${page.lesson?.title ?? "your own experiment"} …`;
         page.began = performance.now() - (page.spent ?? 0);
         if (view.epochs.length === 0) page.began = performance.now();
         page.worker.postMessage({ play: true, pace: settings.pace, epochs: view.until });
@@ -166,6 +167,7 @@ const page = {
         at("status").textContent = `Epoch ${epoch} of ${view.until}; ${((1000 * epoch) / page.spent).toFixed(1)} epochs a second; ` +
             `batch norm took ${time("batchNorm").toFixed(0)} of ${time("training").toFixed(0)} ms`;
         const ended = runs.flatMap((run, i) => (run.ended ? [`${view.names[i]}: ${run.ended}`] : []));
+        at("ended").classList.add("warn");
         at("ended").textContent = ended.map((text) => `✕ ${text}.`).join(" ");
         page.draw();
     },
@@ -174,6 +176,7 @@ const page = {
         view.recalibrated.push({ epoch, runs: recalibrated });
         const said = recalibrated.flatMap(({ before, after, milliseconds }, i) => (hasNorm(view.settings[i])
             ? [`${view.names[i]}: ${percent(before)} before, ${percent(after)} after (in ${milliseconds.toFixed(0)} ms)`] : []));
+        at("ended").classList.remove("warn");
         at("ended").textContent = `Recalibrated: the running statistics are now those of all training images. ${said.join("; ")}.`;
         page.draw();
         if (page.isDone) page.judge();
@@ -185,6 +188,7 @@ const page = {
         // Recalibration is a part of such a lesson.
         if (lesson?.show.includes("recalibrate") && page.view.recalibrated.length === 0) page.worker.postMessage({ recalibrate: true });
         else page.judge();
+        page.headline();
         page.showPlay();
     },
 
@@ -196,7 +200,6 @@ const page = {
         const holds = lesson.holds(results);
         at("verdict").textContent = holds ? `In this run it is so. (${lesson.threshold})` : `In this run it is not so! (${lesson.threshold})`;
         at("verdict").dataset.holds = holds;
-        if (lesson === HEADLINE) page.headline(holds);
         document.documentElement.dataset.judged = `${lesson.id} ${settings.seed}`;
     },
     results() {
@@ -207,14 +210,20 @@ const page = {
             recalibrated: view.recalibrated.at(-1)?.runs[i] ?? null,
         }));
     },
-    headline(holds) {
+    /** The sentence at the top, of the run that has just ended. */
+    headline() {
         const { view, spent } = page;
-        const [without, withNorm] = page.results().map(({ epochs, ended }) => (ended ? "nothing, as it diverged" : percent(epochs.at(-1).accuracy.eval)));
-        const strong = (text, kind) => element("b", { class: kind }, text);
+        const known = page.results().map(({ epochs, ended }) => (ended ? "nothing, as it diverged" : percent(epochs.at(-1).accuracy.eval)));
+        const strong = (i) => element("b", { style: `color:var(--${view.looks[i].colour})` }, known[i]);
+        const rates = new Set(view.settings.map(({ rate }) => rate));
+        const isUsual = view.names.join() === "without batch norm,with batch norm";
+        const said = isUsual
+            ? ["the network without batch norm knows ", strong(0), " of the test images, the one with it ", strong(1)]
+            : ["test images are known by ", ...view.names.flatMap((name, i) => [`${i > 0 ? ", " : ""}${name}: `, strong(i)])];
         at("headline").replaceChildren(
-            "After ", String(view.epochs.length), " epochs at learning rate ", number(view.settings[0].rate), " the network without batch norm knows ",
-            strong(without, "without"), " of the test images, the one with it ", strong(withNorm, "with"), ". ",
-            element("small", {}, `Computed just now, in your browser, in ${(spent / 1000).toFixed(1)} s${holds ? "" : "; not what it usually gives"}.`),
+            `After ${view.epochs.length} epochs${rates.size === 1 ? ` at learning rate ${number([...rates][0])}` : ""} `,
+            ...said,
+            ". ", element("small", {}, `Computed just now, in your browser, in ${(spent / 1000).toFixed(1)} s.`),
         );
     },
 

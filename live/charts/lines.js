@@ -48,7 +48,7 @@ class Lines {
         for (const each of series) this.#line(pen, axes, each);
         view.epochs.at(-1)?.runs.forEach((run, i) => {
             if (run.ended && this.along === "epoch") {
-                pen.text(`✕ ${view.names[i]}: ended`, axes.left + 8, axes.top + 14 + 16 * i, { colour: view.looks[i].colour, bold: true });
+                pen.text(`✕ ${view.names[i]}: ended`, axes.left + 8, axes.bottom - 8 - 16 * i, { colour: view.looks[i].colour, bold: true });
             }
         });
         if (view.isRead && points.length > 0) axes.cursor(this.position(view));
