@@ -254,6 +254,13 @@ def before_cropped_conv_transpose(m: Maker) -> Case:
 
 
 @case
+def before_conv_transpose_cropped_at_one_end(m: Maker) -> Case:
+    nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"], pads=[2, 2, 1, 2])]
+    made = m.model(nodes, {"w": m.w(4, 6, 3, 3), **m.params(4)}, X)
+    return Case(made, "BN ConvTranspose", ["taps of their own"])
+
+
+@case
 def before_conv_transpose_of_some_shape(m: Maker) -> Case:
     nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"], output_shape=[9, 9])]
     made = m.model(nodes, {"w": m.w(4, 6, 1, 1), **m.params(4)}, X)
