@@ -77,8 +77,13 @@ class Frames:
     def __init__(self, kind: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         # The frame has no other way to tell how it is.
-        tells = """<script>setInterval(() => parent.postMessage({ state: document.documentElement.dataset.state,
-            headline: document.getElementById('headline').textContent }, '*'), 100)</script>"""
+        tells = """<script>setInterval(() => {
+            let { state } = document.documentElement.dataset;
+            const headline = document.getElementById('headline').textContent;
+            // A setting is written to the address, which a frame without an origin may not have.
+            try { if (state === 'done') page.changed('modes', true); } catch { state = 'failed'; }
+            parent.postMessage({ state, headline }, '*');
+        }, 100)</script>"""
         page = PAGE.read_text().replace("</body>", f"{tells}</body>")
         Path(self.folder.name, "page.html").write_text(page)
         source = f'srcdoc="{html.escape(page)}"' if kind == "srcdoc" else 'src="page.html"'
