@@ -4,8 +4,8 @@
 Random numbers come from the fixture `rng`. Its seed is the environment's BATCHNORM_TEST_SEED (default 0) together with
 the test's name; it is printed with the failure.
 
-BATCHNORM_TEST_SHARE=K/N takes every N-th case of each test, from the K-th on, and at least one. What the cases of a test
-differ in is computed by the library, which is the same beside every interpreter: it is tried whole beside some of them.
+BATCHNORM_TEST_SHARE=K/N takes every N-th case of each test, from the K-th on, and at least one: they differ in numbers
+that the library computes, which is the same beside every interpreter.
 """
 
 from __future__ import annotations
