@@ -19,6 +19,8 @@ Around the layer: `population` and `recalibration` for statistics of all data, `
 `keras` and `onnx` are layers and operators as they are known elsewhere.
 """
 
+from importlib import import_module as _import_module
+
 from ._version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import would take longer than all the rest here
@@ -91,32 +93,33 @@ __all__ = [
 if not TYPE_CHECKING:  # which would take any name for one of the package's
 
     def __getattr__(name: str) -> object:
-        """The first use of any name loads all of them; modules come alone, as the names are made of them."""
-        if name in __all__:
-            # NumPy as a whole, before parts of it: several threads could not import those at once.
-            import numpy as np  # noqa: F401
-
-            from . import _names
-
-            for each in set(__all__) - globals().keys():  # which may have what somebody has put there
-                globals()[each] = getattr(_names, each)
-            return globals()[name]
-        module = None if name.startswith("__") else _submodule(f"{__name__}.{name}")
-        if module is None:
+        """The first use of a name, or of a public module, loads all of them. Private modules come alone: the names are
+        made of them.
+        """
+        if name not in __all__ and not _is_module(name):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return module
+        _load(all_names=name[:1] != "_")
+        return globals().get(name) or _import_module(f"{__name__}.{name}")
 
 
-def _submodule(name: str) -> object:
-    """A module of the package, if it is one; not a package within, which is there once it has been imported."""
-    from importlib import import_module
+def _load(*, all_names: bool) -> None:
+    """Threads queue for one module, which imports all others. Imported from several ends at once, one of them could see
+    another's unfinished module before Python 3.12, and NumPy's parts in all versions.
+    """
+    _import_module("numpy")
+    if not all_names:
+        return
+    names = _import_module(f"{__name__}._names")
+    for each in set(__all__) - globals().keys():  # which may have what somebody has put there
+        globals()[each] = getattr(names, each)
+
+
+def _is_module(name: str) -> bool:
+    """Not a package within, which is there once it has been imported."""
     from importlib.util import find_spec
 
-    spec = find_spec(name)
-    if spec is None or spec.submodule_search_locations is not None:
-        return None
-    import_module("numpy")  # as above
-    return import_module(name)
+    spec = None if name.startswith("__") else find_spec(f"{__name__}.{name}")
+    return spec is not None and spec.submodule_search_locations is None
 
 
 def __dir__() -> list[str]:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from . import functional
 from ._arrays import Array, address_of_any, of_layer, tensor
 from ._layout import channel_axes
 from ._options import flag
 from ._parameters import four_of
 from ._weights import Counted
 from .activations import chosen
+from .functional import backward as function_of_backward
+from .functional import forward_inference, forward_training
 from .groups import Conditional, Ghost, Segments, Split
 from .policies import Running
 from .saved import Last, frozen_statistics
@@ -97,7 +98,7 @@ def forward(
         if not tracks and source is None and settings["running"].single_value != "running":
             running = {}
         momentum = 1.0 if layer.momentum is None else layer.momentum
-        y, saved = functional.forward_training(
+        y, saved = forward_training(
             array,
             gamma,
             beta,
@@ -112,9 +113,7 @@ def forward(
             counts = settings["running"].num_batches
             layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
     else:
-        y = functional.forward_inference(
-            array, gamma, beta, **running, axis=layer.axis, eps=layer.eps, out=out, **settings
-        )
+        y = forward_inference(array, gamma, beta, **running, axis=layer.axis, eps=layer.eps, out=out, **settings)
         of_parameters = {"gamma": gamma, "beta": beta, "axis": layer.axis}
         saved = frozen_statistics(**running, eps=layer.eps, **of_parameters, **settings)
         saved._shape = array.shape
@@ -131,7 +130,7 @@ def forward(
 def backward(layer: BatchNorm, last: Last, dy: ArrayLike, out: Array | None) -> Array:
     """See BatchNorm.backward(); there was a forward call."""
     x, saved, from_output = last
-    dx, dgamma, dbeta, *dz = functional.backward(dy, x, saved, out=out, from_output=from_output)
+    dx, dgamma, dbeta, *dz = function_of_backward(dy, x, saved, out=out, from_output=from_output)
     layer.grad_gamma = None if saved.gamma is None else dgamma
     layer.grad_beta = None if saved.beta is None else dbeta
     layer.grad_residual = dz[0] if dz else None
