@@ -14,7 +14,7 @@ KINDS = {
     "exploding": f"variance beyond {EXPLODING:g} times the median",
     "cancellation": f"|mean| beyond {CANCELLING:g} standard deviations",
     "scale": f"|gamma|/std beyond {SPREAD:g} times the median",
-    "never": "statistics as they began, or no batch counted",
+    "never": "mean 0 and variance 1, as they began, and no batch counted",
     "momentum": "momentum 0 or 1, or another one than most layers have",
     "eps": "another eps than most layers have",
     "training": "statistics of each batch in inference, too",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -30,6 +32,7 @@ _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6
 _WEIGHTS = "model.weights.h5"
 # Before it, weights_only could be made to execute what a file held (CVE-2025-32434).
 _SAFE_TORCH = (2, 6)
+_REMEDY = "save model.state_dict() in place of the model"
 
 
 def package_of(suffix: str, path: os.PathLike[str]) -> Any:
@@ -119,10 +122,12 @@ def _of_torch(file: IO[bytes], torch: Any) -> Arrays:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
+                if "/code/__torch__" in entry.filename:
+                    raise ValueError(f"it is a program of TorchScript: {_REMEDY}")
                 if entry.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{entry.filename} is packed, as torch.save() does not do")
     file.seek(0)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = _loaded(file, torch)
     if not isinstance(state, Mapping):
         raise ValueError(f"it holds an object of type {kind_of(state)}, expected a dict of names to tensors")
     arrays: Arrays = {}
@@ -142,6 +147,19 @@ def _of_torch(file: IO[bytes], torch: Any) -> Arrays:
             raise ValueError(f"{key} and what is before it claim more bytes than the file has")
         arrays[key] = np.asarray(detached(value, key), order="C")
     return arrays
+
+
+def _loaded(file: IO[bytes], torch: Any) -> Any:
+    """What torch.load() gives. Its own messages are a page, and advise to let the file run what it likes."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            raise ValueError("it is damaged, or holds more than weights_only=True reads") from error
+        raise ValueError(f"it holds {named[1]}, which weights_only=True does not read: {_REMEDY}") from error
+    except (LookupError, EOFError) as error:
+        raise ValueError("it is no file of torch.save(), or is damaged") from error
 
 
 def _leaves(state: Mapping[Any, Any], above: str, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:

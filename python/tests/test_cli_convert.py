@@ -97,6 +97,15 @@ def test_files(suffix: str, tmp_path: Path, capsys: Captured) -> None:
         np.testing.assert_array_equal(bn.read_state(output)[f"{name}/moving_variance"], arrays[f"{name}.running_var"])
 
 
+def test_settings_that_are_off_stand_in_the_table(tmp_path: Path, capsys: Captured) -> None:
+    """MXNet's default would set every gamma to 1."""
+    path, output = written(tmp_path, two("pytorch")[0]), tmp_path / "out.npz"
+    assert cli.main(["convert", str(path), str(output), "--from", "pytorch", "--to", "mxnet"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[-1] == "fix_gamma"
+    assert [line.split()[-1] for line in printed[2:4]] == ["False", "False"]
+
+
 def test_count_eps_and_momentum(tmp_path: Path, capsys: Captured) -> None:
     arrays, _ = two("pytorch")
     path, output = written(tmp_path, arrays), tmp_path / "out.npz"

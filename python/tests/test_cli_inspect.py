@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,10 @@ PLANTED: dict[str, tuple[Arrays, list[tuple[str, tuple[int, ...]]]]] = {
     "cancelling": ({"running_var": ONES, "running_mean": changed(MEANS, _1=-125)}, [("cancellation", (1,))]),
     "nearly cancelling": ({"running_var": ONES, "running_mean": changed(MEANS, _1=-121)}, []),
     "a large scale": ({"running_var": ONES, "weight": changed(ONES, _0=100)}, [("scale", (0,))]),
-    "no batch": ({"num_batches_tracked": np.int64(0)}, [("never", ())]),
+    "no batch": (
+        {"num_batches_tracked": np.int64(0), "running_mean": np.zeros(6), "running_var": np.ones(6)}, [("never", ())],
+    ),
+    "no count, as of another framework": ({"num_batches_tracked": np.int64(0)}, []),
     "as they began": (
         {"num_batches_tracked": None, "running_mean": np.zeros(6), "running_var": np.ones(6)}, [("never", ())],
     ),
@@ -365,6 +370,45 @@ def test_a_picture_that_cannot_be_finished(tmp_path: Path, capsys: Captured, mon
     assert capsys.readouterr().err == "batchnorm inspect: No space left on device\n"
     assert sorted(tmp_path.iterdir()) == [picture, path]
     assert picture.read_bytes() == b"old"
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_font_has_can_be_drawn(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("matplotlib")
+    path, picture = written(tmp_path, plain("a\x1b[2J")), tmp_path / "none" / "new.png"
+    assert cli.main(["inspect", str(path), "--plot", str(tmp_path / "new.png")]) == 0
+    assert cli.main(["inspect", str(path), "--plot", str(picture)]) == 1
+    message = f"{picture} cannot be written: there is no folder {picture.parent}"
+    assert capsys.readouterr().err == f"batchnorm inspect: {message}\n"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "none.npz"
+    assert refused(path, capsys) == f"batchnorm inspect: {path}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_keras_without_names_of_groups(tmp_path: Path, same: bool) -> None:
+    """Settings that all layers have are those of any; others cannot be told apart, and are not guessed."""
+    h5py = pytest.importorskip("h5py")
+    path, weights = tmp_path / "model.keras", io.BytesIO()
+    groups = "batch_normalization", "batch_normalization_1"
+    with h5py.File(weights, "w") as root:
+        for group in groups:
+            for index, array in enumerate((ONES, ONES, MEANS, ONES)):
+                root[f"layers/{group}/vars/{index}"] = array
+    told = {"momentum": 0.75, "epsilon": 0.25, "scale": True, "center": True}
+    layers = [
+        {"class_name": "BatchNormalization", "config": {**told, "name": name}}
+        if same or name == "first"
+        else {"class_name": "BatchNormalization", "config": {**told, "epsilon": 0.5, "name": name}}
+        for name in ("first", "second")
+    ]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", weights.getvalue())
+        archive.writestr("config.json", json.dumps({"config": {"layers": layers}}))
+    expected = [(f"layers/{group}", 0.25, 0.25) for group in groups] if same else []
+    assert [(norm.name, norm.eps, norm.momentum) for norm in read_norms(path)] == expected
 
 
 def test_all_zeros_can_be_drawn(tmp_path: Path) -> None:

@@ -76,8 +76,14 @@ def _run(given: list[str]) -> int:
         raise
     except (UserError, OSError, ImportError, MemoryError, RuntimeError) as error:
         # Not found: the library or a package; RuntimeError: an environment variable that cannot be honoured.
-        print(f"batchnorm {command}: {str(error) or type(error).__name__}", file=sys.stderr)
+        print(f"batchnorm {command}: {_told(error)}", file=sys.stderr)
         return 1
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # without the number
+    return str(error) or type(error).__name__
 
 
 def _discard_output() -> None:

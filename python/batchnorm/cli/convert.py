@@ -94,27 +94,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(made: Conversion, output: Path) -> None:
     words = list(made.layers[0].settings)
-    flags = [word for word in words if not isinstance(made.layers[0].settings[word], bool) and word != "num_features"]
+    # Every framework has True for a default: only what a new layer has to be told stands in the table.
+    shown = [
+        word
+        for word in words
+        if word != "num_features" and not all(each.settings[word] is True for each in made.layers)
+    ]
     rows = [
         (
             printable(each.name) or "-",
             printable(each.new_name) or "-",
             str(each.channels),
-            *(_text(each.settings[word]) for word in flags),
+            *(_text(each.settings[word]) for word in shown),
         )
         for each in made.layers[:ROWS]
     ]
-    print(table(("layer", "is now", "channels", *flags), rows, left=2))
+    print(table(("layer", "is now", "channels", *shown), rows, left=2))
     if len(made.layers) > ROWS:
         print(f"... and {len(made.layers) - ROWS} more")
     print(f"\n{output}: {len(made.arrays)} arrays. The settings are not in it: give them to the new layers.")
     for name, value in (("gamma", 1), ("beta", 0)):
         filled = [each.name for each in made.layers if each.filled == name]
         if filled:
-            more = ", ..." if len(filled) > 4 else ""
+            more = " and more" if len(filled) > 4 else ""
             print(f"There was no {name}, and there is one of {value}s, in {printable(', '.join(filled[:4]))}{more}.")
     if made.passed_over:
-        names = ", ".join(made.passed_over[:4]) + (", ..." if len(made.passed_over) > 4 else "")
+        names = ", ".join(made.passed_over[:4]) + (" and more" if len(made.passed_over) > 4 else "")
         print(f"Other arrays are not in it, {len(made.passed_over)} of them: {printable(names)}.")
 
 

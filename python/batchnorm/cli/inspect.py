@@ -134,7 +134,8 @@ def _tell(file: Path, norms: list[Norm], found: list[list[Finding]], everything:
         return
     channels, remarked = sum(norm.channels for norm in norms), sum(map(bool, found))
     layers = "1 batch norm" if len(norms) == 1 else f"{len(norms)} batch norms"
-    print(f"{file}: {layers}, {channels} channels; {remarked} with findings\n")
+    plural = "" if channels == 1 else "s"
+    print(f"{file}: {layers}, {channels} channel{plural}; {remarked} with findings\n")
     shown = norms if everything else norms[:ROWS]
     print(table(HEADER, [_row(norm, everything) for norm in shown]))
     if len(shown) < len(norms):

@@ -106,8 +106,9 @@ def _of_statistics(norm: Norm) -> Iterator[Finding]:
     eps = norm.eps_or_assumed
     told = f"{eps:g}" if norm.eps is not None else f"{eps:g}, as {norm.framework} has by default"
     sound = np.isfinite(var) & np.isfinite(mean)
-    if norm.batches == 0 or (norm.batches is None and not mean.any() and bool((var == 1).all())):
-        text = "no batch was counted" if norm.batches == 0 else "the mean is 0 and the variance 1, as they began"
+    # A count of 0 alone says nothing: statistics that come from another framework have none.
+    if not norm.batches and not mean.any() and bool((var == 1).all()):
+        text = "the mean is 0 and the variance 1, as they began"
         advice = "train it, or recalibrate its statistics: in inference it does not normalize"
         yield Finding("never", (), f"running statistics were never updated: {text}", advice)
     negative = sound & (var < 0)

@@ -59,12 +59,18 @@ def _chosen(
     groups: Iterable[str], settings: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
 ) -> dict[str, Mapping[str, Any] | None]:
     chosen: dict[str, Mapping[str, Any] | None] = {}
+    # Where the file has no names of groups, as of early releases of Keras 3, settings that all layers have are those
+    # of any.
+    every = [{key: value for key, value in told.items() if key != "name"} for told in settings.values()]
+    common = every[0] if every and all(told == every[0] for told in every) else None
     for group in groups:
         own = group.rpartition("/")[0].rpartition("/")[2]
         if names.get(group) in settings:
             chosen[group] = settings[names[group]]
         elif not settings and _GROUP.fullmatch(own):
             chosen[group] = None
+        elif common is not None and group not in names and _GROUP.fullmatch(own):
+            chosen[group] = common
     return chosen
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from ..cli.problems import printable
 from .findings import Finding
 from .norm import Array, Norm
 
@@ -38,6 +40,8 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
     OSError
         The file cannot be written.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
     figure = Figure(figsize=(min(6 + 0.22 * len(norms), 24), 9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(3, 1, sharex=True)
@@ -47,6 +51,7 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
         for norm, _ in norms
         if norm.mean is not None and norm.var is not None
     ]
+    layers, edges = np.arange(len(norms)), np.arange(len(norms) + 1) - 0.5
     panels = (
         ("standard deviation", stds),
         ("|mean| / std", means),
@@ -55,24 +60,32 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
     kinds = ({"tiny", "negative", "exploding", "never", "nonfinite"}, {"cancellation"}, {"dead", "scale"})
     for axis, (label, values), marked in zip(axes, panels, kinds):
         levels = np.array([_percentiles(each) for each in values]).T
-        layers = np.arange(len(norms))
-        axis.fill_between(
-            layers, levels[0], levels[4], color=_BAND, alpha=0.15, step="mid", label="smallest to largest"
-        )
-        axis.fill_between(
-            layers, levels[1], levels[3], color=_BAND, alpha=0.35, step="mid", label="half of the channels"
-        )
+        for lowest, highest, alpha, said in (
+            (0, 4, 0.15, "smallest to largest"),
+            (1, 3, 0.35, "the middle half of the channels"),
+        ):
+            low, high = (np.append(levels[each], levels[each, -1]) for each in (lowest, highest))
+            axis.fill_between(edges, low, high, color=_BAND, alpha=alpha, linewidth=0, step="post", label=said)
         axis.plot(layers, levels[2], color=_BAND, marker=".", label="median")
         bad = [index for index, (_, found) in enumerate(norms) if marked & {each.kind for each in found}]
-        axis.plot(bad, levels[4][bad], "v", color=_FOUND, label="finding")
-        if np.any(levels > 0):
+        axis.plot(bad, levels[4][bad], "v", color=_FOUND, label="a finding")
+        decades = np.log10(np.nanmax(levels) / np.nanmin(levels)) if np.any(levels > 0) else 0
+        if decades > 0.3:
             axis.set_yscale("log")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        if 0.3 < decades < 3:  # more numbers than powers of ten
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.7 else range(1, 10)))
+        if decades < 3:
+            axis.yaxis.set_major_formatter("{x:g}")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-    axes[0].legend(loc="best", ncols=4, fontsize="small")
-    axes[0].set_title(f"{title}: {len(norms)} batch norms, first layer left")
+    axes[0].set_xlim(edges[0], edges[-1])
+    number = "1 batch norm" if len(norms) == 1 else f"{len(norms)} batch norms, first layer left"
+    axes[0].set_title(f"{printable(title)}: {number}")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     every = -(-len(norms) // _MOST_LABELS)
-    names = [norm.name if len(norm.name) <= 28 else "..." + norm.name[-25:] for norm, _ in norms]
+    names = [printable(norm.name) for norm, _ in norms]
+    names = [name if len(name) <= 28 else "..." + name[-25:] for name in names]
     axes[-1].set_xticks(range(0, len(norms), every), names[::every], rotation=90, fontsize="x-small")
     beside = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:

@@ -123,8 +123,11 @@ def views(torch: Any) -> Any:
 
 
 PICKLED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "an object that acts": (lambda torch: {"a": Bomb()}, "Weights only load failed|weights_only"),
-    "a module": (lambda torch: torch.nn.Linear(2, 2), "Weights only load failed|weights_only"),
+    "an object that acts": (lambda torch: {"a": Bomb()}, r"it holds \w+.mkdir, which weights_only=True does not read"),
+    "a module": (
+        lambda torch: torch.nn.Linear(2, 2),
+        r"it holds torch[\w.]+Linear, which weights_only=True does not read: save model.state_dict\(\)",
+    ),
     "one tensor": (lambda torch: torch.ones(3), "it holds an object of type torch.Tensor, expected a dict"),
     "a list": (lambda torch: [torch.ones(3)], "it holds an object of type list, expected a dict"),
     "a tensor of a tebibyte": (
@@ -155,12 +158,12 @@ def test_a_plain_pickle_and_what_is_none(torch: Any, tmp_path: Path, monkeypatch
     monkeypatch.setenv("BATCHNORM_TEST_BOMB", str(bomb))
     for data in (pickle.dumps({"a": Bomb()}), b"", b"text", b"PK\3\4", b"\x80\x02}q\x00."):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match="cannot be read as .pth"):
+        with pytest.raises(ValueError, match=r"cannot be read as .pth: [\w ]{12}"):
             bn.read_state(path)
         assert not bomb.exists()
     scripted = torch.jit.script(torch.nn.ReLU())
     scripted.save(str(path))
-    with pytest.raises(ValueError, match="cannot be read as .pth"):
+    with pytest.raises(ValueError, match="cannot be read as .pth: it is a program of TorchScript"):
         bn.read_state(path)
 
 
