@@ -64,7 +64,10 @@ function article(lesson) {
         const last = seen.epochs.at(-1).runs[i];
         const after = seen.recalibrated[0]?.runs[i];
         const known = last.ended ? "ended" : view.percent(last.accuracy.eval);
-        return `${name} ${known}${after && view.hasNorm(seen.settings[i]) ? `, recalibrated ${view.percent(after.after)}` : ""}`;
+        if (!view.hasNorm(seen.settings[i])) return `${name} ${known}`;
+        const { batch, sorted } = last.accuracy ?? {};
+        const modes = lesson.show.includes("modes") && !after && !last.ended ? `, in training mode ${view.percent(batch)}, sorted by class ${view.percent(sorted)}` : "";
+        return `${name} ${known}${after ? `, recalibrated ${view.percent(after.after)}` : ""}${modes}`;
     });
     const title = `${chart.title}: ${chart.name(seen)}`;
     return `<article id="lesson-${lesson.id}">

@@ -12,12 +12,14 @@ from harness import SMALL, STATE, both, click, open_page, text
 @both
 def each_lesson_has_a_button_that_loads_it(b: Browser) -> None:
     open_page(b)
-    lessons = b.js("LESSONS.map(({ id, title, claim, epochs, runs }) => ({ id, title, claim, epochs, runs }))")
+    lessons = b.js("LESSONS.map(({ holds, ...lesson }) => lesson)")
     assert len(lessons) > 0
     for lesson in lessons:
         article = f"document.getElementById('lesson-{lesson['id']}')"
         assert lesson["claim"] in b.js(f"{article}.textContent")
         assert b.js(f"{article}.querySelector('svg').getBBox().height") > 100
+        told = "modes" in lesson["show"] and "recalibrate" not in lesson["show"]
+        assert (", in training mode " in b.js(f"{article}.querySelector('.hint').textContent")) is told
         b.js(f"{article}.querySelector('button').click()")
         b.wait(f"page.lesson?.id === '{lesson['id']}' && page.view.epochs.length > 0")
         assert text(b, "subject") == lesson["title"]
@@ -33,6 +35,21 @@ def each_lesson_has_a_button_that_loads_it(b: Browser) -> None:
         assert len(b.js("page.view.epochs[0].runs")) == len(lesson["runs"])
         epochs = b.js("page.view.epochs.map(each => each.epoch)")
         assert epochs == list(range(1, len(epochs) + 1)), epochs
+
+
+@both
+def numbers_are_rounded_before_they_are_put_in_words(b: Browser) -> None:
+    open_page(b)
+    wanted = {
+        "10 ** -4": "0.0001",
+        "9.996e-5": "0.0001",
+        "1e-5": "1.0e-5",
+        "99999.9": "1.0e5",
+        "0.12345": "0.123",
+        "0": "0",
+    }
+    for value, said in wanted.items():
+        assert b.js(f"number({value})") == said
 
 
 @both

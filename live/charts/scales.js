@@ -7,9 +7,10 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 function number(value) {
     if (!isNumber(value)) return "–";
     if (value === 0) return "0";
-    const size = Math.abs(value);
+    const rounded = +value.toPrecision(3); // a tick at 10 ** -4 is a little below 1e-4
+    const size = Math.abs(rounded);
     if (size >= 1e5 || size < 1e-4) return value.toExponential(1).replace("e+", "e");
-    return String(+value.toPrecision(3));
+    return String(rounded);
 }
 const percent = (value) => (isNumber(value) ? `${(100 * value).toFixed(1)} %` : "–");
 const whole = (value) => (isNumber(value) ? String(Math.round(value)) : "–");
