@@ -33,8 +33,8 @@ class _Bound(Constants):
     def get(self, name: str) -> Array | None:
         return self._caller.get(self._given[name]) if name in self._given else super().get(name)
 
-    def why_not(self, name: str) -> str:
-        return self._caller.why_not(self._given[name]) if name in self._given else super().why_not(name)
+    def _origin(self, name: str) -> str:
+        return self._caller.why_not(self._given[name]) if name in self._given else super()._origin(name)
 
 
 class _Walk:
@@ -89,8 +89,6 @@ def _norm(name: str, node: Any, told: Mapping[str, Any], opset: int, constants: 
     try:
         arrays = [constants.get(each) if each else None for each in names]
         missing = [constants.why_not(each) for each, array in zip(names, arrays) if array is None]
-    except RecursionError:
-        arrays, missing = [], ["they are made of each other"]
     except Exception as error:  # of whatever type: the file is damaged, and onnx does not expect that
         arrays, missing = [], [f"they are damaged ({type(error).__name__})"]
     if missing:

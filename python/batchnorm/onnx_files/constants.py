@@ -58,7 +58,10 @@ class Constants:
         """The array of this name, not to be written to, or None where the graph has to be run for it."""
         if name not in self._known:
             self._known[name] = None  # also while it is looked for: a damaged graph may go in circles
-            self._known[name] = self._found(name)
+            try:
+                self._known[name] = self._found(name)
+            except RecursionError:  # a chain that is longer than any model's
+                return None
         return self._known[name]
 
     def put(self, tensor: Any) -> None:
@@ -68,21 +71,26 @@ class Constants:
 
     def why_not(self, name: str) -> str:
         """Of a name that get() has nothing for: where it comes from, to go on with "it is"."""
+        passed: set[str] = set()  # a damaged graph may go in circles
+        while (maker := self._makers.get(name)) and is_a(maker, *OPERATORS) and name not in passed:
+            passed.add(name)
+            name = next((each for each in maker.input if each and self.get(each) is None), name)
+        return self._origin(name)
+
+    def _origin(self, name: str) -> str:
         if name in self.overridden:
             return f"{name!r} is an input of the graph as well, which may be given another value"
         if name in self._inputs:
             return f"{name!r} is an input of the graph"
         if name in self._makers:
-            maker = self._makers[name]
-            unknown = [each for each in maker.input if each and self.get(each) is None]
-            if is_a(maker, *OPERATORS) and unknown and unknown[0] != name:
-                return self.why_not(unknown[0])
-            return f"{name!r} is computed by {maker.op_type}"
+            return f"{name!r} is computed by {self._makers[name].op_type}"
+        if name in self._tensors:
+            return f"{name!r} cannot be read"
         return self._outer.why_not(name) if self._outer else f"{name!r} is no constant"
 
     def _found(self, name: str) -> Array | None:
         if name in self._tensors:
-            return None if name in self.overridden else onnx.numpy_helper.to_array(self._tensors[name])
+            return None if name in self.overridden else _decoded(self._tensors[name])
         if name in self._makers:
             return self._made(self._makers[name])
         if name in self._inputs or self._outer is None:
@@ -103,10 +111,18 @@ class Constants:
             return None  # the model is wrong, which running it would tell
 
 
+def _decoded(tensor: Any) -> Array | None:
+    """None where a damaged tensor has a type that there is not, or other bytes than its shape asks for."""
+    try:
+        array: Array = onnx.numpy_helper.to_array(tensor)
+    except (TypeError, ValueError, KeyError):
+        return None
+    return array
+
+
 def _of_constant(told: dict[str, Any]) -> Array | None:
     if "value" in told:
-        tensor: Array = onnx.numpy_helper.to_array(told["value"])
-        return tensor
+        return _decoded(told["value"])
     for name, dtype in (("float", np.float32), ("int", np.int64)):
         for value in (told.get(f"value_{name}"), told.get(f"value_{name}s")):
             if value is not None:

@@ -30,22 +30,23 @@ def read_data(path: PathLike, inputs: Sequence[str]) -> dict[str, Array]:
         It cannot be read.
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # which np.load would leave open where the archive is damaged
         start = file.read(6)
-    if start[:2] != b"PK" and start != b"\x93NUMPY":
-        raise ValueError(f"{path} is neither an .npz nor an .npy file")
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            if len(inputs) != 1:
-                raise ValueError(f"an .npy file is of one input, and the model has {', '.join(map(repr, inputs))}")
-            return {inputs[0]: found}
-        with found:
-            return {name: found[name] for name in found.files}
-    except OSError:
-        raise
-    except Exception as error:  # of zipfile, zlib and numpy
-        raise ValueError(f"{path} cannot be read as .npz or .npy: {error}") from None
+        if start[:2] != b"PK" and start != b"\x93NUMPY":
+            raise ValueError(f"{path} is neither an .npz nor an .npy file")
+        file.seek(0)
+        try:
+            found = np.load(file, allow_pickle=False)
+            arrays = {} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        except OSError:
+            raise
+        except Exception as error:  # of zipfile, zlib and numpy
+            raise ValueError(f"{path} cannot be read as .npz or .npy: {error}") from None
+    if not isinstance(found, np.ndarray):
+        return arrays
+    if len(inputs) != 1:
+        raise ValueError(f"an .npy file is of one input, and the model has {', '.join(map(repr, inputs))}")
+    return {inputs[0]: found}
 
 
 class Feed:

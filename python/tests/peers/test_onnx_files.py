@@ -21,7 +21,7 @@ from onnx_graphs import CASES, Maker, node, norm, operators  # noqa: E402
 from onnx_runs import drawn, near_enough, run  # noqa: E402
 
 from batchnorm.cli import main  # noqa: E402
-from batchnorm.onnx_files import read_model, verify  # noqa: E402
+from batchnorm.onnx_files import Constants, read_model, verify  # noqa: E402
 from batchnorm.onnx_files.writing import prepared  # noqa: E402
 
 
@@ -333,3 +333,34 @@ def test_the_page_s_table(rng: np.random.Generator) -> None:
         case = CASES[name](Maker(rng))
         left = case.operators.split()
         assert rows[title] == (str(len(case.model.graph.node)), f"{left.count('BN')} ({len(left)})")
+
+
+def test_a_circle_of_constants() -> None:
+    """No model that runs: `read_model` looks at no order."""
+    graph = onnx.GraphProto(node=[node("Identity", ["b"], ["a"]), node("Identity", ["a"], ["b"])])
+    constants = Constants(graph)
+    assert constants.get("a") is None
+    assert constants.why_not("a") == "'a' is computed by Identity"
+    own = Constants(onnx.GraphProto(node=[node("Identity", ["c"], ["c"])]))
+    assert own.why_not("c") == "'c' is computed by Identity"
+
+
+@pytest.mark.parametrize("damage", [{"data_type": 999}, {"dims": [3]}, {"raw_data": b"abc"}])
+def test_a_damaged_constant(damage: dict[str, Any]) -> None:
+    tensor = onnx.numpy_helper.from_array(np.float32([1, 2]), "w")
+    for name, value in damage.items():
+        if name == "dims":
+            tensor.dims[:] = value
+        else:
+            setattr(tensor, name, value)
+    constants = Constants(onnx.GraphProto(initializer=[tensor]))
+    assert constants.get("w") is None
+    assert constants.why_not("w") == "'w' cannot be read"
+
+
+def test_a_chain_without_end() -> None:
+    names = [str(i) for i in range(5000)]
+    graph = onnx.GraphProto(node=[node("Identity", [a], [b]) for a, b in zip(names[1:], names)])
+    constants = Constants(graph)
+    assert constants.get("0") is None
+    assert constants.why_not("0") == "'4999' is no constant"
