@@ -63,7 +63,11 @@ def written(b: Browser) -> list[dict[str, str]]:
     """The rows of the CSV that the button saves."""
     b.js("""(() => {
         const usual = URL.createObjectURL;
-        URL.createObjectURL = (blob) => (globalThis.saved = blob.text(), URL.createObjectURL = usual, usual.call(URL, blob));
+        URL.createObjectURL = (blob) => {
+            globalThis.saved = blob.text();
+            URL.createObjectURL = usual;
+            return usual.call(URL, blob);
+        };
         document.getElementById('save').click();
     })()""")
     data = b.js("globalThis.saved")
@@ -87,11 +91,11 @@ class Frames:
         page = PAGE.read_text().replace("</body>", f"{tells}</body>")
         Path(self.folder.name, "page.html").write_text(page)
         source = f'srcdoc="{html.escape(page)}"' if kind == "srcdoc" else 'src="page.html"'
-        Path(
-            self.folder.name, "frame.html"
-        ).write_text(f"""<!doctype html><meta charset="utf-8"><title>frame</title><link rel="icon" href="data:,"><script>
+        frame = f"""<!doctype html><meta charset="utf-8"><title>frame</title><link rel="icon" href="data:,">
+            <script>
             onmessage = ({{ data }}) => {{ if (['done', 'failed'].includes(data.state)) globalThis.heard = data; }};
-            </script><iframe sandbox="allow-scripts" width="900" height="700" {source}></iframe>""")
+            </script><iframe sandbox="allow-scripts" width="900" height="700" {source}></iframe>"""
+        Path(self.folder.name, "frame.html").write_text(frame)
 
     def __enter__(self) -> str:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=self.folder.name))

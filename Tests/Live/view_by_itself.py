@@ -30,7 +30,8 @@ def it_asks_for_nothing_but_itself(b: Browser) -> None:
     open_page(b)
     others = [each for each in b.requests if not each.startswith("blob:") and each != PAGE.as_uri()]
     others = [each for each in others if each.split("#")[0] != PAGE.as_uri() and each not in ("about:blank", "data:,")]
-    assert others == [] and len(b.requests) > 0, others
+    assert others == [], others
+    assert len(b.requests) > 0
     assert b.complaints == [], b.complaints
 
 
@@ -50,14 +51,16 @@ def it_works_in_a_sandboxed_frame(b: Browser) -> None:
             b.go(address)
             b.wait("globalThis.heard !== undefined")
             heard = b.js("globalThis.heard")
-            assert heard["state"] == "done" and "of the test images" in heard["headline"], heard
+            assert heard["state"] == "done", heard
+            assert "of the test images" in heard["headline"], heard
             b.complaints = [each for each in b.complaints if "favicon" not in each]
             assert b.complaints == [], b.complaints
 
 
 @chromium
 def without_scripts_and_on_paper_the_lessons_are_there(b: Chromium) -> None:
-    visible = "[...document.querySelectorAll('{}')].filter(e => e.checkVisibility() && e.getBoundingClientRect().height > 0).length"
+    visible = """[...document.querySelectorAll('{}')]
+        .filter(e => e.checkVisibility() && e.getBoundingClientRect().height > 0).length"""
     open_page(b)
     count = b.js("LESSONS.length")
     assert b.js(visible.format("#workbench")) == 1

@@ -98,9 +98,10 @@ def the_mouse_reads_where_it_is(b: Chromium) -> None:
     open_page(b)
     for chart, place, wanted in (("loss", 0.0, "Epoch 1:"), ("loss", 0.5, "Epoch 2:"), ("gradient", 1.0, "Layer 3:")):
         b.js(f"document.getElementById('chart-{chart}').scrollIntoView({{ behavior: 'instant', block: 'center' }})")
-        box = b.js(
-            f"(({{ left, top, width, height }}) => [left, top, width, height])(document.getElementById('chart-{chart}').getBoundingClientRect())"
-        )
+        box = b.js(f"""(() => {{
+            const {{ left, top, width, height }} = document.getElementById('chart-{chart}').getBoundingClientRect();
+            return [left, top, width, height];
+        }})()""")
         b.mouse(box[0] + 48 + place * (box[2] - 62), box[1] + box[3] / 2)
         b.js("new Promise(requestAnimationFrame)")
         found = b.js(f"document.querySelector('#figure-{chart} .read').textContent")
@@ -112,18 +113,19 @@ def the_mouse_reads_where_it_is(b: Chromium) -> None:
 def focus_is_seen_on_all_that_takes_it(b: Chromium) -> None:
     open_page(b)
     b.js("document.querySelectorAll('details').forEach(e => e.open = true)")
-    wanted = b.js(
-        "[...document.querySelectorAll('button, input, select, summary, canvas, .scroll')].filter(e => e.checkVisibility()).length"
-    )
+    wanted = b.js("""[...document.querySelectorAll('button, input, select, summary, canvas, .scroll')]
+        .filter(e => e.checkVisibility()).length""")
     reached = set()
     for _ in range(wanted + 20):
         b.tab("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
         found = b.js("""(() => {
             const e = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(e);
-            return e === document.body ? null : [[...document.querySelectorAll('*')].indexOf(e), e.tagName + '#' + e.id, outlineStyle, parseFloat(outlineWidth)];
+            const place = [...document.querySelectorAll('*')].indexOf(e), name = e.tagName + '#' + e.id;
+            return e === document.body ? null : [place, name, outlineStyle, parseFloat(outlineWidth)];
         })()""")
         if found:
-            assert found[2] == "solid" and found[3] >= 2, found
+            assert found[2] == "solid", found
+            assert found[3] >= 2, found
             reached.add(found[0])
     assert len(reached) == wanted, (len(reached), wanted)
 
@@ -138,12 +140,15 @@ def nothing_is_wider_than_the_screen(b: Browser) -> None:
         b.js("new Promise(done => setTimeout(done, 100))")
         inner, wide = b.js("[document.documentElement.clientWidth, document.documentElement.scrollWidth]")
         assert wide <= inner, (width, inner, wide)
-        outside = b.js("""[...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('.scroll *, svg *, option') &&
-            (e.getBoundingClientRect().right > document.documentElement.clientWidth + 1 || e.getBoundingClientRect().left < -1)).map((e) => e.tagName + '.' + e.id)""")
+        outside = b.js("""[...document.querySelectorAll('body *')].filter((e) => {
+            const { left, right } = e.getBoundingClientRect();
+            return e.checkVisibility() && !e.closest('.scroll *, svg *, option') &&
+                (right > document.documentElement.clientWidth + 1 || left < -1);
+        }).map((e) => e.tagName + '.' + e.id)""")
         assert outside == [], (width, outside)
-        small = b.js(
-            "[...document.querySelectorAll('button, select, input, summary')].filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 20).map(e => e.id || e.tagName)"
-        )
+        small = b.js("""[...document.querySelectorAll('button, select, input, summary')]
+            .filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 20)
+            .map(e => e.id || e.tagName)""")
         assert small == [], small
     b.size(1360, 900)
 
@@ -152,7 +157,8 @@ CONTRASTS = """[...document.querySelectorAll('body *')].filter((e) => e.checkVis
     [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
     let under = e;
     while (under && getComputedStyle(under).backgroundColor === 'rgba(0, 0, 0, 0)') under = under.parentElement;
-    return [e.tagName + '.' + e.className + '#' + e.id, getComputedStyle(e).color, getComputedStyle(under).backgroundColor];
+    const name = e.tagName + '.' + e.className + '#' + e.id;
+    return [name, getComputedStyle(e).color, getComputedStyle(under).backgroundColor];
 })"""
 
 
@@ -182,7 +188,10 @@ def text_has_contrast(b: Browser) -> None:
 def dark_is_dark(b: Chromium) -> None:
     b.media(prefers_color_scheme="dark")
     open_page(b)
-    corner = "(() => { const c = document.getElementById('chart-distributions'); return [...c.getContext('2d').getImageData(60, 24, 1, 1).data]; })()"
+    corner = """(() => {
+        const canvas = document.getElementById('chart-distributions');
+        return [...canvas.getContext('2d').getImageData(60, 24, 1, 1).data];
+    })()"""
     assert contrast(b.js("getComputedStyle(document.body).backgroundColor"), "#000000") < 1.3
     dark = b.js(corner)
     b.media(prefers_color_scheme="light")
@@ -190,7 +199,8 @@ def dark_is_dark(b: Chromium) -> None:
     b.js("new Promise(requestAnimationFrame)")
     b.js("new Promise(requestAnimationFrame)")
     light = b.js(corner)
-    assert dark[3] == light[3] == 255 and sum(light[:3]) > sum(dark[:3]) + 100, (dark, light)
+    assert dark[3] == light[3] == 255, (dark, light)
+    assert sum(light[:3]) > sum(dark[:3]) + 100, (dark, light)
     b.media()
 
 

@@ -70,9 +70,11 @@ def the_address_has_every_setting(b: Browser) -> None:
     assert [each["eps"] for each in shown] == [0.001, 0.001]
     assert [(each["placement"], each["firstLayer"]) for each in shown] == [("none", False), ("before", True)]
     # What a reader changes is in the address, and in the next run.
-    b.js(
-        "(() => { const e = document.getElementById('set-activation'); e.value = 'sigmoid'; e.dispatchEvent(new Event('change')); })()"
-    )
+    b.js("""(() => {
+        const e = document.getElementById('set-activation');
+        e.value = 'sigmoid';
+        e.dispatchEvent(new Event('change'));
+    })()""")
     b.wait("location.hash.includes('activation=sigmoid') && page.view.settings[1].activation === 'sigmoid'")
     open_page(b, "lesson=rates&seed=2&epochs=1")
     assert b.js("page.lesson.id") == "rates"
@@ -99,7 +101,8 @@ def an_address_that_means_harm_does_none(b: Browser) -> None:
     ):
         open_page(b, harm)
         assert b.js("globalThis.harmed === undefined && document.querySelectorAll('img').length === 0")
-        assert b.js("page.view.epochs.length") == 3 and b.complaints == [], (harm, b.complaints)
+        assert b.js("page.view.epochs.length") == 3, (harm, b.complaints)
+        assert b.complaints == [], (harm, b.complaints)
     # A raw hash in the running page, too.
     b.js("location.hash = 'rate=3&epochs=2&units=4&depth=1'")
     b.wait(f"page.settings.rate === 3 && {STATE} === 'done' && page.view.epochs.length === 2")

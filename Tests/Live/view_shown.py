@@ -21,7 +21,9 @@ def every_chart_is_drawn_in_the_colours_of_its_runs(b: Browser) -> None:
         for (const name of Object.keys(near)) {
             const wanted = [1, 3, 5].map((i) => parseInt(page.colours[name].slice(i, i + 2), 16));
             for (let i = 0; i < pixels.length; i += 4) {
-                if (pixels[i + 3] > 100 && wanted.every((value, k) => Math.abs(value - pixels[i + k]) < 24)) near[name]++;
+                if (pixels[i + 3] > 100 && wanted.every((value, k) => Math.abs(value - pixels[i + k]) < 24)) {
+                    near[name]++;
+                }
             }
         }
         return [id, canvas.clientHeight, near];
@@ -29,7 +31,8 @@ def every_chart_is_drawn_in_the_colours_of_its_runs(b: Browser) -> None:
     )
     assert len(found) >= 8
     for name, height, near in found:
-        assert height > 60 and near["with"] > 20, (name, height, near)
+        assert height > 60, (name, height, near)
+        assert near["with"] > 20, (name, height, near)
         assert near["without"] > 20 or name in ("mean", "variance"), (name, near)
     last = b.js(
         "LESSONS.some(lesson => lesson.show.includes('landscape')) && page.view.epochs.at(-1).runs[1].landscape"
@@ -50,7 +53,9 @@ def a_line_is_where_its_value_is(b: Browser) -> None:
             const wanted = [1, 3, 5].map((i) => parseInt(page.colours[name].slice(i, i + 2), 16));
             const rows = [];
             for (let i = 0; i < pixels.length; i += 4) {
-                if (pixels[i + 3] > 200 && wanted.every((value, k) => Math.abs(value - pixels[i + k]) < 12)) rows.push(Math.floor(i / 4 / width) / height);
+                if (pixels[i + 3] > 200 && wanted.every((value, k) => Math.abs(value - pixels[i + k]) < 12)) {
+                    rows.push(Math.floor(i / 4 / width) / height);
+                }
             }
             found[name] = [Math.min(...rows), Math.max(...rows)];
         }
@@ -104,7 +109,8 @@ def the_csv_has_what_the_tables_show(b: Browser) -> None:
             assert float(low) <= float(middle) <= float(high)
             below = sum(share for edge, share in bins if edge < float(middle))
             without = sum(share for edge, share in bins[:-1] if edge < float(middle) - 0.3 * (1 + abs(float(middle))))
-            assert below >= 0.499 and without <= 0.501, (below, without, middle)
+            assert below >= 0.499, (below, without, middle)
+            assert without <= 0.501, (below, without, middle)
 
 
 @both
@@ -112,7 +118,9 @@ def every_chart_has_a_table(b: Browser) -> None:
     open_page(b, f"{SMALL}&landscape=true")
     for chart in b.js("Object.keys(CHARTS)"):
         head, *rows = table(b, chart)
-        assert len(head) >= 2 and len(rows) >= 3 and all(len(row) == len(head) for row in rows), chart
+        assert len(head) >= 2, chart
+        assert len(rows) >= 3, chart
+        assert all(len(row) == len(head) for row in rows), chart
         assert all(cell.strip() not in ("", "NaN", "undefined") for row in [head, *rows] for cell in row), chart
 
 
