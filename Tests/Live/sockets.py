@@ -20,7 +20,8 @@ class WebSocket:
         parts = urlsplit(address)
         assert parts.hostname
         assert parts.port
-        self.socket = socket.create_connection((parts.hostname, parts.port))
+        # The limit is for what never comes.
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=180)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
             f"GET {parts.path} HTTP/1.1",
