@@ -21,7 +21,7 @@ class WebSocket:
         assert parts.hostname
         assert parts.port
         # The limit is for what never comes.
-        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=180)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=120)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
             f"GET {parts.path} HTTP/1.1",

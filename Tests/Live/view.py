@@ -6,31 +6,47 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 # Each adds its tests.
 import view_by_itself  # noqa: F401
 import view_people  # noqa: F401
 import view_set  # noqa: F401
 import view_shown  # noqa: F401
-from browsers import Chromium, Firefox
+from browsers import Browser, Chromium, Firefox
 from harness import TESTS
 
 
+def tried(test: Callable[[Any], None], b: Browser) -> bool:
+    """Whether it passed; a browser that ended, or says nothing any more, is the caller's to start again."""
+    started = time.monotonic()
+    try:
+        test(b)
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:
+        print(f"FAILED {test.__name__}\n{traceback.format_exc()}")
+        return False
+    print(f"passed {test.__name__} ({time.monotonic() - started:.1f} s)")
+    return True
+
+
 def main(browser: str, only: list[str]) -> int:
-    is_firefox = "firefox" in browser
-    b = Firefox(browser) if is_firefox else Chromium(browser)
+    start = Firefox if "firefox" in browser else Chromium
+    b = start(browser)
     passed = failed = 0
     for kind, test in TESTS:
-        if (is_firefox and kind == "chromium") or (only and test.__name__ not in only):
+        if (start is Firefox and kind == "chromium") or (only and test.__name__ not in only):
             continue
-        started = time.monotonic()
         try:
-            test(b)
-            passed += 1
-            print(f"passed {test.__name__} ({time.monotonic() - started:.1f} s)")
-        except Exception:
-            failed += 1
-            print(f"FAILED {test.__name__}\n{traceback.format_exc()}")
+            done = tried(test, b)
+        except (ConnectionError, TimeoutError) as error:
+            print(f"{test.__name__}: {browser} is started again: {error}")
+            b.process.kill()
+            b = start(browser)
+            done = tried(test, b)
+        passed, failed = passed + done, failed + (not done)
     b.close()
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0 or passed == 0)
