@@ -118,7 +118,7 @@ def _is_module(name: str) -> bool:
     """Not a package within, which is there once it has been imported."""
     from importlib.util import find_spec
 
-    spec = None if name.startswith("__") else find_spec(f"{__name__}.{name}")
+    spec = None if name.startswith("__") or "." in name else find_spec(f"{__name__}.{name}")
     return spec is not None and spec.submodule_search_locations is None
 
 

@@ -41,6 +41,8 @@ def test_names_that_are_not_there() -> None:
         bn.BatchNorm4d  # noqa: B018
     with pytest.raises(ImportError, match="^cannot import name 'BatchNorm4d' from 'batchnorm'"):
         from batchnorm import BatchNorm4d  # noqa: F401
+    for name in ("none.more", "demo.network", "layer.none", "."):
+        assert not hasattr(bn, name)
     # Packages within are not imported because somebody asks for a name.
     assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
 
