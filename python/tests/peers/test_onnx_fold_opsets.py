@@ -140,6 +140,30 @@ def test_a_bias_that_was_not_broadcast(rng: np.random.Generator) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
+def test_a_bias_that_was_told_not_to_broadcast(rng: np.random.Generator) -> None:
+    """The attribute is there already."""
+    m = Maker(rng)
+    nodes = [node("Gemm", ["x", "w", "a"], ["c"], broadcast=0), norm("c", "y", **told(6))]
+    model = m.model(nodes, {"w": m.w(4, 6), "a": m.w(1, 6), **m.params(6)}, [1, 4], opset=6)
+    fold_model(model)
+    assert [(each.name, each.i) for each in model.graph.node[0].attribute] == [("broadcast", 1)]
+
+
+@pytest.mark.parametrize(("axis", "added"), [(0, 2), (1, 1), (-1, 1), (None, 1)])
+def test_an_add_along_another_axis_is_no_bias(rng: np.random.Generator, axis: int | None, added: int) -> None:
+    """Of as many rows as columns; no package at hand runs it."""
+    m = Maker(rng)
+    along = {} if axis is None else {"axis": axis}
+    nodes = [
+        norm("x", "n", **told(6)),
+        node("MatMul", ["n", "w"], ["p"]),
+        node("Add", ["p", "a"], ["y"], broadcast=1, **along),
+    ]
+    model = m.model(nodes, {"w": m.w(4, 4), "a": m.w(4), **m.params(4)}, [4, 4], opset=6)
+    assert not fold_model(model).left
+    assert operators(model) == "MatMul" + " Add" * added
+
+
 @pytest.mark.parametrize("opset", [1, 6, 7, 8])
 def test_statistics_for_each_position(rng: np.random.Generator, opset: int) -> None:
     m = Maker(rng)

@@ -26,6 +26,8 @@ class Gemm(Linear):
     def __init__(self, scope: Scope, node: Any) -> None:
         super().__init__(scope, node)
         self.flipped = not self.told.get("transB", 0)
+        if self.weight.ndim != 2:
+            raise NotFoldedError(f"the weight of {self.title} has shape {self.weight.shape}, expected two axes")
         rows = self.weight.T if self.flipped else self.weight
         # alpha and beta go into the numbers, in float64, and become 1.
         self.rows: Doubles = rows.astype(np.float64) * self.told.get("alpha", 1.0)
@@ -38,6 +40,8 @@ class Gemm(Linear):
             raise NotFoldedError(
                 f"the bias of {self.title} has shape {bias.shape}, which is not one number for each output"
             )
+        if bias.size not in (1, self.channels):
+            raise NotFoldedError(f"the bias of {self.title} has shape {bias.shape}, expected {self.channels} numbers")
         scaled = bias.astype(np.float64).ravel() * self.told.get("beta", 1.0)
         return np.broadcast_to(scaled, (self.channels,))
 
@@ -59,7 +63,7 @@ class Gemm(Linear):
     def write(self, folded: Folded) -> None:
         super().write(folded)
         for index in reversed(range(len(self.node.attribute))):
-            if self.node.attribute[index].name in ("alpha", "beta"):
+            if self.node.attribute[index].name in ("alpha", "beta", "broadcast"):
                 del self.node.attribute[index]
-        if self.scope.opset < 7 and not self.told.get("broadcast", 0):
+        if self.scope.opset < 7:
             self.node.attribute.append(onnx.helper.make_attribute("broadcast", 1))

@@ -10,7 +10,7 @@ import numpy as np
 from ..._foldable import Folded
 from ...affine import ScaleShift
 from ...folding import fold_into_linear, fold_linear
-from .._onnx import is_a, onnx
+from .._onnx import attributes, is_a, onnx
 from ..report import NotFoldedError, label
 from ..scope import Scope
 from .linear import Linear, leaving, spread
@@ -49,7 +49,8 @@ class MatMul(Linear):
             return
         index = 1 - list(add.input).index(self.node.output[0])
         bias = self.scope.constants.get(add.input[index])
-        if bias is not None and bias.shape == (self.channels,):
+        along = attributes(add).get("axis", 1)  # before opset 7, where it is the axis of the output
+        if bias is not None and bias.shape == (self.channels,) and along in (1, -1):
             self.add, self.bias = (add, index), bias
 
     def write(self, folded: Folded) -> None:
