@@ -107,7 +107,7 @@ class Constants:
             return None
         try:
             return _computed(node, attributes(node), [each for each in given if each is not None])
-        except (TypeError, ValueError, IndexError, KeyError):
+        except (ArithmeticError, TypeError, ValueError, IndexError, KeyError):
             return None  # the model is wrong, which running it would tell
 
 
@@ -140,7 +140,9 @@ def _computed(node: Any, told: dict[str, Any], given: list[Array]) -> Array:
     if node.op_type == "Transpose":
         return x.transpose(told.get("perm"))
     if node.op_type == "Cast":
-        return x.astype(onnx.helper.tensor_dtype_to_np_dtype(told["to"]))
+        # A number that an integer does not hold becomes what the machine makes of it.
+        with np.errstate(invalid="raise", over="ignore"):
+            return x.astype(onnx.helper.tensor_dtype_to_np_dtype(told["to"]))
     if node.op_type == "Reshape":
         shape = [int(each) for each in (given[1] if len(given) > 1 else told["shape"])]
         if told.get("allowzero"):

@@ -38,7 +38,7 @@ def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = Fals
     Raises
     ------
     ValueError
-        No batch norm has a name of `keep`.
+        No batch norm has a name of `keep`, or nodes are not in order.
 
     Examples
     --------

@@ -50,6 +50,9 @@ def form_of(node: Any, opset: int, constants: Constants) -> ScaleShift:
         gamma, beta, mean, var = arrays
         assert mean is not None
         assert var is not None
-        return scale_shift(gamma, beta, mean, var, eps=told.get("epsilon", EPSILON))
+        eps = told.get("epsilon", EPSILON)
+        if np.any(np.asarray(var, np.float64) + eps == 0):
+            raise NotFoldedError("its variance + epsilon is 0 somewhere, by which the operator divides")
+        return scale_shift(gamma, beta, mean, var, eps=eps)
     except (TypeError, ValueError) as error:
         raise NotFoldedError(str(error)) from None

@@ -31,6 +31,7 @@ class Scope:
         self.constants: Constants = Constants(graph, outer.constants if outer else None, overridable=overridable)
         self.nodes = list(graph.node)
         self.outputs = {each.name for each in graph.output}
+        _in_order(self.nodes)
         self.makers = {name: node for node in self.nodes for name in node.output if name}
         self.users: dict[str, list[Any]] = {}
         self.captured: Counter[str] = Counter()
@@ -102,7 +103,8 @@ class Scope:
         """Has an input of a node be these values: under its own name, if nothing else has it, or under a new one."""
         old = node.input[index] if len(node.input) > index else ""
         for tensor in self.graph.initializer:
-            if old and tensor.name == old and self.only_user(old) is node:
+            same_shape = tensor.dims == list(values.shape)  # which the graph may have told elsewhere
+            if old and tensor.name == old and same_shape and self.only_user(old) is node:
                 tensor.CopyFrom(_tensor(values, old))
                 self.constants.put(tensor)
                 return
@@ -194,6 +196,17 @@ def names_in(graph: Any, everything: bool = False) -> Iterator[str]:
     if everything:
         yield from (each.name for each in (*graph.input, *graph.initializer, *graph.value_info))
         yield from (each.values.name for each in graph.sparse_initializer)
+
+
+def _in_order(nodes: list[Any]) -> None:
+    """ValueError where nodes go in circles, or two have an output in common: following them would not end."""
+    later = Counter(name for node in nodes for name in node.output if name)
+    for node in nodes:
+        for name in node.input:
+            if later[name]:
+                raise ValueError(f"{name!r} is taken by {node.op_type} before it is made, or is made twice")
+        for name in node.output:
+            later[name] -= bool(name)
 
 
 def _place(nodes: list[Any], node: Any) -> int:

@@ -14,7 +14,7 @@ peer("onnxruntime")
 from onnx_graphs import CASES, Case, Maker, node, norm, operators  # noqa: E402
 from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
 
-from batchnorm.onnx_files import fold_model  # noqa: E402
+from batchnorm.onnx_files import Constants, fold_model  # noqa: E402
 
 
 def folded(model: Any, **told: Any) -> tuple[Any, Any]:
@@ -196,3 +196,73 @@ def test_training_information(rng: np.random.Generator) -> None:
     report = fold_model(copy)
     assert copy == model
     assert [name for name, _ in report.left] == ["normp", "norm", "normq"]
+
+
+@pytest.mark.parametrize(("variance", "epsilon"), [(0, 0.0), (-1, 1.0)])
+def test_a_division_by_zero_is_left(rng: np.random.Generator, variance: float, epsilon: float) -> None:
+    """The library makes beta of it, and ONNX Runtime what is not finite."""
+    m = Maker(rng)
+    params = m.params(3)
+    params["v"][1] = variance
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y", epsilon=epsilon)]
+    model = m.model(nodes, {"w": m.w(3, 2, 1, 1), **params}, [1, 2, 3, 3])
+    copy, report = folded(model)
+    assert copy == model
+    assert report.left == [("norm", "its variance + epsilon is 0 somewhere, by which the operator divides")]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 3), (3,)])
+def test_a_bias_that_is_declared_with_its_shape(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    """Old files have each constant as an input as well, with the shape that it had."""
+    m = Maker(rng)
+    nodes = [node("Gemm", ["x", "w", "a"], ["c"]), norm("c", "y")]
+    arrays = {"w": m.w(4, 3), "a": np.asarray(m.w(*shape)), **m.params(3)}
+    model = m.model(nodes, arrays, [2, 4], opset=9, ir=3)
+    copy, report = folded(model, overridable=True)
+    assert operators(copy) == "Gemm"
+    assert not report.left
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(copy, given))
+
+
+def test_nodes_that_go_in_circles(rng: np.random.Generator) -> None:
+    """No model that onnx.checker takes; following it would not end."""
+    tensors = [onnx.numpy_helper.from_array(values, name) for name, values in Maker(rng).params(3).items()]
+    for nodes in ([norm("a", "n"), node("Identity", ["n"], ["a"])], [norm("n", "n")]):
+        model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [], tensors))
+        with pytest.raises(ValueError, match="before it is made"):
+            fold_model(model)
+
+
+def test_two_nodes_that_make_one_tensor(rng: np.random.Generator) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("Identity", ["y"], ["z"]), node("Relu", ["z"], ["y"])]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], []))
+    with pytest.raises(ValueError, match="^'y' is taken by Identity before it is made, or is made twice$"):
+        fold_model(model)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes"),
+    [("Gemm", [(4, 3), (2,)]), ("Gemm", [(4, 3), (0,)]), ("Gemm", [(3,)]), ("Gemm", [()]), ("Conv", [(3,)]),
+     ("ConvTranspose", [(3,)])],
+)  # fmt: skip
+def test_weights_of_other_shapes_are_left(
+    rng: np.random.Generator, operator: str, shapes: list[tuple[int, ...]]
+) -> None:
+    """No model that runs, but one that onnx.checker takes."""
+    names = "wa"[: len(shapes)]
+    arrays = {name: np.asarray(rng.normal(size=shape), np.float32) for name, shape in zip(names, shapes)}
+    for nodes in (
+        [node(operator, ["x", *names], ["c"]), norm("c", "y")],
+        [norm("x", "c"), node(operator, ["c", *names], ["y"])],
+    ):
+        tensors = [onnx.numpy_helper.from_array(a, n) for n, a in {**arrays, **Maker(rng).params(3)}.items()]
+        model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [], tensors))
+        [(_, reason)] = fold_model(model).left
+        assert "has shape" in reason
+
+
+def test_numbers_that_an_integer_does_not_hold_are_no_constants() -> None:
+    tensor = onnx.numpy_helper.from_array(np.float32([1e10, np.nan]), "a")
+    cast = node("Cast", ["a"], ["b"], to=onnx.TensorProto.INT32)
+    assert Constants(onnx.GraphProto(node=[cast], initializer=[tensor])).get("b") is None
