@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command says instead of a traceback."""
+"""Sentences that a command has in place of a traceback."""
 
 from __future__ import annotations
 

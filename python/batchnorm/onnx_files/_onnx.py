@@ -20,7 +20,7 @@ def attributes(node: Any) -> dict[str, Any]:
 
 
 def is_a(node: Any, *op_types: str) -> bool:
-    """Whether a node is one of these operators of the default set."""
+    """True if a node is one of these operators of the default set."""
     return node.op_type in op_types and node.domain in DEFAULT_DOMAINS
 
 

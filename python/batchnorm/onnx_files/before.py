@@ -60,7 +60,7 @@ def _targets(scope: Scope, name: str, form: ScaleShift) -> Iterator[tuple[Linear
 
 
 def _keeps_batch(scope: Scope, node: Any) -> bool:
-    """Whether a node makes (N, C * ...) of (N, C, ...)."""
+    """True if a node makes (N, C * ...) of (N, C, ...)."""
     if is_a(node, "Flatten"):
         return bool(attributes(node).get("axis", 1) == 1)
     shape = scope.constants.get(node.input[1]) if len(node.input) > 1 else np.array(attributes(node).get("shape", ()))
@@ -68,7 +68,7 @@ def _keeps_batch(scope: Scope, node: Any) -> bool:
 
 
 def _repeated(layer: Linear, form: ScaleShift) -> ScaleShift:
-    """Of a tensor that was flattened: each channel is several inputs in a row."""
+    """The form of a tensor that was flattened, in which each channel is several inputs in a row."""
     inputs = layer.weight.shape[1] if layer.told.get("transB", 0) else layer.weight.shape[0]
     if layer.rank != 2 or inputs % form.scale.size:
         raise NotFoldedError(f"before {layer.title}, whose inputs are not {form.scale.size} channels")

@@ -13,7 +13,7 @@ from ._onnx import attributes, is_a, onnx
 
 Array = NDArray[Any]
 
-# What is computed of constants. Constant itself has no inputs.
+# These are computed of constants. Constant itself has no inputs.
 OPERATORS = "ConstantOfShape", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"
 
 # A file of a few bytes can ask for any number of elements by ConstantOfShape.
@@ -70,7 +70,7 @@ class Constants:
         self._known.pop(tensor.name, None)
 
     def why_not(self, name: str) -> str:
-        """Of a name that get() has nothing for: where it comes from, to go on with "it is"."""
+        """Where a name comes from that get() has nothing for, to go on with "it is"."""
         passed: set[str] = set()  # a damaged graph may go in circles
         while (maker := self._makers.get(name)) and is_a(maker, *OPERATORS) and name not in passed:
             passed.add(name)

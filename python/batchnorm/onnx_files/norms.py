@@ -35,7 +35,7 @@ def in_training(node: Any, opset: int) -> str:
 
 
 def form_of(node: Any, opset: int, constants: Constants) -> ScaleShift:
-    """What the node multiplies by and adds; NotFoldedError if it does more, or if its numbers are not known."""
+    """The numbers that a node multiplies by and adds; NotFoldedError if it does more, or if they are not known."""
     training = in_training(node, opset)
     if training:
         raise NotFoldedError(f"it has {training}, and takes the statistics of each batch")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many axes the tensors of a model have, by ONNX's shape inference."""
+"""The number of axes of each tensor of a model, by ONNX's shape inference."""
 
 from __future__ import annotations
 

@@ -57,12 +57,12 @@ class Report:
 
     @property
     def tensors(self) -> list[str]:
-        """What is to be compared of the graph itself."""
+        """The tensors of the graph itself that are to be compared."""
         return [name for fold in (*self.folded, *self.merged) if fold.top for name in fold.tensors]
 
     @property
     def within(self) -> int:
-        """How many were folded in subgraphs."""
+        """The number of batch norms that were folded in subgraphs."""
         return sum(not fold.top for fold in self.folded)
 
 

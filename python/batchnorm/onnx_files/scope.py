@@ -48,7 +48,7 @@ class Scope:
         return users[0] if len(users) == 1 and not self.shown(name) else None
 
     def shown(self, name: str) -> bool:
-        """Whether more than nodes of this very graph see the tensor."""
+        """True if more than nodes of this very graph see the tensor."""
         return name in self.outputs or self.captured[name] > 0
 
     def rank(self, name: str) -> int | None:
@@ -185,7 +185,7 @@ def subgraphs(node: Any) -> Iterator[Any]:
 
 
 def names_in(graph: Any, everything: bool = False) -> Iterator[str]:
-    """What the nodes of a graph take and what it puts out, at any depth; with `everything`, every name there is."""
+    """The names that nodes of a graph take and that it puts out, at any depth; with `everything`, every name there is."""
     for node in graph.node:
         yield from node.input
         if everything:

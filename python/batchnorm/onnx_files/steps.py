@@ -91,7 +91,7 @@ def composed(steps: list[Step]) -> ScaleShift:
 
 
 def is_written_out(steps: list[Step]) -> bool:
-    """Whether steps without a batch norm are one in other words: they scale channels, and shift them.
+    """True if steps without a batch norm are one in other words: they scale channels, and shift them.
 
     An Add that comes first is the layer's bias.
     """
@@ -101,7 +101,7 @@ def is_written_out(steps: list[Step]) -> bool:
 
 
 def is_idle(scope: Scope, node: Any) -> bool:
-    """Whether a node does nothing in inference."""
+    """True if a node does nothing in inference."""
     if not is_a(node, "Dropout"):
         return is_a(node, "Identity")
     told = scope.opset >= 7 or attributes(node).get("is_test", 0)

@@ -21,9 +21,7 @@ class Convolution(Linear):
     def __init__(self, scope: Scope, node: Any) -> None:
         super().__init__(scope, node)
         if self.weight.ndim < 3:
-            raise NotFoldedError(
-                f"the weight of {self.title} has shape {self.weight.shape}, expected 3 axes or more"
-            )
+            raise NotFoldedError(f"the weight of {self.title} has shape {self.weight.shape}, expected 3 axes or more")
         self.transposed = node.op_type == "ConvTranspose"
         self.rank = self.weight.ndim
         self.groups = int(self.told.get("group", 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the layers have in common: a weight that is known, and outputs of which each has a scale and a shift."""
+"""The layers have in common a weight that is known, and outputs of which each has a scale and a shift."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Linear:
 
 @contextmanager
 def leaving(what: str) -> Iterator[None]:
-    """What folding refuses is left."""
+    """Leaves a batch norm as it is where folding refuses it."""
     try:
         yield
     except (TypeError, ValueError) as error:
