@@ -185,7 +185,7 @@ def subgraphs(node: Any) -> Iterator[Any]:
 
 
 def names_in(graph: Any, everything: bool = False) -> Iterator[str]:
-    """The names that the nodes of a graph take, and its outputs, at any depth; with `everything`, every name there is."""
+    """The names that nodes take, and the outputs, at any depth; with `everything`, every name there is."""
     for node in graph.node:
         yield from node.input
         if everything:
