@@ -92,7 +92,7 @@ class Figure {
         if (!this.details.open) return;
         const { head, rows } = this.chart.table(this.page.view);
         this.head.replaceChildren(...head.map((text) => element("th", { scope: "col" }, text)));
-        // What does not fit is in the CSV.
+        // The CSV has all rows.
         const shown = rows.slice(-400);
         this.body.replaceChildren(...shown.map((cells) => element("tr", {}, ...cells.map(({ text }) => element("td", {}, text)))));
         if (shown.length < rows.length) {

@@ -293,7 +293,7 @@ const page = {
     },
 
     keys(event) {
-        // What a control does with the key comes first.
+        // A control has its own use for the key.
         if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, button, summary, a, input, textarea")) return;
         const action = { " ": () => at("play").click(), ".": () => at("step").click(), r: () => at("reset").click() }[event.key.toLowerCase()];
         if (!action) return;

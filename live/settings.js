@@ -36,7 +36,7 @@ const SETTINGS = {
     landscape: check("look along the gradient, too (takes twice as long)"),
     eps: hidden(1e-5, [1e-12, 1000], { run: true }),
     rateWithout: hidden(0, [0, 1000]), // of the network without batch norm, if not the same
-    // Of the charts: these start no new training.
+    // These belong to the charts, and start no new training.
     modes: check("training mode beside eval mode", { chart: true }),
     place: choice("Values", "intoActivation", PLACES, { chart: true }),
     unit: choice("Units", 0, { 0: "all together", 1: "the 1st alone", 2: "the 2nd alone", 3: "the 3rd alone", 4: "the 4th alone" }, { chart: true, limits: [0, 4], whole: true }),

@@ -36,7 +36,7 @@ class Histogram {
     }
 }
 
-// Of a unit that passes no gradient on: where each activation is as good as flat.
+// A unit passes no gradient on where its activation is as good as flat.
 const FLAT = { relu: (x) => !(x > 0), tanh: (x) => Math.abs(x) > 2, sigmoid: (x) => Math.abs(x) > 4 };
 
 /** Distributions, gradients, statistics and dead units, by layer. */

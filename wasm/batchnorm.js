@@ -52,7 +52,7 @@ async function fetched(url) {
 const EPILOGUE = ["activation", "slope", "low", "high", "residual"];
 const FORWARD = ["x", "shape", "dtype", "gamma", "beta", "runningMean", "runningVar", "y", "eps", ...EPILOGUE];
 const TRAINING = [...FORWARD, "momentum", "biasedRunningVar"];
-// What a forward call was told, and found: backward has it from there. What is given again has to be the same.
+// A forward call saves what it was told and what it found, for backward. Arguments that are given again have to agree.
 const SETTINGS = ["shape", "dtype", "eps", "frozen", "activation", "slope", "low", "high"];
 const SAVED = [...SETTINGS, "mean", "invstd", "gamma", "beta"];
 const BACKWARD = ["dy", "x", "saved", "residual", "dx", ...SAVED];

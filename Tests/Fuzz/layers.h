@@ -67,16 +67,21 @@ static inline void draw_inference(void) {
     draw_saved_outputs();
 }
 
-static inline void draw_backward(void) {
-    draw_descriptors(percent(70));
-    make_inputs_of_running();
+/* dx may be in the place of dy. */
+static inline void draw_dy_x_and_dx(int has_dx) {
     k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride(), k.shape.dx_stride = draw_stride();
     int is_in_place = percent(25);
     if (is_in_place) k.shape.dx_stride = k.shape.y_stride;
     block *dy = TENSOR(dy, k.shape.y_stride, IN);
     TENSOR(x, k.shape.x_stride, IN);
     if (is_in_place) k.dx = in_place(dy);
-    else if (percent(80)) TENSOR(dx, k.shape.dx_stride, OUT);
+    else if (has_dx) TENSOR(dx, k.shape.dx_stride, OUT);
+}
+
+static inline void draw_backward(void) {
+    draw_descriptors(percent(70));
+    make_inputs_of_running();
+    draw_dy_x_and_dx(percent(80));
     if (percent(75)) PARAMETER(gamma, parameter_rows(), IN);
     if (percent(75)) PARAMETER(beta, parameter_rows(), IN);
     DOUBLES(mean, statistics_rows(), IN);

@@ -83,7 +83,7 @@ static inline void take_snapshots(void) {
     for (block *b = blocks; b < blocks + block_count; b++) memcpy(snapshot_of(b), b->window, b->window_bytes);
 }
 
-/* What of a block was written that the call may not write; NULL if nothing. */
+/* Says which bytes of a block a call wrote that it may not write; NULL if there are none. */
 static inline const char *trespass(const block *b, int failed) {
     const unsigned char *before = snapshot_of(b), *after = b->window;
     size_t head = (size_t)(b->values - b->window), tail = head + b->bytes;

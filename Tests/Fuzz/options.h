@@ -117,7 +117,7 @@ static inline block *take_batches(int64_t **holder, const char *name, int is_out
     return b;
 }
 
-/* Whether there are running statistics is drawn before, as the pure form goes with them. */
+/* The caller has drawn whether there are running statistics: the pure form needs them. */
 static inline void draw_running(int has_statistics) {
     bn_running *r = &k.running;
     *r = (bn_running)BN_RUNNING_INIT;

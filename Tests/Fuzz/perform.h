@@ -89,7 +89,7 @@ static inline bn_status make_call(void) {
     }
 }
 
-/* How often each is drawn, of a hundred. */
+/* The share of each function, of a hundred calls. */
 static const struct {
     int share;
     void (*draw)(void);
@@ -119,7 +119,7 @@ static inline void draw_call(void) {
     settle_structures();
 }
 
-/* What is not the values' fault has to be refused, and what is right taken. */
+/* The library has to take what is right, and to refuse what must fail. */
 static inline void examine_status(bn_status status) {
     if (strcmp(bn_status_string(status), "unknown status") == 0) fault("is not a status", "the result");
     const char *message = bn_last_error();
@@ -131,7 +131,7 @@ static inline void examine_status(bn_status status) {
     if (what_is_wrong.must_fail && status == BN_OK) fault("was taken", what_is_wrong.name);
 }
 
-/* What an overlap that is allowed has written is compared nowhere: the two blocks say what neither holds. */
+/* Two blocks that overlap by permission are left out: neither keeps what it held. */
 static inline void examine_memory(bn_status status) {
     int overlaps = what_is_wrong.kind == AN_OVERLAP && status == BN_OK;
     if (overlaps && !is_allowed(&what_is_wrong)) fault("was taken on top of another argument", what_is_wrong.name);

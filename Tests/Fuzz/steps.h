@@ -53,13 +53,7 @@ static inline void draw_reduce(void) {
 static inline void draw_apply(void) {
     draw_options();
     if (percent(18)) draw_weights();
-    k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride(), k.shape.dx_stride = draw_stride();
-    int is_in_place = percent(25);
-    if (is_in_place) k.shape.dx_stride = k.shape.y_stride;
-    block *dy = TENSOR(dy, k.shape.y_stride, IN);
-    TENSOR(x, k.shape.x_stride, IN);
-    if (is_in_place) k.dx = in_place(dy);
-    else TENSOR(dx, k.shape.dx_stride, OUT);
+    draw_dy_x_and_dx(1);
     if (percent(75)) PARAMETER(gamma, 1, IN);
     DOUBLES(mean, 1, IN), make_positive(DOUBLES(invstd, 1, IN));
     take_counts(&k.count, "count", k.channels, 0);

@@ -72,7 +72,7 @@ static inline int are(const char *const pair[2], const char *a, const char *b) {
     return (strcmp(pair[0], a) == 0 && strcmp(pair[1], b) == 0) || (strcmp(pair[0], b) == 0 && strcmp(pair[1], a) == 0);
 }
 
-/* Whether a call may have taken this overlap: two inputs, an output in the place of its input, or what the function
+/* True if a call may have taken this overlap: two inputs, an output in the place of its input, or what the function
  * does not look at. Gaps belong to nobody. */
 static inline int is_allowed(const wrong *w) {
     static const char *const in_place[][2] = {

@@ -18,7 +18,7 @@ JSON = Any
 
 
 class BrowserError(Exception):
-    """What the browser says of a command or a script."""
+    """The browser refused a command, or a script failed."""
 
 
 class Browser:
@@ -38,7 +38,7 @@ class Browser:
         else:
             raise BrowserError(f"{command[0]} ended")
         self.address = found[1]
-        # What it goes on to say has to be read, or it stops when the pipe is full.
+        # Somebody has to read its later output, or it stops when the pipe is full.
         self.reader = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=subprocess.DEVNULL)
 
     def open_socket(self, address: str) -> None:

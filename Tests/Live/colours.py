@@ -32,7 +32,7 @@ WHITE = (0.9505, 1.0, 1.089)
 
 
 def parsed(text: str) -> Colour:
-    """Of "#rrggbb" or "rgb(r, g, b)"."""
+    """The colour that "#rrggbb" or "rgb(r, g, b)" names, as linear light."""
     if text.startswith("#"):
         parts = [float(int(text[i : i + 2], 16)) for i in (1, 3, 5)]
     else:

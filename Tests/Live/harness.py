@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the page share: the page, its state, its tables, and a frame around it."""
+"""Helpers of the page's tests: the page, its state, its tables, and a frame around it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from harness import TESTS
 
 
 def tried(test: Callable[[Any], None], b: Browser) -> bool:
-    """Whether it passed; a browser that ended, or says nothing any more, is the caller's to start again."""
+    """True if the test passed. The caller starts a browser again that has ended or fallen silent."""
     started = time.monotonic()
     try:
         test(b)

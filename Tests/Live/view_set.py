@@ -69,7 +69,7 @@ def the_address_has_every_setting(b: Browser) -> None:
     assert [each["rate"] for each in shown] == [0.125, 0.25]
     assert [each["eps"] for each in shown] == [0.001, 0.001]
     assert [(each["placement"], each["firstLayer"]) for each in shown] == [("none", False), ("before", True)]
-    # What a reader changes is in the address, and in the next run.
+    # A change by the reader is in the address, and in the next run.
     b.js("""(() => {
         const e = document.getElementById('set-activation');
         e.value = 'sigmoid';

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What passes through each layer, over the epochs: a row for each layer, a column for each epoch, darker where more values
-// are. The axis is asinh, even near 0 and logarithmic far from it, and the same for all runs and layers, as each with an
-// axis of its own would look alike.
+// The values that pass through each layer, over the epochs: a row for each layer, a column for each epoch, darker where
+// there are more values. The axis is asinh: even near 0, logarithmic far from it. All runs and layers share it; with axes
+// of their own they would look alike.
 
 const PLACES = {
     intoNorm: "into batch norm",

@@ -39,7 +39,7 @@ class SvgContext {
     #add(path, attributes) {
         const alpha = this.globalAlpha < 1 ? ` opacity="${place(this.globalAlpha)}"` : "";
         const last = this.parts.at(-1);
-        // What looks the same becomes one path, unless it would lie upon itself, half transparent.
+        // Paths that look the same become one, unless they are half transparent and would lie upon each other.
         if (alpha === "" && last?.attributes === attributes) last.path += path;
         else if (path !== "") this.parts.push({ path, attributes: attributes + alpha });
     }

@@ -87,7 +87,7 @@ def _told(error: Exception) -> str:
 
 
 def _discard_output() -> None:
-    """What is still in the buffer goes nowhere, or Python would try to write it once more as it ends."""
+    """Discards the rest of the buffer; else Python would try to write it once more as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

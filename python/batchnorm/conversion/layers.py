@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Found(NamedTuple):
-    """What from_state() needs of a layer, and the names of its arrays in the file."""
+    """A layer as from_state() needs it, and the names of its arrays in the file."""
 
     name: str
     state: Mapping[str, Any]
@@ -63,7 +63,7 @@ def _numbered(arrays: Mapping[str, Any], path: Path | None) -> Iterator[Found]:
 
 
 def _flags(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What from_state() takes of a layer's configuration."""
+    """The settings of a layer's configuration that from_state() takes."""
     words = ("epsilon", "momentum", "scale", "center")
     return {word: config[word] for word in words if config and word in config}
 

@@ -15,7 +15,7 @@ from .training import BATCH, NAMES, SIZES, Digits, Record, train
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run: every learning rate, without and with batch norm, for every seed."""
+    """The runs: every learning rate, without and with batch norm, for every seed."""
 
     seeds: int = 3
     epochs: int = 20

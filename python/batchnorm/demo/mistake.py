@@ -35,7 +35,7 @@ def accuracy_in_batches(network: Network, x: Array, labels: Labels, size: int) -
 
 
 def refusal(network: Network, x: Array) -> str:
-    """What the library says to a single image in training mode."""
+    """The library's error for a single image in training mode."""
     network.train()
     try:
         with statistics_restored(network):
@@ -57,7 +57,7 @@ class Shares(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the mistake does to a network."""
+    """The effect of the mistake on a network."""
 
     refusal: str
     shares: list[Shares]

@@ -16,7 +16,7 @@ Labels = npt.NDArray[np.integer[Any]]
 
 
 class Layer(Protocol):
-    """What a layer has to do: compute, and turn the loss gradient by its output into the one by its input."""
+    """A layer computes, and turns the gradient with respect to its output into that with respect to its input."""
 
     def __call__(self, x: Array, /) -> Array: ...
 

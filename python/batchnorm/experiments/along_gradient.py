@@ -16,7 +16,7 @@ def flat(network: Network) -> Array:
 
 
 def look_ahead(network: Network, x: Array, labels: Labels, distances: Sequence[float]) -> dict[str, float]:
-    """What is found along the gradient; the network is left as it was, its running statistics too."""
+    """Loss and gradient at distances along the gradient. The network and its running statistics stay as they were."""
     with statistics_restored(network):
         loss, by_logits = cross_entropy(network(x), labels)
         network.backward(by_logits)

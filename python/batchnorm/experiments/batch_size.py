@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def noise(network: Network, x: np.ndarray[Any, Any], size: int) -> float:
-    """How far batches' means are from the mean of all, in standard deviations, at the last batch norm."""
+    """The spread of batches' means about the mean of all, in standard deviations, at the last batch norm."""
     network.eval()
     for layer in network.layers[: network.layers.index(network.norms[-1])]:
         x = layer(x)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an experiment says of its rows: a sentence, and thresholds that its numbers have to pass."""
+"""The claim of an experiment: a sentence, and thresholds that its numbers have to pass."""
 
 from __future__ import annotations
 

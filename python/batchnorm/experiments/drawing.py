@@ -23,7 +23,7 @@ from .claims import Rows, deviation, mean
 
 
 class Style(NamedTuple):
-    """How one kind of network is drawn, in every picture."""
+    """The look of one kind of network, the same in every picture."""
 
     color: str
     marker: str

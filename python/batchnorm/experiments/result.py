@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes of running an experiment: rows, a claim and a picture, to be looked at or to be written to files."""
+"""The result of an experiment: rows, a claim and a picture, to be looked at or to be written to files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .claims import Claim, Rows
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is run."""
+    """The extent of a run: its seeds, and fewer settings and epochs if it is quick."""
 
     seeds: tuple[int, ...]
     quick: bool = False
@@ -36,7 +36,7 @@ class Settings:
 
 
 class Experiment(Protocol):
-    """What each module here has."""
+    """The functions and texts of each experiment's module."""
 
     LESSON: str
     EXCEPT: str
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def lesson(self) -> str:
-        """What the picture is to teach, if this run bears it out."""
+        """The sentence that the picture teaches, if this run bears it out."""
         lesson = module_of(self.name).LESSON
         return lesson if self.claim.holds else f"Not in this run: {lesson[0].lower()}{lesson[1:]}"
 
@@ -87,7 +87,7 @@ class Result:
         return drawing.picture(self.lesson, note, lambda figure: module.draw(figure, self.rows))
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+        """The picture, for a notebook."""
         return drawing.png(self.figure(), self.lesson)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the experiments share: the network of the demo, trained by stochastic gradient descent on the digits."""
+"""Training that the experiments share: the demo's network, by stochastic gradient descent, on the digits."""
 
 from __future__ import annotations
 

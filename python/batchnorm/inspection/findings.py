@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a batch norm, or may be: which channels, and what to do about it."""
+"""Faults, and what may be one, of batch norms: which channels, and what to do about it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def findings(norms: Sequence[Norm]) -> list[list[Finding]]:
-    """Of each batch norm of a model, what is to be said of it.
+    """The findings for each batch norm of a model.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class Norm:
 
     @property
     def eps_or_assumed(self) -> float:
-        """What is added to the variance, as far as that is known."""
+        """The eps of the file or, without one, its framework's default."""
         return self.assumed_eps if self.eps is None else self.eps
 
     def scale(self) -> Array:

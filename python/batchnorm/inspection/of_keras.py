@@ -24,7 +24,7 @@ _ORDER = "gamma", "beta", "mean", "var"
 
 
 def norms_of_keras(path: Path, arrays: Mapping[str, Array]) -> list[Norm]:
-    """Of a file whose arrays have been read, so that it is one."""
+    """The batch norms of a file whose arrays have been read."""
     settings, names = described(path)
     made = [_settled(norm, settings_at(tuple(norm.name.split("/")), settings)) for norm in norms_of(arrays)]
     groups = groups_of(arrays)

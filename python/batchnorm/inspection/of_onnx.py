@@ -24,7 +24,7 @@ def norms_of_onnx(path: Path) -> list[Norm]:
 
 
 class _Bound(Constants):
-    """Of a function's body, whose inputs are what a call gives it."""
+    """The constants of a function's body, whose inputs are what a call gives it."""
 
     def __init__(self, function: Any, given: Mapping[str, str], caller: Constants) -> None:
         super().__init__(function)
@@ -47,7 +47,7 @@ class _Walk:
     def nodes(
         self, nodes: Any, opset: int, constants: Constants, given: Mapping[str, Any], above: str, depth: int
     ) -> Iterator[Norm]:
-        """Of a body whose attributes may refer to the `given` ones of a function."""
+        """The batch norms of a body, whose attributes may refer to the `given` ones of a function."""
         if depth > _DEEPEST:
             raise ValueError(f"{above} is nested without end, or too deeply")
         for node in nodes:

@@ -96,7 +96,7 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
 
 
 def _percentiles(values: Array) -> Array:
-    """Of the numbers that a logarithmic axis can show."""
+    """The percentiles of those numbers that a logarithmic axis can show."""
     shown = values[np.isfinite(values) & (values > 0)]
     levels: Array = np.percentile(shown, _LEVELS) if shown.size else np.full(len(_LEVELS), np.nan)
     return levels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is loaded, and what it takes from the machine and its environment."""
+"""Facts about the library that is loaded, and what it takes from the machine and its environment."""
 
 from __future__ import annotations
 

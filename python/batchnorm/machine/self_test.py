@@ -95,7 +95,7 @@ def _compare(rng: np.random.Generator, shape: tuple[int, ...], axis: int, dtype:
     x_hat = (wide - mean) / np.sqrt(var + EPS)
     sum_dy, sum_dy_x_hat = wide_dy.sum(others, keepdims=True), (wide_dy * x_hat).sum(others, keepdims=True)
     exact_dx = g / np.sqrt(var + EPS) * (wide_dy - sum_dy / count - x_hat * sum_dy_x_hat / count)
-    # What cancels in a result counts: the terms of a sum, dy of its projection, x and mean.
+    # Errors are relative to the terms that a result is made of, as these may cancel.
     terms = {
         "dgamma": np.abs(wide_dy * x_hat).sum(others),
         "dbeta": np.abs(wide_dy).sum(others),

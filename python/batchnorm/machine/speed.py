@@ -16,7 +16,7 @@ import batchnorm as bn
 Array = NDArray[Any]
 
 EPS = 1e-5
-# Of an untimed round each, and of rounds that are timed: a median of fewer says little.
+# A median of fewer timed rounds says little.
 LEAST_ROUNDS = 5
 
 
@@ -67,7 +67,7 @@ def measure(shape: tuple[int, ...], dtype: np.dtype[Any], seconds: float = 10.0)
 
 
 def _calls(x: Array, dy: Array) -> list[tuple[str, str, Callable[[], object], int]]:
-    """What is timed: its name, who does it, the call, and how many tensors it reads and writes."""
+    """The calls that are timed: name, who does it, the call, and how many tensors it reads and writes."""
     channels = x.shape[1]
     spread = (1, channels, *[1] * (x.ndim - 2))
     others = (0, *range(2, x.ndim))

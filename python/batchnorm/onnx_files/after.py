@@ -31,7 +31,7 @@ def fold_after(scope: Scope, node: Any, keep: frozenset[str], report: Report) ->
 
 
 def why_not_after(scope: Scope, norm: Any, keep: frozenset[str]) -> str:
-    """Of a batch norm that is still there: why it did not go into the layer before it; empty if there is none."""
+    """The reason why a batch norm did not go into the layer before it; empty if there is no such layer."""
     maker = scope.makers.get(norm.input[0])
     while maker is not None and is_a(maker, *ARITHMETIC, "Identity", "Dropout"):
         computed = [name for name in maker.input if name and scope.constants.get(name) is None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .running import TYPES
 
-# Of a first axis that the model leaves open: with 1, samples could not be mixed up.
+# The length of a first axis that the model leaves open: with 1, samples could not be mixed up.
 _BATCH = 2
 
 

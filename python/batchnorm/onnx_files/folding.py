@@ -91,7 +91,7 @@ def _fold(scope: Scope, keep: frozenset[str], report: Report) -> None:
 
 
 def _settle(scope: Scope, node: Any, keep: frozenset[str], report: Report) -> str:
-    """Of a batch norm that no layer before it took: folds it, or says why not."""
+    """Folds a batch norm that no layer before it took, or says why not."""
     if keep & set(_both(node)):
         return "it is to be kept"
     try:

@@ -54,7 +54,7 @@ class Recalibrated:
 
 @dataclass
 class Recalibration:
-    """What came of it.
+    """The result of recalibrating a model.
 
     Attributes
     ----------

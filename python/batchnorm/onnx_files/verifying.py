@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass
 class Verification:
-    """What came of it.
+    """The result of verifying a model.
 
     Attributes
     ----------

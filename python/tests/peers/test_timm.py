@@ -13,14 +13,7 @@ from in_torch import array, tensor, torch
 
 import batchnorm as bn
 
-try:
-    importlib.import_module("torchvision")
-except ImportError:
-    pass
-except RuntimeError:
-    # It was compiled for another build of PyTorch, and its operators are missing. timm's layers need but their names.
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
+importlib.import_module("in_torchvision")
 layers = peer("timm.layers")
 
 
