@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-peers test-install \
+.PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
 	test-wheel test-deb test-runtimes test-arm64 test-wasm fuzz soak test-live check docs bench bench-kernels clean
 
 help: ## print this list
@@ -34,6 +34,9 @@ live: ## the live page, one HTML file that trains in the browser, .build-live/ba
 
 test: ## run the Swift, C and Python tests; the last line counts them
 	@scripts/test
+
+test-quick: ## run those of the C and Python tests that find most in three minutes
+	@scripts/test --quick c python
 
 test-peers: ## compare with PyTorch, Keras, flax, equinox, haiku and ONNX, which are installed first
 	@scripts/test-peers
