@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-wheel test-deb test-runtimes test-arm64 test-wasm fuzz soak test-live check docs bench bench-kernels clean
+	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ test-wasm: ## run batchnorm.wasm in Node and in headless Chromium, beside the na
 
 test-live: ## the live page: its network against NumPy's and finite differences, its lessons; the last line counts
 	@scripts/test-live
+
+test-faults: ## calls while memory, threads, files and signals fail them; for SECONDS, or in a short form
+	@scripts/test-faults $(or $(SECONDS),0)
 
 fuzz: ## random calls of every function, for SECONDS (60) from SEED (1); from 300 seconds on guided by coverage as well
 	@scripts/fuzz $(or $(SECONDS),60) $(or $(SEED),1)

@@ -102,13 +102,18 @@ static const struct {
     [FOLD_PREVIOUS] = {2, draw_fold}, [FOLD_NEXT] = {2, draw_fold}, [LIBRARY] = {1, NULL},
 };
 
-static inline void draw_call(void) {
+/* The first choices, by which one may tell whether a call is wanted. */
+static inline void draw_outline(void) {
     memset(&k, 0, sizeof k);
-    block_count = 0;
     size_t chosen = below(100);
     while (chosen >= (size_t)drawn[k.function].share) chosen -= (size_t)drawn[k.function++].share;
     draw_extents();
     draw_dtypes();
+}
+
+static inline void draw_call(void) {
+    block_count = 0;
+    draw_outline();
     add_fields_of_shape();
     if (drawn[k.function].draw != NULL) drawn[k.function].draw();
     int defaults = k.has_options && k.options.epilogue == NULL && k.options.running == NULL &&
