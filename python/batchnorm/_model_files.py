@@ -30,6 +30,7 @@ PACKAGES = {".h5": "h5py", ".keras": "h5py", ".onnx": "onnx", ".pt": "torch", ".
 # HDF5's own filters and h5py's: others are libraries that it would look for and load.
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _WEIGHTS = "model.weights.h5"
+_PACKED = 1100  # deflate packs at most 1032 bytes into one
 # Before it, weights_only could be made to execute what a file held (CVE-2025-32434).
 _SAFE_TORCH = (2, 6)
 _REMEDY = "save model.state_dict() in place of the model"
@@ -68,12 +69,18 @@ def _of_keras(file: IO[bytes], h5py: Any) -> Arrays:
         if _WEIGHTS not in archive.namelist():
             raise ValueError(f"it has no {_WEIGHTS}")
         with archive.open(_WEIGHTS) as weights:
-            return _of_hdf5(io.BytesIO(weights.read()), h5py)
+            return _within(io.BytesIO(weights.read()), _size(file), h5py)
 
 
 def _of_hdf5(file: IO[bytes], h5py: Any) -> Arrays:
+    return _within(file, _size(file), h5py)
+
+
+def _within(file: IO[bytes], size: int, h5py: Any) -> Arrays:
+    """The arrays of HDF5 in a file of this size, which may be another one, where it is packed."""
     arrays: Arrays = {}
     left = _size(file)
+    most = _PACKED * size + 1000
     with h5py.File(file, "r") as root:
         seen = {h5py.h5o.get_info(root.id).addr}
         groups = [("", root)]
@@ -94,6 +101,9 @@ def _of_hdf5(file: IO[bytes], h5py: Any) -> Arrays:
                 left -= _checked(item, key, h5py)
                 if left < 0:
                     raise ValueError(f"{key} and what is before it claim more bytes than the file has")
+                most -= item.size * item.dtype.itemsize
+                if most < 0:
+                    raise ValueError(f"{key} and what is before it are packed twice: {_PACKED} times what the file is")
                 arrays[key] = _typed(np.asarray(item[()]), key)
     return dict(sorted(arrays.items()))
 
@@ -112,7 +122,7 @@ def _checked(item: Any, key: str, h5py: Any) -> int:
         if code not in _FILTERS:
             raise ValueError(f"{key} is packed by filter {code}, expected one of {', '.join(_FILTERS.values())}")
     stored: int = item.id.get_storage_size()
-    if item.size * item.dtype.itemsize > 1100 * stored + 1000:
+    if item.size * item.dtype.itemsize > _PACKED * stored + 1000:
         raise ValueError(f"{key} claims shape {item.shape} of {item.dtype}, but has {stored} bytes in the file")
     return stored
 

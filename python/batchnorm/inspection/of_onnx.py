@@ -82,6 +82,9 @@ def _norm(name: str, node: Any, told: Mapping[str, Any], opset: int, constants: 
     if training == "settings that a function is given":  # which the call has told
         training = "training_mode=1" if told.get("training_mode") else ""
     eps, momentum = told.get("epsilon", 1e-5), told.get("momentum", 0.9)
+    for attribute, value in (("epsilon", eps), ("momentum", momentum)):
+        if not isinstance(value, (int, float)):
+            return Norm(name, "onnx", in_training=training, unknown=f"its {attribute} is no number")
     # float32 in the file: the shortest number that is the same there.
     norm = Norm(name, "onnx", eps=float(f"{eps:.7g}"), momentum=round(1 - float(f"{momentum:.7g}"), 7))
     norm.in_training = training

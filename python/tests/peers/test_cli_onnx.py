@@ -246,6 +246,14 @@ DAMAGED: dict[str, tuple[Callable[[Maker], Any], str]] = {
         lambda m: circle(m),
         "its parameters are not in the file",
     ),
+    "a momentum without a value": (
+        lambda m: without_value(m, "momentum"),
+        "its momentum is no number",
+    ),
+    "an epsilon that is a text": (
+        lambda m: raw(norm("x", "y", epsilon="1e-5"), m.params(4), 17),
+        "its epsilon is no number",
+    ),
 }
 
 
@@ -254,6 +262,13 @@ def circle(maker: Maker) -> Any:
     model.graph.node.extend([node("Identity", [f"{each}2"], [each]) for each in "gbmv"])
     model.graph.node.extend([node("Identity", [each], [f"{each}2"]) for each in "gbmv"])
     del maker
+    return model
+
+
+def without_value(maker: Maker, name: str) -> Any:
+    """As an attribute of type UNDEFINED, which a bit that is turned over makes of one."""
+    model = raw(norm("x", "y"), maker.params(4), 17)
+    model.graph.node[0].attribute.add().name = name
     return model
 
 

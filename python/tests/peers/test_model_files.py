@@ -378,6 +378,19 @@ def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch:
         bn.read_state(path)
 
 
+def test_zeros_that_are_packed_twice(h5py: Any, tmp_path: Path) -> None:
+    """As a file of 3 KB that would fill 256 MB: deflated in HDF5, and that once more in the archive around it."""
+    inner, path = tmp_path / "a.h5", tmp_path / "a.keras"
+    with h5py.File(inner, "w") as file:
+        file.create_dataset("x", data=np.zeros(1 << 25, np.uint8), chunks=(1 << 20,), compression="gzip")
+    assert bn.read_state(inner)["x"].nbytes == 1 << 25
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(inner, "model.weights.h5")
+    assert path.stat().st_size * 1100 < 1 << 25
+    with pytest.raises(ValueError, match="x and what is before it are packed twice: 1100 times what the file is"):
+        bn.read_state(path)
+
+
 def test_damaged_hdf5(rng: np.random.Generator, h5py: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
