@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak test-live check docs bench bench-kernels clean
+	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-faults: ## calls while memory, threads, files and signals fail them; for SE
 
 fuzz: ## random calls of every function, for SECONDS (60) from SEED (1); from 300 seconds on guided by coverage as well
 	@scripts/fuzz $(or $(SECONDS),60) $(or $(SEED),1)
+
+coverage: ## lines, regions and branches that the tests reach; PART=engine or PART=package alone; half an hour
+	@scripts/coverage $(PART)
 
 soak: ## training beside twins in float64, C and Python, for SECONDS (3600) from SEED (1): memory, bits, drift
 	@scripts/soak $(or $(SECONDS),3600) $(or $(SEED),1)
