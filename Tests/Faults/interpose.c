@@ -61,14 +61,18 @@ static int fails(enum event event) {
 /* What pthread_create() takes for a thread is kept by the C library for the next one. */
 static __thread int makes_thread __attribute__((tls_model("initial-exec")));
 
-static void *counted(void *memory) {
+static void *counted(void *memory, size_t bytes) {
     if (memory == NULL) errno = ENOMEM;
-    else if (!makes_thread) __atomic_fetch_add(&interposed.blocks, 1, __ATOMIC_SEQ_CST);
+    if (memory == NULL || makes_thread) return memory;
+    __atomic_fetch_add(&interposed.blocks, 1, __ATOMIC_SEQ_CST);
+    if (is_on()) __atomic_fetch_add(&interposed.bytes, (long)bytes, __ATOMIC_SEQ_CST);
     return memory;
 }
 
-void *malloc(size_t size) { return counted(fails(ALLOCATION) ? NULL : __libc_malloc(size)); }
-void *calloc(size_t count, size_t size) { return counted(fails(ALLOCATION) ? NULL : __libc_calloc(count, size)); }
+void *malloc(size_t size) { return counted(fails(ALLOCATION) ? NULL : __libc_malloc(size), size); }
+void *calloc(size_t count, size_t size) {
+    return counted(fails(ALLOCATION) ? NULL : __libc_calloc(count, size), count * size);
+}
 
 void *realloc(void *memory, size_t size) {
     if (memory == NULL) return malloc(size);
@@ -78,7 +82,7 @@ void *realloc(void *memory, size_t size) {
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
-    return counted(fails(ALLOCATION) ? NULL : __libc_memalign(alignment, size));
+    return counted(fails(ALLOCATION) ? NULL : __libc_memalign(alignment, size), size);
 }
 
 int posix_memalign(void **memory, size_t alignment, size_t size) {

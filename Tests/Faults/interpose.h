@@ -46,7 +46,9 @@ extern struct interposed {
     /* Called at each event, before it happens, by the thread that it happens to. */
     void (*on_event)(enum event event, long number);
 
-    long blocks; /* of memory in use, on or off; those of the C library's threads are left out */
+    /* Of memory: blocks in use, on or off, and bytes that were asked for. What the C library takes for a thread is left
+     * out. */
+    long blocks, bytes;
 } interposed;
 
 static inline void fail_from(enum event event, long first, long count, int error) {
@@ -58,7 +60,7 @@ static inline void fail_from(enum event event, long first, long count, int error
 
 static inline void interpose(void) {
     for (int i = 0; i < events; i++) interposed.seen[i] = 0;
-    interposed.failed = 0;
+    interposed.failed = interposed.bytes = 0;
     __atomic_store_n(&interposed.is_on, 1, __ATOMIC_SEQ_CST);
 }
 
