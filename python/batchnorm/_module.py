@@ -204,6 +204,9 @@ class Module(Parameters):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = attributes_of(state, type(self))
+        missing = [name for name in (*STORED, *PLAIN) if name not in attributes]
+        if missing:
+            raise ValueError(f"this state of a {type(self).__name__} is damaged: it has no {min(missing)}")
         own = {"_" + key if key in STORED else key: value for key, value in attributes.items()}
         own.update({"_channel_shape": extents_of(own["_num_features"]), "_last": None, "_plan": (None, None)})
         self.__dict__.update(own)

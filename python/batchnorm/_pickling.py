@@ -25,7 +25,9 @@ def attributes_of(state: Any, kind: type) -> dict[str, Any]:
             f"this {kind.__name__} was pickled in version {found} of the format, but batchnorm {__version__} knows "
             f"versions up to {VERSION}: load it with the package that wrote it, or a newer one"
         )
-    attributes: dict[str, Any] = state["attributes"]
+    attributes = state.get("attributes")
+    if not isinstance(attributes, dict):
+        raise ValueError(f"this state of a {kind.__name__} is damaged: it has no attributes")
     return attributes
 
 

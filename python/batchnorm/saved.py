@@ -21,6 +21,7 @@ from ._held import array_of
 from ._layout import Axis, Plan, as_axis
 from ._pickling import attributes_of, versioned
 from ._public import publish
+from ._restored import check_restored
 from ._weights import Counted, Masked
 from .activations import Activation, Chosen, chosen
 from .groups import Ghost, Groups, Segments, Split, copied
@@ -186,17 +187,12 @@ class SavedStatistics:
 
     @classmethod  # which a pickle finds by the name of the class
     def _restored(cls, state: dict[str, Any]) -> SavedStatistics:
-        own = dict(attributes_of(state, SavedStatistics))
-        mean, invstd, call = (own.pop(name) for name in ("mean", "invstd", "call"))
-        more = {"_" + name: value for name, value in own.items()}
-        if call is None:
-            return _rebuilt(SavedStatistics, mean, invstd, more)
-        told = call.pop("told")
-        if told is not None:
-            kind, *numbers = told["activation"]
-            activation = Chosen(_c_structs.Activation(kind), *numbers)
-            more["_told"] = Told(**{**told, "activation": activation, "counted": Counted(*told["counted"])})
-        return _rebuilt(SavedCall, mean, invstd, {**more, "_outcomes": call.pop("outcomes"), **call})
+        try:
+            saved = _of_attributes(attributes_of(state, SavedStatistics))
+            check_restored(saved)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"this state of a SavedStatistics is damaged: {error}") from error
+        return saved
 
     def __repr__(self) -> str:
         return f"SavedStatistics(mean={self.mean}, invstd={self.invstd}, frozen={self.frozen})"
@@ -247,6 +243,23 @@ class SavedCall(SavedStatistics):
 # A layer's last call, in one piece, so that no thread finds an x beside the statistics of another's: x, or with
 # from_output y, or None if it was overwritten; what is saved; and from_output.
 Last = tuple[Any, SavedStatistics, bool]
+
+
+def _of_attributes(attributes: dict[str, Any]) -> SavedStatistics:
+    own = dict(attributes)
+    mean, invstd, call = (own.pop(name) for name in ("mean", "invstd", "call"))
+    if mean.shape != invstd.shape:
+        raise TypeError(f"mean has shape {mean.shape}, and invstd {invstd.shape}")
+    more = {"_" + name: own[name] for name in _PLAIN}
+    if call is None:
+        return _rebuilt(SavedStatistics, mean, invstd, more)
+    call = dict(call)
+    told = call.pop("told")
+    if told is not None:
+        kind, *numbers = told["activation"]
+        activation = Chosen(_c_structs.Activation(kind), *numbers)
+        more["_told"] = Told(**{**told, "activation": activation, "counted": Counted(*told["counted"])})
+    return _rebuilt(SavedCall, mean, invstd, {**more, "_outcomes": call.pop("outcomes"), **call})
 
 
 def _rebuilt(kind: type[SavedStatistics], mean: Doubles, invstd: Doubles, more: dict[str, Any]) -> SavedStatistics:

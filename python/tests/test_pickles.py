@@ -183,6 +183,56 @@ def test_a_state_without_a_version() -> None:
         bn.BatchNorm1d(3).__setstate__({"version": 0, "attributes": {}})
 
 
+def test_states_of_layers_that_are_damaged() -> None:
+    """All of a state is taken, or after an error nothing."""
+    layer = bn.BatchNorm1d(3)
+    before = repr(sorted(vars(layer).items()))
+    state = bn.BatchNorm1d(4, eps=0.5).__getstate__()
+    for name in state["attributes"]:
+        attributes = {key: value for key, value in state["attributes"].items() if key != name}
+        with pytest.raises(ValueError, match=f"^this state of a BatchNorm1d is damaged: it has no {name}$"):
+            layer.__setstate__({**state, "attributes": attributes})
+    for attributes in (None, []):
+        with pytest.raises(ValueError, match="^this state of a BatchNorm1d is damaged: it has no attributes$"):
+            layer.__setstate__({**state, "attributes": attributes})
+    assert repr(sorted(vars(layer).items())) == before
+
+
+DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
+    "the shape of x": ({"shape": (4, 1 << 18, 5)}, r"\(3,\) are no channels of shape \(4, 262144, 5\)"),
+    "channels": ({"channel_shape": (1 << 18,)}, "mean has another shape"),
+    "both": ({"channel_shape": (1 << 18,), "shape": (4, 1 << 18, 5)}, "mean has another shape"),
+    "channels that are none": ({"channel_shape": 3}, "channel_shape is 3, expected whole numbers"),
+    "mean": ({"mean": np.zeros(2)}, r"mean has shape \(2,\), and invstd \(3,\)"),
+    "no mean": ({"mean": None}, "'NoneType' object has no attribute 'shape'"),
+    "gamma": ({"gamma": b"1234"}, "gamma is not 12 bytes"),
+    "beta": ({"beta": "123456789012"}, "beta is not 12 bytes"),
+    "axis": ({"axis": "x"}, "axis is 'x'"),
+    "dtype": ({"dtype": np.dtype("i4")}, "dtype is none of the library's"),
+    "param": ({"param": "f4"}, "param is none of the library's"),
+    "bits": ({"bits": np.zeros(1, np.uint8)}, "bits are not one for each element"),
+    "rows": ({"rows": 2}, "rows are not those of the groups"),
+    "the source": ({"of_source": np.zeros((4, 1, 2))}, "of_source has another shape"),
+    "told": ({"told": {}}, "'activation'"),
+    "call": ({"call": 3}, "'int' object is not iterable"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_saved_statistics_that_are_damaged(what: str) -> None:
+    """backward() would read as many numbers as they say, past the end of those that there are."""
+    changes, message = DAMAGED[what]
+    restored, (state,) = saved(activation="relu", save_mask=True, source=bn.Renorm(), **STATISTICS).__reduce__()
+    assert restored(state).mean.shape == (3,)
+    attributes = dict(state["attributes"])
+    attributes["call"] = {**attributes["call"], "told": dict(attributes["call"]["told"])}
+    for name, value in changes.items():
+        within = [each for each in (attributes["call"]["told"], attributes["call"], attributes) if name in each]
+        within[0][name] = value
+    with pytest.raises(ValueError, match=f"^this state of a SavedStatistics is damaged: .*({message})"):
+        restored({**state, "attributes": attributes})
+
+
 def test_the_keys_of_a_layer_are_public() -> None:
     """What a later package has to know: it may call its own attributes as it likes."""
     state = layer(activation="relu").__getstate__()
