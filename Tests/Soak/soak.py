@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""soak.py [--seed SEED] [--seconds SECONDS] [--life LIFE]
+
+As soak.c, for the package: layers live one after the other, each beside its twin, until the time is over; the first
+lives, whose digests are kept, are then lived again. After a tenth of the time nothing that the process holds may grow
+any more. Ends with the first life that is at fault; --life lives it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "python" / "tests"))
+
+import batchnorm as bn
+import numpy as np
+
+from life import Life
+from watch import Holding, begin, look
+
+REPEATED = 6
+# Caches of calls, of which the package keeps some; pages that blocks of other sizes keep apart.
+MAY_GROW = Holding(4 << 20, 256 << 10, 2000, 0, 0)
+
+
+def lived(seed: int, number: int) -> str:
+    each = Life(np.random.default_rng([seed, number]))
+    try:
+        return each.live()
+    except Exception:
+        print(f"life {number} of seed {seed}: --seed {seed} --life {number}\n{each}", file=sys.stderr)
+        raise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--life", type=int)
+    given = parser.parse_args()
+    if given.life is not None:
+        lived(given.seed, given.life)
+        return
+    begin()
+    began, digests, warm, number = time.monotonic(), [], None, 0
+    while warm is None or time.monotonic() - began < 0.9 * given.seconds:
+        digest = lived(given.seed, number)
+        if number < REPEATED:
+            digests.append(digest)
+        number += 1
+        if warm is None and number >= REPEATED and time.monotonic() - began >= 0.1 * given.seconds:
+            warm = look()
+    again = [lived(given.seed, each) for each in range(REPEATED)]
+    cold = look()
+    seconds = time.monotonic() - began
+    grown = Holding(*(new - old for new, old in zip(cold, warm)))
+    print(f"{Life.steps} steps, {number} lives, {seconds:.0f} s, seed {given.seed}, {bn.isa()}")
+    print(
+        f"memory grew by {grown.resident} bytes, C's blocks by {grown.used}, Python's in number by {grown.objects}; ",
+        end="",
+    )
+    print(f"{cold.files} files, {cold.threads} threads")
+    print(f"the twin and the layer were apart by {Life.most:.2f} of what they may be")
+    assert again == digests, "the first lives have other bits than at the beginning"
+    assert grown.files == 0, grown
+    assert cold.threads <= len(os.sched_getaffinity(0)), cold
+    assert all(grown[i] <= MAY_GROW[i] for i in range(3)), grown
+
+
+if __name__ == "__main__":
+    main()
