@@ -102,6 +102,14 @@ static inline bn_status make_interposed_call(void) {
     return status;
 }
 
+/* Of memory of its own. */
+static inline void call_little(void) {
+    bn_shape shape = BN_SHAPE(2, 1, 1);
+    float x[2] = {1, 2};
+    double n, mean, m2;
+    if (bn_moments(&shape, BN_FLOAT32, x, &n, &mean, &m2) != BN_OK || mean != 1.5) fault(bn_last_error(), "a small call");
+}
+
 static inline void fail_nothing(void) { fail_from(can_fail, 0, 0, 0); }
 
 /* What the call gives where nothing fails, for those that follow. */

@@ -21,13 +21,6 @@ static enum event failing;
 static long first, count;
 static int error;
 
-static void call_little(void) {
-    bn_shape shape = BN_SHAPE(2, 1, 1);
-    float x[2] = {1, 2};
-    double n, mean, m2;
-    if (bn_moments(&shape, BN_FLOAT32, x, &n, &mean, &m2) != BN_OK || mean != 1.5) fault(bn_last_error(), "a small call");
-}
-
 /* Where only the memory that a call works in, its thread's state or the library's can be missing. */
 static int may_lack_memory(void) {
     return interposed.failed > 0 && (failing == ALLOCATION || failing == KEY || failing == VALUE);
