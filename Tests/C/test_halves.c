@@ -2,7 +2,7 @@
  *
  * Tensors of 16-bit elements, parameters of another type than the tensors, and the options of version 1.0. */
 #define _DEFAULT_SOURCE
-#include "problem.h"
+#include "layer.h"
 
 #include <math.h>
 #include <sys/mman.h>
@@ -128,11 +128,34 @@ static void parameters_of_another_type(void) {
     free(expected), free_problem(&p);
 }
 
+/* One NaN in a channel makes all that is stored of it NaN, and nothing else. */
+static void nan_is_stored(bn_dtype dtype) {
+    layer l = layer_of(outer, channels, inner, dtype, 0);
+    l.param = l.options.param_dtype = dtype;
+    make_arrays(&l);
+    put(dtype, l.arrays[X], 0, NAN), put(dtype, l.arrays[DY], 0, NAN);
+    CHECK_OK(train_layer(&l));
+    CHECK_OK(back_layer(&l));
+    static const enum array stored[] = {RUNNING_MEAN, RUNNING_VAR, DGAMMA, DBETA};
+    for (size_t i = 0; i < sizeof stored / sizeof stored[0]; i++) {
+        for (size_t c = 0; c < channels; c++) {
+            double value = parameter(&l, stored[i], c);
+            CHECK(c == 0 ? isnan(value) : isfinite(value), "%s[%zu] is %g", array_names[stored[i]], c, value);
+        }
+    }
+    free_arrays(&l);
+}
+
+static void float16_stores_nan(void) { nan_is_stored(BN_FLOAT16); }
+static void bfloat16_stores_nan(void) { nan_is_stored(BN_BFLOAT16); }
+
 int main(void) {
     start();
     RUN(float16_is_normalized);
     RUN(bfloat16_is_normalized);
     RUN(nothing_outside_is_touched);
     RUN(parameters_of_another_type);
+    RUN(float16_stores_nan);
+    RUN(bfloat16_stores_nan);
     return finish();
 }
