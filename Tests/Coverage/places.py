@@ -2,7 +2,8 @@
 """Places that no test reaches, and the list of those that are answered by a reason.
 
 A place is known by its file and its text, not by its line, so that the list stays true when lines move. A text that is
-there twice stands in the list twice.
+there twice stands in the list twice. A reason that begins with "at times" is for what depends on the machine, or on
+which thread comes first: its place may be reached.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ def report(measures: list[Measure], folders: tuple[str, ...]) -> str:
                 continue
             failed.add(place.file)
             print(f"  not reached, and not in {LIST.name}, at line {place.line}:\n    {place.file}: {place.text}: ")
+    varies = {(file, text) for file, text, reason in listed() if reason.startswith("at times")}
     for (file, text), count in answered.items():
-        if count > 0:
+        if count > 0 and (file, text) not in varies:
             failed.add(file)
             print(f"  in {LIST.name}, but reached or not there (any more):\n    {file}: {text}: ")
     print(f"answered by a reason: {sum(file.startswith(folders) for file, _, _ in listed())}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""report.py engine|package EXPORT: what the tests reach of each file; fails if a place is neither reached nor listed."""
+"""report.py engine|package EXPORT: what the tests reach of each file; fails if an unreached place is not listed."""
 
 from __future__ import annotations
 
