@@ -284,6 +284,9 @@ static void output_alone(void) {
     REFUSED(backward, BN_ERROR_OPTION, "activation", (undo(), a.epilogue_value.slope = 0));
     ACCEPTED(backward, (undo(), a.epilogue_value.activation = BN_IDENTITY, a.epilogue_value.slope = 0));
     REFUSED(backward, BN_ERROR_OPTION, "z", (undo(), a.epilogue_value.z = memory.z));
+    REFUSED(backward, BN_ERROR_OPTION, "from_output", (undo(), blend()));
+    REFUSED(backward, BN_ERROR_OPTION, "from_output",
+            (divide(), undo(), a.groups_value.per_group = BN_PER_GROUP_PARAMETERS));
     REFUSED(backward, BN_ERROR_OPTION, "gamma", (undo(), memory.gamma[1] = 0));
     REFUSED(backward, BN_ERROR_OPTION, "gamma", (undo(), memory.gamma[0] = -0.0f));
     ACCEPTED(backward, (undo(), memory.gamma[0] = -1));
@@ -311,6 +314,9 @@ static void pointers(void) {
     REFUSED(training, BN_ERROR_NULL, "running_mean",
             (keep(), a.running_mean = a.running_var = NULL, a.running_value.single_value = BN_SINGLE_VALUE_RUNNING));
     REFUSED(training, BN_ERROR_NULL, "running_mean", (blend(), a.running_mean = a.running_var = NULL));
+    REFUSED(training, BN_ERROR_NULL, "running_mean", (keep(), blend(), a.running_mean = a.running_var = NULL));
+    ACCEPTED(training, (keep(), a.running_mean = a.running_var = NULL, a.running_value.num_batches = NULL,
+                        a.running_value.nonfinite = BN_NONFINITE_ERROR));
     REFUSED(training, BN_ERROR_NULL, "saved", (blend(), a.source_value.saved = NULL));
     REFUSED(backward, BN_ERROR_NULL, "saved", (blend(), a.source_value.saved = NULL));
     REFUSED(training, BN_ERROR_ALIGNMENT, "num_batches",

@@ -31,6 +31,7 @@ static void ours_leads(void) {
 static void threads_from_environment(void) {
     in_child("BATCHNORM_NUM_THREADS", "3", expect_3_threads);
     in_child("OMP_NUM_THREADS", "3", expect_3_threads);
+    in_child("OMP_NUM_THREADS", "3,2", expect_3_threads); /* one for each level of nesting */
     in_child("BATCHNORM_NUM_THREADS", "3", ours_leads);
 }
 

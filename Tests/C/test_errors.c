@@ -189,6 +189,7 @@ static void weights(void) {
 
 static void alignment(void) {
     REFUSED(training, BN_ERROR_ALIGNMENT, "x", a.x = (char *)a.x + 2);
+    REFUSED(training, BN_ERROR_ALIGNMENT, "x", (a.dtype = BN_FLOAT16, a.x = (char *)a.x + 1));
     REFUSED(training, BN_ERROR_ALIGNMENT, "gamma", a.gamma = (char *)a.gamma + 1);
     REFUSED(training, BN_ERROR_ALIGNMENT, "beta", a.beta = (char *)a.beta + 3);
     REFUSED(training, BN_ERROR_ALIGNMENT, "y", a.y = (char *)a.y + 1);

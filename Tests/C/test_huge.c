@@ -159,13 +159,35 @@ static void count_biases(void) {
     CHECK(status == BN_ERROR_SHAPE && bias == 3, "status %d: %s", (int)status, bn_last_error());
 }
 
+/* Weights, and rows of groups, of more bytes than there are addresses. */
+static void count_weights_and_rows(void) {
+    float x = 1, y = 2;
+    bn_weights weights = BN_WEIGHTS_INIT;
+    bn_shape shape = BN_SHAPE(PTRDIFF_MAX / 4, 0, 1);
+    weights.values = &x;
+    shape.weights = &weights;
+    bn_status status = bn_forward_training(&shape, BN_FLOAT32, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL, NULL);
+    CHECK(status == BN_ERROR_SHAPE, "status %d: %s", (int)status, bn_last_error());
+    bn_groups groups = BN_GROUPS_INIT;
+    bn_options options = BN_OPTIONS_INIT;
+    shape = (bn_shape)BN_SHAPE(0, (size_t)1 << 40, 1);
+    groups.samples = groups.groups = (size_t)1 << 24;
+    options.groups = &groups;
+    status = bn_forward_training(&shape, BN_FLOAT32, &x, NULL, NULL, NULL, NULL, &y, NULL, NULL, &options);
+    CHECK(status == BN_ERROR_OPTION && strstr(bn_last_error(), "groups->groups") != NULL, "status %d: %s", (int)status,
+          bn_last_error());
+    CHECK(y == 2, "y was written");
+}
+
 static void slices_of_nothing(void) { in_child(NULL, NULL, touch_nothing); }
 static void biases_beyond_memory(void) { in_child(NULL, NULL, count_biases); }
+static void weights_and_rows_beyond_memory(void) { in_child(NULL, NULL, count_weights_and_rows); }
 
 int main(void) {
     start();
     RUN(slices_of_nothing);
     RUN(biases_beyond_memory);
+    RUN(weights_and_rows_beyond_memory);
     RUN(sums_of_huge_tensors);
     RUN(maps_of_distant_slices);
     RUN(derivatives_of_distant_slices);

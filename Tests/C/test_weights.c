@@ -178,6 +178,19 @@ static void nothing_but_zeros(void) {
     }
 }
 
+/* The same where the call keeps moments to choose what becomes of a single value. */
+static void single_value_beside_a_policy(void) {
+    layer l = layer_of(4, 3, 9, BN_FLOAT32, WITH_WEIGHTS | WITH_RUNNING);
+    make_arrays(&l);
+    memset(l.arrays[WEIGHTS], 0, l.bytes[WEIGHTS]);
+    ((float *)l.arrays[WEIGHTS])[20] = 5;
+    layer before = clone_of(&l);
+    CHECK(train_layer(&l) == BN_ERROR_SINGLE_VALUE, "%s", bn_last_error());
+    CHECK(strstr(bn_last_error(), "weight") != NULL, "%s", bn_last_error());
+    CHECK(difference(&l, &before) == NULL, "%s was written", difference(&l, &before));
+    free_arrays(&l), free_arrays(&before);
+}
+
 /* One position with a weight is one value, whatever it weighs; and a total of 1 has no unbiased variance. */
 static void single_values(void) {
     layer l = layer_of(4, 3, 9, BN_FLOAT32, WITH_WEIGHTS);
@@ -249,6 +262,7 @@ int main(void) {
     RUN(ones);
     RUN(nothing_but_zeros);
     RUN(single_values);
+    RUN(single_value_beside_a_policy);
     RUN(lengths);
     return finish();
 }
