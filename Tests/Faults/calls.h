@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The fuzzer's random calls, made in processes that have made none before: what a call does, and where, is drawn by the
- * parent, so that every child can make the same one. A child that dies, or hangs until its watchdog kills it, has
+ * The fuzzer's random calls, made in processes that have made none before: what a call does, and where, is drawn by
+ * the parent, so that every child can make the same one. A child that dies, or hangs until its watchdog kills it, has
  * failed; what it learnt it leaves in shared memory. */
 #ifndef FAULTS_CALLS_H
 #define FAULTS_CALLS_H
@@ -48,8 +48,8 @@ static inline void say_figures(void) {
     printf("figure: processes = %llu\nfigure: injected faults = %llu\n", processes, injected);
 }
 
-/* The short form of a test has some small calls of every function, and one that is worth several threads of every function
- * that takes tensors. */
+/* The short form of a test has some small calls of every function, and of every function that takes tensors one that
+ * is worth several threads. */
 static int drawn_so_far[function_count][2];
 
 static inline int takes_tensors(int function) {
@@ -107,7 +107,8 @@ static inline void call_little(void) {
     bn_shape shape = BN_SHAPE(2, 1, 1);
     float x[2] = {1, 2};
     double n, mean, m2;
-    if (bn_moments(&shape, BN_FLOAT32, x, &n, &mean, &m2) != BN_OK || mean != 1.5) fault(bn_last_error(), "a small call");
+    bn_status status = bn_moments(&shape, BN_FLOAT32, x, &n, &mean, &m2);
+    if (status != BN_OK || mean != 1.5) fault(bn_last_error(), "a small call");
 }
 
 static inline void fail_nothing(void) { fail_from(can_fail, 0, 0, 0); }

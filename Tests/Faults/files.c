@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * files [SECONDS]: the files of the system, which say how many processors a process is granted and how large the caches are,
- * absent, short, or full of anything. What is granted is honoured where it is told as Linux tells it; nothing that is told
- * changes a bit of a result. */
+ * files [SECONDS]: the files of the system, which say how many processors a process is granted and how large the
+ * caches are, short, or full of anything. What is granted is honoured where it is told as Linux tells it; nothing
+ * that is told changes a bit of a result. nth.c has what becomes of files that are not there. */
 #define _GNU_SOURCE
 #include "calls.h"
 
@@ -10,20 +10,20 @@
 
 enum { of_each = 1, faked_processors = 16, most_text = 200 };
 
-/* Granted by the text of every file at once: of `cpu.max` where it is of two words, as version 2 of cgroups has it, else of
- * `cpu.cfs_quota_us` and `cpu.cfs_period_us`, whose quotient is then 1. */
+/* Granted by the text of every file at once: of `cpu.max` where it is of two words, as version 2 of cgroups has it,
+ * else of `cpu.cfs_quota_us` and `cpu.cfs_period_us`, whose quotient is then 1. */
 static const struct {
     const char *text;
     int threads;
 } told[] = {
     {"max 100000\n", 16}, {"150000 100000\n", 2}, {"100000 100000\n", 1}, {"100001 100000\n", 2}, {"1 100000\n", 1},
-    {"1600000 100000\n", 16}, {"1500001 100000\n", 16}, {"1500000 100000\n", 15}, {"999999999 1\n", 16}, {"1 999999999\n", 1},
-    {"100000\n", 1}, {"-1\n", 16},
+    {"1600000 100000\n", 16}, {"1500001 100000\n", 16}, {"1500000 100000\n", 15}, {"999999999 1\n", 16},
+    {"1 999999999\n", 1}, {"100000\n", 1}, {"-1\n", 16},
     /* of no meaning */
     {"", 16}, {"\n", 16}, {"0 100000\n", 16}, {"100000 0\n", 16}, {"0\n", 16}, {"150000 100000", 16}, {"150000", 16},
-    {"150000  100000\n", 16}, {" 150000 100000\n", 16}, {"-150000 100000\n", 16}, {"1e5 100000\n", 16}, {"150000 max\n", 16},
-    {"1000000000 100000\n", 16}, {"99999999999999999999 100000\n", 16}, {"150000\t100000\n", 16}, {"150000 100000 1\n", 16},
-    {"0x10 1\n", 16}, {"\377\377\377\377", 16},
+    {"150000  100000\n", 16}, {" 150000 100000\n", 16}, {"-150000 100000\n", 16}, {"1e5 100000\n", 16},
+    {"150000 max\n", 16}, {"1000000000 100000\n", 16}, {"99999999999999999999 100000\n", 16}, {"150000\t100000\n", 16},
+    {"150000 100000 1\n", 16}, {"0x10 1\n", 16}, {"\377\377\377\377", 16},
 };
 
 static int told_number;
@@ -56,7 +56,9 @@ static char text[most_text];
 
 /* Pieces of what these files hold, and bytes. */
 static void draw_text(void) {
-    static const char *const pieces[] = {"0", "1", "99999", "999999999", "max", " ", "\n", "K", "-", "32K\n", "100000", "4294967296"};
+    static const char *const pieces[] = {
+        "0", "1", "99999", "999999999", "max", " ", "\n", "K", "-", "32K\n", "100000", "4294967296",
+    };
     size_t length = 0, end = noise() % most_text;
     while (length < end) {
         const char *piece = pieces[noise() % (sizeof pieces / sizeof pieces[0])];
@@ -89,7 +91,8 @@ static void of_any_text(void) {
         CHECK(in_process(learn, "1"), "call %llu: %s", call_number, function_names[k.function]);
         for (int i = 0; i < 4; i++) {
             draw_text();
-            CHECK(in_process(call_with_files, "1"), "call %llu, text %d: %s", call_number, i, function_names[k.function]);
+            CHECK(in_process(call_with_files, "1"), "call %llu, text %d: %s", call_number, i,
+                  function_names[k.function]);
             injected += 1;
         }
     }

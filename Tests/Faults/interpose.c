@@ -51,7 +51,8 @@ static int fails(enum event event) {
     if (!is_on()) return 0;
     long number = __atomic_fetch_add(&interposed.seen[event], 1, __ATOMIC_SEQ_CST);
     if (interposed.on_event != NULL) interposed.on_event(event, number);
-    if (event != interposed.failing || number < interposed.first || number - interposed.first >= interposed.count) return 0;
+    if (event != interposed.failing || number < interposed.first) return 0;
+    if (number - interposed.first >= interposed.count) return 0;
     __atomic_fetch_add(&interposed.failed, 1, __ATOMIC_SEQ_CST);
     return 1;
 }
@@ -109,7 +110,9 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return error;
 }
 
-int pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) { return fails(KEY) ? EAGAIN : real.key(key, destroy); }
+int pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) {
+    return fails(KEY) ? EAGAIN : real.key(key, destroy);
+}
 
 int pthread_setspecific(pthread_key_t key, const void *value) { return fails(VALUE) ? ENOMEM : real.value(key, value); }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a program may do to the C library that stands behind libbatchnorm: count what it is asked for, fail the n-th time
- * or from there on, tell of processors that are not there, and put other text into the files of the system.
+ * What a program may do to the C library that stands behind libbatchnorm: count what it is asked for, fail the n-th
+ * time or from there on, tell of processors that are not there, and put other text into the files of the system.
  * interpose.c comes before the C library in the order of symbols, for every caller in the process. */
 #ifndef INTERPOSE_H
 #define INTERPOSE_H
@@ -25,8 +25,8 @@ enum event {
 };
 
 static const char *const event_names[events] = {
-    "an allocation", "a thread", "a key", "a thread's value", "pthread_atfork()", "an affinity mask", "getcpu()", "a file",
-    "read()", "a lock", "an unlock", "a wake",
+    "an allocation", "a thread", "a key", "a thread's value", "pthread_atfork()", "an affinity mask", "getcpu()",
+    "a file", "read()", "a lock", "an unlock", "a wake",
 };
 
 extern struct interposed {
@@ -46,8 +46,8 @@ extern struct interposed {
     /* Called at each event, before it happens, by the thread that it happens to. */
     void (*on_event)(enum event event, long number);
 
-    /* Of memory: blocks in use, on or off, and bytes that were asked for. What the C library takes for a thread is left
-     * out. */
+    /* Of memory: blocks in use, on or off, and bytes that were asked for. What the C library takes for a thread is
+     * left out. */
     long blocks, bytes;
 } interposed;
 

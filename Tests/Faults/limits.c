@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * limits [SECONDS]: random calls of every function in little room. Address space that ends: a call does without more, or
- * is refused as a whole. A stack of the 14 KiB that the header says a call takes, first calls and errors among them. And
- * heap: no more than some numbers per channel and row of groups, and some thousand per thread at work. */
+ * limits [SECONDS]: random calls of every function in little room. Address space that ends: a call does without more,
+ * or is refused as a whole. A stack of the 14 KiB that the header says a call takes, first calls and errors among
+ * them. And heap: no more than some numbers per channel and row of groups, and some thousand per thread at work. */
 #define _GNU_SOURCE
 #include "calls.h"
 
@@ -132,8 +132,8 @@ static void on_small_stacks(void) {
 
 /* ---- Heap ---- */
 
-/* Numbers per channel and row of groups; per column, which each element of a plane is where it has no more than `short_plane`;
- * and bytes per thread, and of what a thread keeps in any case. */
+/* Numbers per channel and row of groups; per column, which each element of a plane is where there are no more than
+ * `short_plane`; bytes per thread, and of what a thread keeps in any case. */
 enum { per_row = 16, per_column = 12, short_plane = 32, per_thread = 24 << 10, in_any_case = 32 << 10 };
 
 /* Blocks of a reduction, of which each has its own sums where several threads share a channel. */
@@ -181,7 +181,7 @@ static void of_little_heap(void) {
               function_names[k.function]);
         size_t bytes = (size_t)outcome->bytes, most = most_bytes(threads);
         int is_far_too_large = what_is_wrong.kind == A_FIELD;
-        CHECK(is_far_too_large || bytes <= most, "call %llu: %zu bytes, where %zu were said to be enough: %s, %zu x %zu x %zu",
+        CHECK(is_far_too_large || bytes <= most, "call %llu: %zu bytes, where %zu are enough: %s, %zu x %zu x %zu",
               call_number, bytes, most, function_names[k.function], k.shape.outer, k.shape.channels, k.shape.inner);
         if (!is_far_too_large && (double)bytes > fullest * (double)most) fullest = (double)bytes / (double)most;
     }

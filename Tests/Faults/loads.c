@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * loads [SECONDS]: the library loaded and closed again and again, several copies of it at once, in namespaces of their own,
- * by threads, while calls of another copy run, and across a fork. All give the same bits, and no memory is lost. */
+ * loads [SECONDS]: the library loaded and closed again and again, several copies of it at once, in namespaces of
+ * their own, by threads, while calls of another copy run, and across a fork. All give the same bits, and no memory is
+ * lost. */
 #define _GNU_SOURCE
 #include "../C/problem.h"
 #include "interpose.h"
@@ -59,7 +60,9 @@ static int is_right(const loaded *l, problem *p) {
     size_t tensor = p->elements * sizeof(float), vector = p->shape.channels * sizeof(double);
     if (l->train == NULL || l->set_num_threads(2) != BN_OK) return 0;
     memset(p->y, 0, tensor);
-    if (l->train(&p->shape, p->dtype, p->x, p->gamma, p->beta, NULL, NULL, p->y, p->mean, p->invstd, NULL) != BN_OK) return 0;
+    bn_status status =
+        l->train(&p->shape, p->dtype, p->x, p->gamma, p->beta, NULL, NULL, p->y, p->mean, p->invstd, NULL);
+    if (status != BN_OK) return 0;
     __atomic_fetch_add(&made, 1, __ATOMIC_SEQ_CST);
     return memcmp(p->y, wanted.y, tensor) == 0 && memcmp(p->mean, wanted.mean, vector) == 0 &&
            memcmp(p->invstd, wanted.invstd, vector) == 0;
@@ -78,7 +81,9 @@ static void again_and_again(void) {
     long blocks = interposed.blocks;
     int wrong = 0;
     time_t begun = time(NULL);
-    for (int i = 0; i < loads || difftime(time(NULL), begun) < seconds / 2.0; i++) wrong += !load_and_close(i % copies, &p);
+    for (int i = 0; i < loads || difftime(time(NULL), begun) < seconds / 2.0; i++) {
+        wrong += !load_and_close(i % copies, &p);
+    }
     CHECK(wrong == 0, "%d went wrong", wrong);
     CHECK(interposed.blocks == blocks, "%ld more blocks in use", interposed.blocks - blocks);
     free_problem(&p);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * nth [SECONDS]: random calls of every function that takes tensors or descriptors, in which the n-th allocation fails, once
- * and from there on, for every n; and so for all else that a call asks the system for. A call gives the bits that it always
- * gives, or an error and has written nothing; after it the same call gives those bits, the one after that allocates
- * nothing, and when the thread has ended there is no more memory in use than where nothing had failed. */
+ * nth [SECONDS]: random calls of every function that takes tensors or descriptors, in which the n-th allocation
+ * fails, once and from there on, for every n; and so for all else that a call asks the system for. A call gives the
+ * bits that it always gives, or an error and has written nothing; after it the same call gives those bits, the one
+ * after that allocates nothing, and when the thread has ended there is as much memory in use as where nothing had
+ * failed. */
 #define _GNU_SOURCE
 #include "calls.h"
 
@@ -31,7 +32,9 @@ static void ask_for_message(void) {
     interpose();
     const char *message = bn_last_error();
     leave_alone();
-    if (message == NULL || strlen(message) > 255 || strchr(message, '\n') != NULL) fault("is no message", "bn_last_error()");
+    if (message == NULL || strlen(message) > 255 || strchr(message, '\n') != NULL) {
+        fault("is no message", "bn_last_error()");
+    }
 }
 
 static void *make_the_call(void *unused) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * states [SECONDS]: random calls of every function, held up at each thing that they ask the system for: memory, a thread, a
- * key, a file, a lock, an unlock. While a call stands there, the process forks, and its child and its child's child make
- * the same call; or the process exits, with a call among its last words; or other threads call and end. Then it goes on,
- * and gives the bits that it always gives. */
+ * states [SECONDS]: random calls of every function, held up at each thing that they ask the system for: memory, a
+ * thread, a key, a file, a lock, an unlock. While a call stands there, the process forks, and its child and its
+ * child's child make the same call; or the process exits, with a call among its last words; or other threads call and
+ * end. Then it goes on, and gives the bits that it always gives. */
 #define _GNU_SOURCE
 #include "calls.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * threads [SECONDS]: 64 threads at once, two seconds long at least, that train layers of every kind and take derivatives,
- * fail in between, change the number of threads, and end in the middle of the others' work, whereupon another one takes
- * their place. All bits are those of one thread alone; each thread's error is its own; in the end no more memory is in use
- * than before. And threads that call when they are about to be gone, from the destructors of their keys. */
+ * threads [SECONDS]: 64 threads at once, two seconds long at least, that train layers of every kind and take
+ * derivatives, fail in between, change the number of threads, and end in the middle of the others' work, whereupon
+ * another one takes their place. All bits are those of one thread alone; each thread's error is its own; in the end
+ * as much memory is in use as before. And threads that call when they are about to be gone, from the destructors of
+ * their keys. */
 #define _GNU_SOURCE
 #include "../C/cases.h"
 #include "../C/derivatives.h"
