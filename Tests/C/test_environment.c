@@ -54,6 +54,8 @@ static void expect_one_cpu(void) {
 static void threads_from_affinity(void) {
     in_child(NULL, NULL, expect_some_cpus);
     in_child(NULL, NULL, expect_one_cpu);
+    /* Ten digits are no number of OpenMP's. */
+    in_child("OMP_NUM_THREADS", "1000000000", expect_some_cpus);
 }
 
 static void expect_threads_refused(void) {

@@ -179,6 +179,19 @@ static void count_weights_and_rows(void) {
     CHECK(y == 2, "y was written");
 }
 
+/* One slice may be as large as memory, and none of it is read where there are no samples; one element more is too much. */
+static void count_elements(void) {
+    float x = 1, y = 2;
+    size_t most = PTRDIFF_MAX / sizeof x;
+    for (size_t more = 0; more < 2; more++) {
+        bn_shape shape = BN_SHAPE(0, 1, most + more);
+        bn_status status = bn_forward_inference(&shape, BN_FLOAT32, &x, NULL, NULL, &x, &x, &y, NULL, NULL, NULL);
+        CHECK(status == (more ? BN_ERROR_SHAPE : BN_OK), "%zu more: %d, %s", more, (int)status, bn_last_error());
+        CHECK(y == 2, "y is %g", y);
+    }
+}
+
+static void slices_as_large_as_memory(void) { in_child(NULL, NULL, count_elements); }
 static void slices_of_nothing(void) { in_child(NULL, NULL, touch_nothing); }
 static void biases_beyond_memory(void) { in_child(NULL, NULL, count_biases); }
 static void weights_and_rows_beyond_memory(void) { in_child(NULL, NULL, count_weights_and_rows); }
@@ -186,6 +199,7 @@ static void weights_and_rows_beyond_memory(void) { in_child(NULL, NULL, count_we
 int main(void) {
     start();
     RUN(slices_of_nothing);
+    RUN(slices_as_large_as_memory);
     RUN(biases_beyond_memory);
     RUN(weights_and_rows_beyond_memory);
     RUN(sums_of_huge_tensors);
