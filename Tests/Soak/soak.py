@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "python" / "tests"))
 import batchnorm as bn
 import numpy as np
 
+from events import aside
 from life import Life
 from watch import Holding, begin, look
 
 REPEATED = 6
-# Caches of calls, of which the package keeps some; pages that blocks of other sizes keep apart.
-MAY_GROW = Holding(4 << 20, 256 << 10, 2000, 0, 0)
+# Pages that blocks of other sizes keep apart, and what Python and NumPy keep of their own.
+MAY_GROW = Holding(4 << 20, 128 << 10, 1000, 0, 0)
 
 
 def lived(seed: int, number: int) -> str:
@@ -34,6 +35,13 @@ def lived(seed: int, number: int) -> str:
     except Exception:
         print(f"life {number} of seed {seed}: --seed {seed} --life {number}\n{each}", file=sys.stderr)
         raise
+
+
+def in_a_thread(seed: int, lives: range) -> list[str]:
+    """In one of its own, with which goes what the library keeps for a thread's largest call."""
+    digests: list[str] = []
+    aside(lambda: digests.extend(lived(seed, number) for number in lives))
+    return digests
 
 
 def main() -> None:
@@ -48,13 +56,12 @@ def main() -> None:
     begin()
     began, digests, warm, number = time.monotonic(), [], None, 0
     while warm is None or time.monotonic() - began < 0.9 * given.seconds:
-        digest = lived(given.seed, number)
-        if number < REPEATED:
-            digests.append(digest)
-        number += 1
-        if warm is None and number >= REPEATED and time.monotonic() - began >= 0.1 * given.seconds:
+        lives = range(number, number + REPEATED)
+        found = in_a_thread(given.seed, lives)
+        digests, number = digests or found, lives.stop
+        if warm is None and time.monotonic() - began >= 0.1 * given.seconds:
             warm = look()
-    again = [lived(given.seed, each) for each in range(REPEATED)]
+    again = in_a_thread(given.seed, range(REPEATED))
     cold = look()
     seconds = time.monotonic() - began
     grown = Holding(*(new - old for new, old in zip(cold, warm)))
