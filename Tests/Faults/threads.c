@@ -3,8 +3,7 @@
  * threads [SECONDS]: 64 threads at once, two seconds long at least, that train layers of every kind and take
  * derivatives, fail in between, change the number of threads, and end in the middle of the others' work, whereupon
  * another one takes their place. All bits are those of one thread alone; each thread's error is its own; in the end
- * as much memory is in use as before. And threads that call when they are about to be gone, from the destructors of
- * their keys. */
+ * as much memory is in use as before. */
 #define _GNU_SOURCE
 #include "../C/cases.h"
 #include "../C/derivatives.h"
@@ -14,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { at_once = 64, least_seconds = 2, patience = 600, layers_each = 2, life_in_rounds = 10, destructions = 500 };
+enum { at_once = 64, least_seconds = 2, patience = 600, layers_each = 2, life_in_rounds = 10 };
 enum { small_stack = 1 << 17 }; /* the C library keeps those of all threads, and does not free what it took for them */
 enum { kinds = case_count + 4 };
 
@@ -128,56 +127,6 @@ static void sixty_four(void) {
     for (int kind = 0; kind < kinds; kind++) free_arrays(&originals[kind]), free_arrays(&expected[kind]);
 }
 
-/* ---- Destructors ---- */
-
-static pthread_key_t late;
-static int rounds_asked;
-
-/* In so many rounds of the C library's four, of which the last one is too late. */
-static void call_late(void *round) {
-    static const float x[2] = {1, 2};
-    int *left = round;
-    bn_shape shape = BN_SHAPE(2, 1, 1);
-    double n, mean = 0, m2;
-    if (bn_moments(&shape, BN_FLOAT32, x, &n, &mean, &m2) != BN_OK || mean != 1.5) count_up(&wrong, 1);
-    count_up(&calls, 1);
-    if (--*left > 0) pthread_setspecific(late, left);
-}
-
-static void *end_late(void *unused) {
-    int *left = malloc(sizeof *left); /* freed by the test, as the last destructor has it */
-    *left = rounds_asked;
-    pthread_setspecific(late, left);
-    (void)unused;
-    return left;
-}
-
-static void end_in_rounds(void) {
-    for (int i = 0; i < destructions; i++) {
-        pthread_t thread;
-        void *left = NULL;
-        if (!start_thread(&thread, end_late, NULL) || pthread_join(thread, &left) != 0) wrong += 1;
-        free(left);
-    }
-}
-
-static void calls_from_destructors(void) {
-    calls = wrong = 0;
-    CHECK(pthread_key_create(&late, call_late) == 0, "no key");
-    for (rounds_asked = 1; rounds_asked <= 3; rounds_asked++) {
-        long blocks = interposed.blocks;
-        end_in_rounds();
-        CHECK(interposed.blocks == blocks, "%ld more blocks after calls in %d rounds", interposed.blocks - blocks,
-              rounds_asked);
-    }
-    CHECK(calls == 6 * destructions && wrong == 0, "%lu of %lu calls went wrong", wrong, calls);
-
-    /* Now a block stays for each thread, as the header says: had it not, the others would say nothing. */
-    long blocks = interposed.blocks;
-    end_in_rounds();
-    CHECK(interposed.blocks > blocks, "nothing is left of calls in the last round");
-}
-
 int main(int argc, char **argv) {
     start();
     seconds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 0;
@@ -185,6 +134,5 @@ int main(int argc, char **argv) {
     alarm(seconds + patience);
     RUN(sixty_four);
     printf("figure: calls of 64 threads = %lu\nfigure: threads that ended amid the others = %lu\n", calls, lives);
-    RUN(calls_from_destructors);
     return finish();
 }
