@@ -18,6 +18,9 @@ from ._loading import per_channel, whole
 from ._suffixes import bare, is_passed_over, numbered
 from ._tensors import bfloat16, detached
 
+# Far beyond any model's. Down to the interpreter's own limit, what is found meanwhile would fill a gigabyte.
+_DEEPEST = 100
+
 
 class Found(NamedTuple):
     """A value, and its key as the caller knows it."""
@@ -33,10 +36,7 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
     layer = path_of(prefix)
     names = {path: name for name in convention.keys for path in convention.paths(name, layer)}
     found: dict[str, Found] = {}
-    try:
-        entries = [(_cleaned(path, convention), key, value) for path, key, value in _flat(state)]
-    except RecursionError:
-        raise ValueError("state is nested without end, or too deeply") from None
+    entries = [(_cleaned(path, convention), key, value) for path, key, value in _flat(state)]
     if convention.framework == "keras":
         names.update(numbered(entries, layer, told))
     for path, key, value in entries:
@@ -83,12 +83,16 @@ def _cleaned(path: Path, convention: Convention) -> Path:
     return (*path[:-1], convention.aliases.get(path[-1], path[-1])) if path else path
 
 
-def _flat(state: Mapping[Any, Any], path: Path = (), above: str = "") -> Iterator[tuple[Path, str, Any]]:
+def _flat(
+    state: Mapping[Any, Any], path: Path = (), above: str = "", depth: int = 0
+) -> Iterator[tuple[Path, str, Any]]:
+    if depth > _DEEPEST:
+        raise ValueError("state is nested without end, or too deeply")
     for own, value in state.items():
         parts = (*path, *path_of(own))
         key = above + ("/".join(map(str, own)) if isinstance(own, tuple) else str(own))
         if isinstance(value, Mapping):
-            yield from _flat(value, parts, key + "/")
+            yield from _flat(value, parts, key + "/", depth + 1)
         else:
             yield parts, key, value
 

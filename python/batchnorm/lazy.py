@@ -18,6 +18,7 @@ from ._loading import flat
 from ._options import DEFAULT_MOMENTUM
 from ._parameters import Parameter, Parameters
 from ._public import publish
+from ._tensors import detached
 from ._weights import Masked
 from .activations import Activation
 from .groups import Groups, rows_of
@@ -122,7 +123,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         With strict=False a state without any of them leaves it lazy.
         """
         telling = [key for name, key in _KEYS.items() if self.__dict__[name] is ... and key in state]
-        shape = flat(np.shape(state[telling[0]])) if telling else ()
+        shape = flat(detached(state[telling[0]], telling[0]).shape) if telling else ()
         ready = self._ready(*(shape[-1], telling[0]) if shape else (1, ""))
         ready.load_state_dict(state, strict)
         if telling:

@@ -243,6 +243,19 @@ def test_a_state_that_does_not_fit_leaves_it_lazy(change: Any, error: type[Excep
     assert_lazy(layer, bn.LazyBatchNorm1d)
 
 
+class Unwilling:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise RuntimeError("no values yet")
+
+
+@pytest.mark.parametrize("value", [Unwilling(), [[1.0], [2.0, 3.0]], None])
+def test_a_state_whose_first_array_is_none(value: Any) -> None:
+    layer = bn.LazyBatchNorm1d()
+    with pytest.raises(TypeError, match="^weight is (None|of type .*), expected an array"):
+        layer.load_state_dict({**bn.BatchNorm1d(3).state_dict(), "weight": value})
+    assert type(layer) is bn.LazyBatchNorm1d
+
+
 def test_a_state_without_arrays() -> None:
     layer = bn.LazyBatchNorm1d()
     with pytest.raises(KeyError, match="bias is missing"):

@@ -173,6 +173,22 @@ def test_a_state_without_end() -> None:
         bn.from_state(state, "pytorch")
 
 
+def test_a_state_nested_in_itself_is_not_followed_far() -> None:
+    """Each level would be kept: with 100 arrays beside it, what is found before Python's limit fills a gigabyte."""
+
+    class Within(dict):  # type: ignore[type-arg]
+        def items(self) -> Any:
+            looked.append(1)
+            return super().items()
+
+    looked: list[int] = []
+    state = Within(weight=np.ones(3))
+    state["a"] = state
+    with pytest.raises(ValueError, match="nested without end"):
+        bn.from_state(state, "pytorch")
+    assert len(looked) <= 101
+
+
 def test_a_layer_whose_statistics_are_one_array_is_not_recalibrated() -> None:
     layer = bn.BatchNorm1d(3)
     layer.running_var = layer.running_mean

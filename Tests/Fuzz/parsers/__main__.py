@@ -25,7 +25,7 @@ from types import ModuleType
 import batchnorm as bn
 from mutations import mutated_bytes
 
-FORMATS = ["npz", "safetensors", "hdf5", "keras", "onnx"]
+FORMATS = ["npz", "safetensors", "hdf5", "keras", "onnx", "states", "pickles"]
 # One input that takes longer goes on without end. The process dies of it, and the input lies where it was written.
 _HANGS = 120  # seconds
 
@@ -106,7 +106,7 @@ def _inputs(module: ModuleType, seeds: list[bytes], told: argparse.Namespace) ->
         data = rng.choice(seeds)
         if rng.random() < 0.7:
             data = module.mutated(rng, data)
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 and not getattr(module, "DRAWN", False):  # whose bytes are no file's
             data = mutated_bytes(rng, data)
         yield str(number), data
         if told.only is not None:
