@@ -199,7 +199,7 @@ function savedOf(found) {
     const saved = { ...found };
     const missing = [...SAVED, "residual"].find((name) => saved[name] === undefined);
     if (missing !== undefined) throw unlike(TypeError, `saved.${missing}`, undefined, FORWARD_CALLS);
-    if (DTYPES[saved.dtype] === undefined) throw unlike(TypeError, "saved.dtype", saved.dtype, FORWARD_CALLS);
+    if (!Object.keys(DTYPES).includes(saved.dtype)) throw unlike(TypeError, "saved.dtype", saved.dtype, FORWARD_CALLS);
     return saved;
 }
 
@@ -335,7 +335,7 @@ class Call {
     target(name, array) {
         const target = this.given[name];
         if (target === undefined) return;
-        this.#check(name, array.element, array.length);
+        const bytes = this.#check(name, array.element, array.length);
         const end = ({ byteOffset, byteLength }) => byteOffset + byteLength;
         for (const { name: other, given } of this.#arrays) {
             const isSame = other === array.name && given.byteOffset === target.byteOffset;
@@ -344,21 +344,27 @@ class Call {
             const exception = name === array.name ? "" : `, or that of ${array.name}`;
             throw new RangeError(`${name} overlaps ${other}; expected memory of its own${exception}`);
         }
-        array.target = target;
+        Object.assign(array, { target, targetBytes: bytes });
     }
 
     #copied(name, element, length) {
-        this.#check(name, element, length);
+        const bytes = this.#check(name, element, length);
         const given = this.given[name];
-        return this.room(typeOf(given), length, { name, element, given });
+        return this.room(typeOf(given), length, { name, element, given, bytes });
     }
 
+    /** Its bytes. There are none where it has no elements, and its buffer may be a detached one. */
     #check(name, element, length) {
         const given = this.given[name];
         if (element === undefined || this.#elementOf(name) !== element) {
             throw unlike(TypeError, name, given, ARRAYS[element] ?? ANY_ARRAY);
         }
         if (given.length !== length) throw unlike(RangeError, `${name}.length`, given.length, length);
+        if (length === 0) return new Uint8Array(0);
+        // Properties of its own may say what it is not. What is written later is what was looked at here.
+        const [bytes, size] = [bytesOf(given), length * typeOf(given).BYTES_PER_ELEMENT];
+        if (bytes.length !== size) throw unlike(RangeError, `${name}.byteLength`, bytes.length, size);
+        return bytes;
     }
 
     /** What a typed array holds. The bits of 16-bit numbers do not say what they are: `dtype` does. */
@@ -408,18 +414,16 @@ class Call {
         }
         // Made anew each time: the buffer is another one when the memory has grown.
         const view = ({ Type, at, length }) => new Type(exports.memory.buffer, at, length);
-        // Bytes, as the types of an array and its target may differ; none, and the buffer may be a detached one.
-        const copy = (from, to) => from.length > 0 && bytesOf(to).set(bytesOf(from));
         try {
             for (const array of this.#arrays) {
                 array.at = block + array.offset;
-                if (array.given !== undefined) copy(array.given, view(array));
+                if (array.given !== undefined) bytesOf(view(array)).set(array.bytes);
             }
             const status = compute(exports.module_shape(...this.#extents), DTYPES[this.#tensors]);
             if (status !== 0) throw this.#refusal(status);
             const take = (array) => (array === NONE ? null : (array.target ?? view(array).slice()));
             const taken = Object.entries(results).map(([name, array]) => [name, take(array)]);
-            for (const array of this.#arrays) if (array.target !== undefined) copy(view(array), array.target);
+            for (const array of this.#arrays) array.targetBytes?.set(bytesOf(view(array)));
             return Object.fromEntries(taken);
         } finally {
             exports.free(block);

@@ -88,6 +88,23 @@ export const arrayChecks = {
         check(invstd.length === 3 && running.runningMean[0] !== 1, "nothing is written");
     },
 
+    "arrays that are longer or shorter than they say": ({ bn }) => {
+        const [x, y] = [batch(0), batch(1)];
+        const lies = (array, name, value) => Object.defineProperty(array.slice(), name, { value });
+        const running = () => ({ runningMean: Float32Array.of(1, 2, 3), runningVar: Float32Array.of(1, 2, 3) });
+        const given = running();
+        const refused = (message, call) => {
+            throws({ name: "RangeError", message }, () => bn.forwardTraining({ x, shape, ...call }));
+            // Nor are those written that come before it.
+            for (const array of [given.runningMean, given.runningVar]) check(array.join() === "1,2,3", `${array}`);
+            checkSame(y, batch(1), undefined, "y");
+        };
+        const message = "runningVar.byteLength is 8; expected 12";
+        refused(message, { y, ...given, runningVar: lies(given.runningVar, "byteLength", 8) });
+        refused("x.byteLength is 0; expected 288", { y, ...given, x: lies(x, "byteLength", 0) });
+        refused("y.byteLength is 284; expected 288", { ...given, y: lies(y.subarray(1), "length", 72) });
+    },
+
     "arrays whose memory has gone elsewhere": ({ bn }) => {
         const detached = (length) => {
             const array = new Float32Array(length);

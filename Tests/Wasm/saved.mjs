@@ -133,6 +133,7 @@ export const savedChecks = {
         wrong("saved.shape", "undefined", { saved: { mean: row, invstd: row } });
         for (const name in saved) wrong(`saved.${name}`, "undefined", { saved: { ...saved, [name]: undefined } });
         wrong("saved.dtype", '"int8"', { saved: { ...saved, dtype: "int8" } });
+        wrong("saved.dtype", '"constructor"', { saved: { ...saved, dtype: "constructor" } });
         wrong("saved.mean", "Array", { saved: { ...saved, mean: [1, 2, 3] } }, "Float64Array");
         wrong("saved.beta", "Float32Array", { saved: { ...saved, beta: new Float32Array(3) } }, "Float64Array");
         const message = "saved.invstd.length is 2; expected 3";
