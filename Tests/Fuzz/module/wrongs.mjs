@@ -88,7 +88,8 @@ const WRONGS = {
     },
     "a detached buffer": (draws, call) => {
         const array = call.given[draws.of(arraysOf(call))];
-        if (array.buffer instanceof ArrayBuffer) detach(array);
+        call.isSpoilt = array.buffer instanceof ArrayBuffer;
+        if (call.isSpoilt) detach(array);
     },
     "a buffer that is detached when an argument is read": (draws, call) => {
         const array = call.given[draws.of(arraysOf(call))];
@@ -115,9 +116,10 @@ const WRONGS = {
     },
     "arrays that overlap": (draws, call) => {
         const { Type } = call;
+        call.isSpoilt = call.size > 1 && call.name !== "moments";
         const both = new Type(call.size + 1);
         call.given.x = both.subarray(1);
-        call.given[call.name === "backward" ? "dx" : "y"] = both.subarray(0, -1);
+        if (call.name !== "moments") call.given[call.name === "backward" ? "dx" : "y"] = both.subarray(0, -1);
         call.buffers.push(both.buffer);
     },
     "an array in the module's memory": (draws, call) => {
@@ -145,7 +147,11 @@ const WRONGS = {
     },
 };
 
-/** What was made wrong. */
+/** What no call can do with; an array of one element overlaps none. */
+const NEVER = ["an array of another length", "a detached buffer", "a getter that throws", "a name that is none",
+    "arguments that are no object", "arrays that overlap"];
+
+/** What was made wrong; `mustThrow` tells whether it has to be noticed. */
 export function spoil(draws, call) {
     const names = Object.keys(WRONGS);
     const chosen = [draws.of(names), ...(draws.is(0.2) ? [draws.of(names)] : [])];
@@ -154,5 +160,6 @@ export function spoil(draws, call) {
     chosen.sort((a, b) => isLast(a) - isLast(b));
     if (isLast(chosen[0])) chosen.length = 1;
     for (const name of chosen) WRONGS[name](draws, call);
+    call.mustThrow = chosen.length === 1 && NEVER.includes(chosen[0]) && call.isSpoilt !== false;
     return chosen.join("; ");
 }

@@ -29,6 +29,8 @@ FORMATS = ["npz", "safetensors", "hdf5", "keras", "onnx", "states", "pickles"]
 # One input that takes longer goes on without end. The process dies of it, and the input lies where it was written.
 _HANGS = 120  # seconds
 
+_LEAST = 25  # inputs of a format, on a machine that is busy with other things
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="parsers", description=(__doc__ or "").partition("\n\n")[2])
@@ -90,7 +92,7 @@ def _fuzzed(module: ModuleType, told: argparse.Namespace, files: list[Path], sec
         finally:
             signal.alarm(0)
         number += 1
-        if not files and time.monotonic() > end:
+        if not files and number >= _LEAST and time.monotonic() > end:
             break
     print(f"{module.NAME}: {number} inputs, seed {told.seed}, {loaded} loaded, {number - loaded} refused")
     return loaded > 0 or bool(files) or told.only is not None
