@@ -20,11 +20,12 @@ for package in DEMO_PACKAGES:
 
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from batchnorm.demo.comparison import QUICK, Settings, best_with_batch_norm, train_all  # noqa: E402
 from batchnorm.demo.mistake import BATCHES, Found, Shares, lesson, measure, statistics_restored  # noqa: E402
-from batchnorm.demo.mistake_plot import draw_shares, title  # noqa: E402
+from batchnorm.demo.mistake_plot import draw, draw_shares, title  # noqa: E402
 from batchnorm.demo.network import ACTIVATIONS, Array, Dense, Network, cross_entropy  # noqa: E402
 from batchnorm.demo.report import HEADER, summary  # noqa: E402
 from batchnorm.demo.training import Digits, Record  # noqa: E402
@@ -174,6 +175,16 @@ def test_lesson_and_picture_have_the_numbers_that_were_measured() -> None:
     np.testing.assert_allclose(drawn["training mode, images sorted by class"], [9.2, 30])
     # 97.5 would stand upon 97.8
     assert [text.get_text() for text in axes.texts] == ["98 %", "98 %", "43 %", "9 %", "30 %"]
+
+
+def test_the_picture_of_the_mistake_says_what_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    shares = [Shares(2, 0.433, 0.092, 0.978), Shares(64, 0.975, 0.3, 0.978)]
+    draw(shares, tmp_path / "mistake.png")
+    words = [text.get_text() for text in figures[0].findobj(Text)]
+    assert title(shares) in words
+    assert any(each.startswith("The same trained network, the same 448 digits") for each in words)
 
 
 # The report

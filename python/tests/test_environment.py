@@ -149,6 +149,8 @@ def test_set_num_threads() -> None:
         with pytest.raises(ValueError, match="1024"):
             bn.set_num_threads(wrong)
         assert bn.get_num_threads() == 1024
+    with pytest.raises(ValueError, match="n is 2147483647, "):  # a C int holds it, and the message has it as it is
+        bn.set_num_threads(2**31 - 1)
     with pytest.raises(TypeError):
         bn.set_num_threads(2.0)  # type: ignore[arg-type]
     bn.set_num_threads(0)

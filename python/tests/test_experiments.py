@@ -311,6 +311,13 @@ def test_curves_are_means_over_seeds() -> None:
         np.testing.assert_allclose(drawn[label], expected)
 
 
+def test_a_rate_that_reaches_what_is_asked_for_and_no_more_is_good() -> None:
+    found = {(0.01, True): 90, (0.1, True): 95, (0.01, False): 90, (0.1, False): 89}
+    rows = [{"rate": rate, "batch norm": norm, "seed": 0, "accuracy": each} for (rate, norm), each in found.items()]
+    reached = "With batch norm 90 % are reached at rates from 0.01 to 0.1, and without it at rates from 0.01 to 0.01. "
+    assert rates.claim(rows).sentence.startswith(reached)
+
+
 def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is no JSON")
 
