@@ -188,6 +188,7 @@ static void nothing_but_zeros(void) {
 /* The same where the call keeps moments to choose what becomes of a single value. */
 static void single_value_beside_a_policy(void) {
     layer l = layer_of(4, 3, 9, BN_FLOAT32, WITH_WEIGHTS | WITH_RUNNING);
+    l.running.nonfinite = BN_NONFINITE_SKIP;
     make_arrays(&l);
     memset(l.arrays[WEIGHTS], 0, l.bytes[WEIGHTS]);
     ((float *)l.arrays[WEIGHTS])[20] = 5;
