@@ -270,6 +270,11 @@ static void epilogues(void) {
     }
     REFUSED(backward, BN_ERROR_SHAPE, "z_stride", (split(), a.epilogue_value.z_stride = channels * inner - 1));
     REFUSED(backward, BN_ERROR_SHAPE, "dz_stride", (split(), a.epilogue_value.dz_stride = channels * inner - 1));
+    /* Strides of what is not there, and a slope that these tensors do not have. */
+    REFUSED(backward, BN_ERROR_SHAPE, "z_stride", (activate(), a.epilogue_value.z_stride = channels * inner - 1));
+    REFUSED(backward, BN_ERROR_SHAPE, "dz_stride", (activate(), a.epilogue_value.dz_stride = channels * inner - 1));
+    REFUSED(backward, BN_ERROR_OPTION, "slope",
+            (activate(), a.epilogue_value.activation = BN_LEAKY_RELU, a.epilogue_value.slope = 1e-39));
     REFUSED(backward, BN_ERROR_ALIGNMENT, "z", (split(), a.epilogue_value.z = (char *)memory.z + 1));
     REFUSED(backward, BN_ERROR_ALIGNMENT, "dz", (split(), a.epilogue_value.dz = (char *)memory.dz + 2));
     REFUSED(backward, BN_ERROR_ALIGNMENT, "beta", (split(), a.beta = (char *)memory.beta + 2));

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { callers = 6, rounds = 10 };
@@ -209,12 +210,27 @@ static void fork_amid_calls(void) {
     free_problem(&expected);
 }
 
+/* Threads that have nothing to do use no processor: less than half of one in a third of a second, all seven. */
+static void workers_sleep(void) {
+    problem p = problem_of(0, BN_FLOAT32);
+    CHECK_OK(bn_set_num_threads(8));
+    run_layer(&p);
+    const struct timespec pause = {0, 300 * 1000 * 1000};
+    clock_t before = clock();
+    nanosleep(&pause, NULL);
+    double used = (double)(clock() - before) / CLOCKS_PER_SEC;
+    CHECK(used < 0.15, "%g s of processors' time in a pause of 0.3 s", used);
+    CHECK_OK(bn_set_num_threads(0));
+    free_problem(&p);
+}
+
 int main(void) {
     start();
     RUN(number_does_not_matter);
     RUN(number_does_not_matter_to_layers);
     RUN(neighbours_do_not_matter);
     RUN(callers_at_once);
+    RUN(workers_sleep);
     RUN(fork_after_threads);
     RUN(fork_amid_calls);
     return finish();
