@@ -82,6 +82,6 @@ int main(int argc, char **argv) {
            calls_made, checks_made, since(began), (unsigned long long)seed, bn_isa_name());
     printf("memory grew by %ld bytes, blocks in use by %ld; %d files, %d threads\n", pages, blocks, cold.files,
            cold.threads);
-    printf("the twin and the library were apart by %.2f of what they may be\n", most_of_allowed);
+    printf("the twin and the library were apart by %.3f of what they may be\n", most_of_allowed);
     return checks_failed > 0;
 }

@@ -71,7 +71,7 @@ def main() -> None:
         end="",
     )
     print(f"{cold.files} files, {cold.threads} threads")
-    print(f"the twin and the layer were apart by {Life.most:.2f} of what they may be")
+    print(f"the twin and the layer were apart by {Life.most:.3f} of what they may be")
     assert again == digests, "the first lives have other bits than at the beginning"
     assert grown.files == 0, grown
     assert cold.threads <= len(os.sched_getaffinity(0)), cold
