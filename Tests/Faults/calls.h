@@ -12,6 +12,7 @@
 #include "interpose.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -138,11 +139,13 @@ static inline void expect_usual(const char *what) {
 
 /* A child dies of what it finds wrong. True if it did not. */
 static inline int in_process(void (*body)(void), const char *threads) {
+    static const struct rlimit no_core = {0, 0};
     int status = -1;
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
         alarm(patience);
+        setrlimit(RLIMIT_CORE, &no_core);
         unsetenv("BATCHNORM_ISA"), unsetenv("OMP_NUM_THREADS");
         setenv("BATCHNORM_NUM_THREADS", threads, 1);
         body();

@@ -68,7 +68,7 @@ static timer_t start_storm(void) {
     struct sigaction action;
     struct sigevent event;
     struct itimerspec often = {{0, nanoseconds}, {0, nanoseconds}};
-    timer_t timer;
+    timer_t timer = NULL;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     action.sa_flags = call_number % 2 ? SA_RESTART : 0;
