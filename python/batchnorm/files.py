@@ -26,6 +26,7 @@ from ._tensors import bfloat16, detached
 Arrays = dict[str, NDArray[Any]]
 PathLike = Union[str, "os.PathLike[str]"]
 
+_LONGEST = 1000  # characters of a message
 _OWN = ".npz", ".safetensors"  # which can be written as well
 
 # safetensors' names of what it and NumPy both know; its bytes are little-endian.
@@ -108,7 +109,9 @@ def read_state(path: PathLike) -> Arrays:
         except MemoryError:
             raise
         except Exception as error:
-            raise ValueError(f"{path} cannot be read as {suffix}: {error}") from error
+            said = str(error)  # with names that the file has, which may be what they like
+            said = said if len(said) < _LONGEST else said[:_LONGEST] + " ..."
+            raise ValueError(f"{path} cannot be read as {suffix}: {said}") from error
 
 
 def write_state(path: PathLike, arrays: Mapping[str, ArrayLike]) -> None:

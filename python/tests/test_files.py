@@ -131,6 +131,14 @@ def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
         assert archive.infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
 
 
+def test_a_message_is_no_longer_than_a_reader_is_patient(path: Path) -> None:
+    """A length of a name that is damaged makes half of the file a name."""
+    path.write_bytes(zipped(("a" * 60_000, b"")))
+    with pytest.raises(ValueError, match=r"cannot be read as .npz: aaa.* \.\.\.$") as raised:
+        bn.read_state(path)
+    assert len(str(raised.value)) < 1000 + len(str(path)) + 100
+
+
 def test_paths(tmp_path: Path) -> None:
     name = str(tmp_path / "a.npz")
     bn.write_state(name, {"x": np.arange(3)})

@@ -159,7 +159,7 @@ export function spoil(draws, call) {
     const isLast = (name) => /detached|shrank| read|getter/.test(name);
     chosen.sort((a, b) => isLast(a) - isLast(b));
     if (isLast(chosen[0])) chosen.length = 1;
-    for (const name of chosen) WRONGS[name](draws, call);
+    for (const name of chosen) if (arraysOf(call).length > 0) WRONGS[name](draws, call);
     call.mustThrow = chosen.length === 1 && NEVER.includes(chosen[0]) && call.isSpoilt !== false;
     return chosen.join("; ");
 }

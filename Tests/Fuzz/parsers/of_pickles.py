@@ -52,6 +52,8 @@ def _spoil(rng: random.Random, state: dict[str, Any]) -> None:
         state[rng.choice(["version", "attributes"])] = _value(rng, state["version"])
         return
     within = [each for each in (state["attributes"], *_nested(state["attributes"])) if each]
+    if not within:
+        return
     attributes = rng.choice(within)
     name = rng.choice(sorted(attributes))
     if rng.random() < 0.2:
