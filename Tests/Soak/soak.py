@@ -24,8 +24,8 @@ from life import Life
 from watch import Holding, begin, look
 
 REPEATED = 6
-# Pages that blocks of other sizes keep apart, and what Python and NumPy keep of their own.
-MAY_GROW = Holding(4 << 20, 128 << 10, 1000, 0, 0)
+# Pages that blocks of other sizes keep apart; a table of Python's own, made larger once, is half a megabyte at a time.
+MAY_GROW = Holding(4 << 20, 1 << 20, 1000, 0, 0)
 
 
 def lived(seed: int, number: int) -> str:
