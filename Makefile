@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage test-live check docs bench bench-kernels clean
+	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,7 @@ live: ## the live page, one HTML file that trains in the browser, .build-live/ba
 	@scripts/live
 
 test: ## run the Swift, C and Python tests; the last line counts them
+	@echo "Some twenty minutes on two processors; make test-quick takes three." >&2
 	@scripts/test
 
 test-quick: ## run those of the C and Python tests that find most in three minutes
@@ -76,6 +77,10 @@ fuzz: ## random calls of every function, for SECONDS (60) from SEED (1); from 30
 
 coverage: ## lines, regions and branches that the tests reach; PART=engine or PART=package alone; half an hour
 	@scripts/coverage $(PART)
+
+mutants: ## break the engine, its loops and the Python package one place at a time, and see the tests notice; hours
+	@scripts/mutants engine
+	@scripts/mutants package
 
 soak: ## training beside twins in float64, C and Python, for SECONDS (3600) from SEED (1): memory, bits, drift
 	@scripts/soak $(or $(SECONDS),3600) $(or $(SEED),1)

@@ -107,8 +107,9 @@ typedef enum bn_status {
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
-    BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, and 1024
-                                  values per thread at work */
+    BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, or per
+                                  element of a plane of up to 32; where threads share a channel, per block of values;
+                                  and some thousand values per thread at work */
     BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler */
 } bn_status;
 

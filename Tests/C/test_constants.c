@@ -68,9 +68,30 @@ static void inference_with_a_source(void) {
     }
 }
 
+/* Channels whose values are all alike have an x_hat of 0: so is dgamma, whatever eps hides of the deviations. */
+static void channels_of_one_value(void) {
+    static const size_t shapes[][3] = {{6, 5, 37}, {300, 7, 1}};
+    static const double epses[] = {1e-5, 1, 1e6};
+    for (int i = 0; i < 2 * 2 * 3; i++) {
+        const size_t *shape = shapes[i % 2];
+        layer l = layer_of(shape[0], shape[1], shape[2], i / 2 % 2 ? BN_FLOAT64 : BN_FLOAT32, 0);
+        l.options.eps = epses[i / 4];
+        make_arrays(&l);
+        for (size_t k = 0; k < elements_of(&l); k++) put(l.dtype, l.arrays[X], k, 0.1 + (double)channel_of(&l, k));
+        CHECK_OK(train_layer(&l));
+        CHECK_OK(back_layer(&l));
+        for (size_t c = 0; c < l.shape.channels; c++) {
+            CHECK(parameter(&l, DGAMMA, c) == 0, "dgamma[%zu] is %g, eps %g (%s)", c, parameter(&l, DGAMMA, c),
+                  l.options.eps, name_of(l.dtype));
+        }
+        free_arrays(&l);
+    }
+}
+
 int main(void) {
     start();
     RUN(single_values);
     RUN(inference_with_a_source);
+    RUN(channels_of_one_value);
     return finish();
 }

@@ -57,9 +57,31 @@ static void agrees(bn_dtype dtype) {
 static void float32(void) { agrees(BN_FLOAT32); }
 static void bfloat16(void) { agrees(BN_BFLOAT16); }
 
+/* A layer has the same bits before and after one whose coefficients float32 cannot hold, on the same thread. */
+static void leave_no_trace(void) {
+    for (int activation = BN_RELU; activation <= BN_SILU; activation++) {
+        layer plain = layer_of(40, 24, 7, BN_FLOAT32, WITH_EPILOGUE | WITH_Z);
+        plain.epilogue.activation = (bn_activation)activation;
+        make_arrays(&plain);
+        layer before = clone_of(&plain), after = clone_of(&plain), extreme = clone_of(&plain);
+        scale(&extreme, X, BN_FLOAT32, x_power), scale(&extreme, DY, BN_FLOAT32, x_power - gamma_power);
+        scale(&extreme, GAMMA, BN_FLOAT32, gamma_power);
+        extreme.options.eps = ldexp(extreme.options.eps, 2 * x_power);
+        layer *order[] = {&before, &extreme, &after};
+        for (int i = 0; i < 3; i++) {
+            CHECK_OK(train_layer(order[i]));
+            CHECK_OK(back_layer(order[i]));
+        }
+        const char *name = difference(&before, &after);
+        CHECK(name == NULL, "%s has other bits, activation %d", name, activation);
+        free_arrays(&plain), free_arrays(&before), free_arrays(&after), free_arrays(&extreme);
+    }
+}
+
 int main(void) {
     start();
     RUN(float32);
     RUN(bfloat16);
+    RUN(leave_no_trace);
     return finish();
 }

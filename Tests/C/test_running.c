@@ -267,6 +267,20 @@ static void overflow_is_not_finite(void) {
     free_arrays(&l), free_arrays(&f);
 }
 
+/* The message names the element of running_var, row by row. */
+static void overflow_has_its_place(void) {
+    layer l = layer_of(6, 3, 49, BN_FLOAT32, WITH_RUNNING | WITH_GROUPS);
+    l.groups.samples = 6, l.groups.groups = 2, l.groups.per_group = BN_PER_GROUP_STATISTICS | BN_PER_GROUP_RUNNING;
+    l.running.nonfinite = BN_NONFINITE_ERROR;
+    make_arrays(&l);
+    for (size_t i = 0; i < elements_of(&l); i++) {
+        if (i / (3 * 49) >= 3 && channel_of(&l, i) == 2) put(l.dtype, l.arrays[X], i, i % 2 ? 3e20 : -3e20);
+    }
+    CHECK(train_layer(&l) == BN_ERROR_NONFINITE, "%s", bn_last_error());
+    CHECK(strstr(bn_last_error(), "running_var[5]") != NULL, "\"%s\"", bn_last_error());
+    free_arrays(&l);
+}
+
 /* A NaN that has no weight is none. */
 static void hidden_nan_is_finite(void) {
     layer l = layer_of(5, 3, 49, BN_FLOAT32, WITH_RUNNING | WITH_WEIGHTS);
@@ -330,6 +344,7 @@ int main(void) {
     RUN(nonfinite_is_skipped);
     RUN(nonfinite_is_an_error);
     RUN(overflow_is_not_finite);
+    RUN(overflow_has_its_place);
     RUN(hidden_nan_is_finite);
     RUN(empty_batches);
     RUN(outcome_alone);
