@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -105,8 +106,18 @@ def main() -> int:
 
     survived = sum(row.survived for row in jobs.rows)
     equivalent = sum(row.is_equivalent for row in jobs.rows)
-    killed_count = len(jobs.rows) - survived - equivalent
-    print(f"{len(jobs.rows)} mutants: {killed_count} killed, {equivalent} equivalent, {survived} survived")
+    found = {
+        "mutants": len(jobs.rows),
+        "of them in the loops": sum(row.file.startswith(FOLDERS["loops"]) for row in jobs.rows),
+        "killed by a test": len(jobs.rows) - survived - equivalent,
+        "compute the same": equivalent,
+        "survived": survived,
+    }
+    print(", ".join(f"{name}: {count}" for name, count in found.items()))
+    if not options.sample and options.longest == float("inf"):
+        figures = [f"{name}={count}" for name, count in found.items()]
+        record = [str(ROOT / "scripts/figures"), "record", "mutants-engine", "command=scripts/mutants engine"]
+        subprocess.run([*record, *figures], check=True)
     print(f"{len(jobs.rows) - survived} passed, {survived} failed")
     return int(survived > 0)
 
