@@ -33,7 +33,7 @@ live: ## the live page, one HTML file that trains in the browser, .build-live/ba
 	@scripts/live
 
 test: ## run the Swift, C and Python tests; the last line counts them
-	@echo "Some twenty minutes on two processors; make test-quick takes three." >&2
+	@echo "Twenty to thirty minutes on two processors; make test-quick takes three." >&2
 	@scripts/test
 
 test-quick: ## run those of the C and Python tests that find most in three minutes

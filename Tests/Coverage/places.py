@@ -27,7 +27,7 @@ class Place:
 
 @dataclasses.dataclass
 class Measure:
-    """What the tests reach of one file: `reached` and `all` are numbers of each kind."""
+    """One file, as far as the tests reach it: `reached` and `all` are numbers of each kind."""
 
     file: str
     reached: dict[str, int]

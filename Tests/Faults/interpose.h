@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a program may do to the C library that stands behind libbatchnorm: count what it is asked for, fail the n-th
- * time or from there on, tell of processors that are not there, and put other text into the files of the system.
+ * The C library behind libbatchnorm, as a program wants it: it counts what it is asked for, fails the n-th time or from
+ * there on, tells of processors that are not there, and has other text in the files of the system.
  * interpose.c comes before the C library in the order of symbols, for every caller in the process. */
 #ifndef INTERPOSE_H
 #define INTERPOSE_H

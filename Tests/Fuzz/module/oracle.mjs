@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What calls should give, by the formulas and in float64.
+// The results of calls, by the formulas and in float64.
 import { numbers } from "./calls.mjs";
 
 const TOLERANCE = { float64: 1e-9, float32: 2e-5, float16: 4e-3, bfloat16: 3e-2 };
@@ -80,7 +80,7 @@ export function difference(call, found, wanted) {
         if (array?.length !== values.length) return `${name} has ${array?.length} elements, expected ${values.length}`;
         const given = numbers(array, call.dtype);
         const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
-        // Of a 16-bit tensor, sums and statistics are float32 or float64.
+        // Sums and statistics of a 16-bit tensor are float32 or float64.
         const near = 4 * TOLERANCE[call.dtype] * largest + 4 * TOLERANCE.float32 * (array instanceof Float32Array) * largest;
         const place = given.findIndex((value, i) => !(Math.abs(value - values[i]) <= near));
         if (place >= 0) return `${name}[${place}] is ${given[place]}, expected ${values[place]}`;

@@ -155,7 +155,7 @@ const NEVER = ["an array of another length", "a detached buffer", "a getter that
 export function spoil(draws, call) {
     const names = Object.keys(WRONGS);
     const chosen = [draws.of(names), ...(draws.is(0.2) ? [draws.of(names)] : [])];
-    // Of those that take memory away, or do something when an argument is read, there is one, and it comes last.
+    // One at most takes memory away, or does something when an argument is read, and it comes last.
     const isLast = (name) => /detached|shrank| read|getter/.test(name);
     chosen.sort((a, b) => isLast(a) - isLast(b));
     if (isLast(chosen[0])) chosen.length = 1;

@@ -72,7 +72,7 @@ def _loaded(name: str) -> ModuleType:
 
 
 def _fuzzed(module: ModuleType, told: argparse.Namespace, files: list[Path], seconds: float) -> bool:
-    """Whether no input of a format was at fault. It stops at the first that is, and keeps it."""
+    """True if no input of a format was at fault. It stops at the first that is, and keeps it."""
     path = told.folder / f"input{module.SUFFIX}"
     loaded = number = 0
     end = time.monotonic() + seconds

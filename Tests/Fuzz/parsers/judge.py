@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a parser may do with a file: give the numbers that are there, or refuse it in a sentence, in little memory."""
+"""A parser gives the numbers that a file has, or refuses it in a sentence, in little memory: all else is a fault."""
 
 from __future__ import annotations
 
