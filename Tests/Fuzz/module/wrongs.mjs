@@ -10,7 +10,7 @@ class Own extends Float32Array {}
 
 /** Values of kinds that no argument has. */
 function strange(draws, call) {
-    const array = call.given.x;
+    const array = call.given[arraysOf(call)[0]];
     return draws.of([
         () => null,
         () => undefined,
@@ -49,18 +49,29 @@ function liar(draws, array) {
     return copy;
 }
 
+/** Neither shared, nor the module's: those cannot be taken away. */
+const isOwn = (call, buffer) => buffer instanceof ArrayBuffer && buffer !== call.exports.memory.buffer;
+
 function detach(array) {
     structuredClone(array.buffer, { transfer: [array.buffer] });
 }
 
-const arraysOf = (call) => Object.keys(call.given).filter((name) => ArrayBuffer.isView(call.given[name]));
+/** Typed arrays that are what they say: something else may have been done to the others before. */
+const arraysOf = (call) =>
+    Object.keys(call.given).filter((name) => ArrayBuffer.isView(call.given[name]) && !call.strange?.has(name));
+
+/** Takes the place of an argument. */
+function replace(call, name, value) {
+    call.given[name] = value;
+    call.strange = (call.strange ?? new Set()).add(name);
+}
 
 const WRONGS = {
     "a strange value": (draws, call) => {
-        call.given[draws.of([...NAMES, ...OPTIONS])] = strange(draws, call);
+        replace(call, draws.of([...NAMES, ...OPTIONS]), strange(draws, call));
     },
     "a strange value in its place": (draws, call) => {
-        call.given[draws.of(Object.keys(call.given))] = strange(draws, call);
+        replace(call, draws.of(Object.keys(call.given)), strange(draws, call));
     },
     "a number that is too small or too large": (draws, call) => {
         call.given[draws.of(OPTIONS)] = draws.of([...SIZES, 1e-320, 1e39, -1e-45]);
@@ -88,12 +99,12 @@ const WRONGS = {
     },
     "a detached buffer": (draws, call) => {
         const array = call.given[draws.of(arraysOf(call))];
-        call.isSpoilt = array.buffer instanceof ArrayBuffer;
+        call.isSpoilt = isOwn(call, array.buffer);
         if (call.isSpoilt) detach(array);
     },
     "a buffer that is detached when an argument is read": (draws, call) => {
         const array = call.given[draws.of(arraysOf(call))];
-        if (!(array.buffer instanceof ArrayBuffer)) return;
+        if (!isOwn(call, array.buffer)) return;
         const name = draws.of([...arraysOf(call), "eps"]);
         const value = call.given[name];
         Object.defineProperty(call.given, name, { enumerable: true, get: () => (array.byteLength && detach(array), value) });
@@ -111,7 +122,7 @@ const WRONGS = {
     },
     "an array that lies": (draws, call) => {
         const name = draws.of(arraysOf(call));
-        call.given[name] = liar(draws, call.given[name]);
+        replace(call, name, liar(draws, call.given[name]));
         call.lies = true;
     },
     "arrays that overlap": (draws, call) => {
