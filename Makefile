@@ -33,10 +33,10 @@ live: ## the live page, one HTML file that trains in the browser, .build-live/ba
 	@scripts/live
 
 test: ## run the Swift, C and Python tests; the last line counts them
-	@echo "Twenty to thirty minutes on two processors; make test-quick takes three." >&2
+	@echo "Twenty to thirty minutes on two processors; make test-quick takes a few." >&2
 	@scripts/test
 
-test-quick: ## run those of the C and Python tests that find most in three minutes
+test-quick: ## run those of the C and Python tests that find most in a few minutes
 	@scripts/test --quick c python
 
 test-peers: ## compare with PyTorch, Keras, flax, equinox, haiku and ONNX, which are installed first

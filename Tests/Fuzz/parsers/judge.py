@@ -14,7 +14,7 @@ import numpy as np
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
 REFUSALS = ValueError, OSError
-# What a reader may take beside the numbers: code that is loaded late, copies of headers, the C libraries' own rooms.
+# A reader may take this beside the numbers: code that is loaded late, copies of headers, the C libraries' own rooms.
 _ROOM = 32 << 20
 # deflate packs at most 1032 bytes into one, and a number may be there twice while it is converted.
 _PACKED = 2 * 1032

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to the bytes of a valid file, whatever its format, and numbers that parsers stumble over."""
+"""Changes to the bytes of a valid file, whatever its format, and numbers that parsers stumble over."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def independent(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def check(path: Path) -> bool:
-    """Whether it loads; and if it does, to what it should."""
+    """True if it loads, and then to what it should."""
     refused, found = refuses(lambda: bn.read_state(path), path, names=str(path))
     if not refused and path.suffix == ".h5":
         same_arrays(found, independent(path))

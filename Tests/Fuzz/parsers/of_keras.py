@@ -49,7 +49,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def check(path: Path) -> bool:
-    """Whether it loads; and if it does, to what is in the file of HDF5 within."""
+    """True if it loads, and then to what is in the file of HDF5 within."""
     refused, found = refuses(lambda: bn.read_state(path), path, names=str(path))
     if not refused:
         within = path.with_suffix(".within")

@@ -23,7 +23,7 @@ _DESCRIPTIONS = ["<f4", "<f8", ">f4", "<f2", "|V2", "|V3", "|O", "<U4", "|S3", "
 _DESCRIPTIONS += ["<f4,<f4", "<f4" * 40, "(2,2)<f4", "<f4294967297"]
 _DESCRIPTIONS += [[("a", "<f4")], [], None, 4, ("<f4", (2,)), {"names": ["a"], "formats": ["<f4"]}]
 
-# How the archive's records begin, and where their numbers are.
+# The archive's records begin so, and have their numbers there.
 _RECORDS = [
     (b"PK\3\4", [4, 6, 8, 14, 18, 22, 26, 28]),
     (b"PK\1\2", [8, 10, 16, 20, 24, 28, 30, 32, 42]),
@@ -151,7 +151,7 @@ def independent(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def check(path: Path) -> bool:
-    """Whether it loads; and if it does, to what it should."""
+    """True if it loads, and then to what it should."""
     refused, found = refuses(lambda: bn.read_state(path), path, names=str(path))
     refuses(lambda: read_norms(path), path)
     if not refused:

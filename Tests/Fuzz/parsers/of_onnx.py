@@ -210,7 +210,7 @@ def _numbers(tensor: Any) -> np.ndarray[Any, Any]:
 
 
 def check(path: Path) -> bool:
-    """Whether its arrays load; and whatever can be done with a model is done, or refused."""
+    """True if its arrays load; all that can be done with a model is done, or refused."""
     import onnx
 
     refused, found = refuses(lambda: bn.read_state(path), path, names=str(path))
@@ -231,7 +231,7 @@ def check(path: Path) -> bool:
 
 
 def _written(path: Path, suffix: str, make: Any, kinds: Any = REFUSALS) -> Any:
-    """What a call returns, which has written a file; or None, and there is none."""
+    """The value of a call that has written a file; or None, and there is no file."""
     target = path.with_name(f"written{suffix}")
     target.unlink(missing_ok=True)
     before = sorted(path.parent.iterdir())

@@ -31,7 +31,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def check(path: Path) -> bool:
-    """Whether a state is taken."""
+    """True if a state is taken."""
     wrong, seed = path.read_bytes().split()
     rng = random.Random(seed)
     return (_layer if rng.random() < 0.4 else _saved)(rng, int(wrong), path)
