@@ -126,10 +126,54 @@ static void digest_any_bits(const size_t extent[3], bn_dtype dtype, int number) 
     digest_layer("any bits", number, &l);
 }
 
-/* The steps of a layer, of which the batch comes in two parts, and what it is folded into. */
-static void digest_steps(const size_t extent[3], bn_dtype dtype) {
-    layer l = layer_of(extent[0], extent[1], extent[2], dtype, 0);
+/* A layer with gaps between its slices, and one whose statistics are constants. */
+static void digest_strided(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of_case(number, extent[0], extent[1], extent[2], dtype);
+    size_t slice = extent[1] * extent[2];
+    l.shape.x_stride = slice + 3;
+    l.shape.y_stride = slice + 1;
+    l.shape.dx_stride = slice + 2;
+    l.epilogue.z_stride = slice + 5;
+    l.epilogue.dz_stride = slice + 4;
     make_arrays(&l);
+    digest_layer("strided", number, &l);
+}
+
+static void digest_frozen(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of_case(number, extent[0], extent[1], extent[2], dtype);
+    if (l.groups.per_group & BN_PER_GROUP_STATISTICS) l.groups.per_group |= BN_PER_GROUP_RUNNING, l.groups.averaged = 0;
+    l.options.frozen = 1;
+    make_arrays(&l);
+    CHECK_OK(infer_layer(&l));
+    CHECK_OK(back_layer(&l));
+    for (int i = 0; i < array_count; i++) add_array(&l, (enum array)i);
+    end_digest("frozen", number, &l);
+    free_arrays(&l);
+}
+
+/* Every average, with what is done about a batch that is not finite, and about one of a single value. */
+static void digest_running(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of(extent[0], extent[1], extent[2], dtype, WITH_RUNNING | (number % 2 ? WITH_NEW : 0));
+    l.running.average = (bn_average)(number % 5);
+    l.running.nonfinite = (bn_nonfinite)(number / 5 % 2);
+    l.running.single_value = (bn_single_value)(1 + number / 5 % 2);
+    l.options.biased_running_var = number % 3 == 0;
+    make_arrays(&l);
+    if (number / 5 % 2) put(dtype, l.arrays[X], 0, HUGE_VAL);
+    digest_layer("running", number, &l);
+}
+
+/* The steps of a layer, of which the batch comes in two parts, and what it is folded into. */
+static void digest_steps(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of_case(number, extent[0], extent[1], extent[2], dtype);
+    l.with &= WITH_WEIGHTS | WITH_EPILOGUE | WITH_Z | WITH_MASK;
+    if (number % 2) l.options.param_dtype = l.param = dtype == BN_FLOAT64 ? BN_FLOAT32 : dtype;
+    make_arrays(&l);
+    connect(&l, 0);
+    bn_options plain = l.options; /* most steps take no epilogue, folding no weights */
+    bn_shape folded = l.shape;
+    plain.epilogue = NULL;
+    folded.weights = NULL;
     void **a = l.arrays;
     size_t channels = extent[1], bytes = channels * sizeof(double);
     double *moments = allocate(6 * channels, sizeof(double)), *sums = allocate(4 * channels, sizeof(double));
@@ -137,40 +181,53 @@ static void digest_steps(const size_t extent[3], bn_dtype dtype) {
     CHECK_OK(bn_moments(&l.shape, dtype, a[X], counts, means, m2s));
     CHECK_OK(bn_moments(&l.shape, dtype, a[DY], counts + channels, means + channels, m2s + channels));
     CHECK_OK(bn_merge_moments(2, channels, counts, means, m2s, counts, means, m2s));
-    CHECK_OK(bn_update_running(channels, l.param, counts, means, m2s, a[RUNNING_MEAN], a[RUNNING_VAR], &l.options));
-    CHECK_OK(bn_inverse_std(channels, counts, m2s, m2s, &l.options));
+    CHECK_OK(bn_update_running(channels, l.param, counts, means, m2s, a[RUNNING_MEAN], a[RUNNING_VAR], &plain));
+    CHECK_OK(bn_inverse_std(channels, counts, m2s, m2s, &plain));
     CHECK_OK(bn_normalize(&l.shape, dtype, a[X], a[GAMMA], a[BETA], means, m2s, a[Y], &l.options));
     CHECK_OK(bn_backward_reduce(&l.shape, dtype, a[DY], a[X], means, m2s, sums, sums + channels));
     CHECK_OK(bn_backward_apply(&l.shape, dtype, a[DY], a[X], a[GAMMA], means, m2s, counts, sums, sums + channels, a[DX],
-                               &l.options));
+                               &plain));
     CHECK_OK(bn_scale_shift(channels, l.param, a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR], sums + 2 * channels,
-                            sums + 3 * channels, &l.options));
+                            sums + 3 * channels, &plain));
     for (int i = 0; i < array_count; i++) add_array(&l, (enum array)i);
     add_numbers(BN_FLOAT64, moments, 6 * bytes);
     add_numbers(BN_FLOAT64, sums, 4 * bytes);
     void *bias = allocate(larger(channels, extent[0]), size_of(dtype));
-    CHECK_OK(bn_fold_into_previous(&l.shape, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
+    CHECK_OK(bn_fold_into_previous(&folded, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
     add_array(&l, Y);
     add_numbers(dtype, bias, channels * size_of(dtype));
-    CHECK_OK(bn_fold_into_next(&l.shape, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
+    CHECK_OK(bn_fold_into_next(&folded, dtype, a[X], NULL, sums + 2 * channels, sums + 3 * channels, a[Y], bias));
     add_array(&l, Y);
     add_numbers(dtype, bias, extent[0] * size_of(dtype));
-    end_digest("steps", 0, &l);
+    end_digest("steps", number, &l);
     free(moments), free(sums), free(bias), free_arrays(&l);
 }
 
-/* All of them, in order, of one element type. */
+static void digest_lengths(bn_dtype dtype) {
+    layer l = layer_of(4, 1, 7, dtype, WITH_WEIGHTS);
+    static const size_t lengths[] = {3, 0, 7, 1};
+    make_arrays(&l);
+    CHECK_OK(bn_length_weights(4, 7, lengths, dtype, l.arrays[WEIGHTS]));
+    digest_layer("lengths", 0, &l);
+}
+
+/* All of them, in order, of one element type. The steps take the first cases, of weights and epilogues. */
 static void digest_all(bn_dtype dtype) {
     static const size_t shapes[][3] = {{6, 3, 49}, {9, 37, 1}, {6, 2, 5003}, {1200, 5, 1}, {300, 64, 1}, {6, 5, 7}};
-    static const size_t large[3] = {4, 3, 400000}, wild[][3] = {{3, 90, 17}, {6, 60, 5}, {7, 300, 1}};
+    enum { step_cases = 8 };
+    static const size_t large[3] = {4, 3, 400000}, single[3] = {1, 7, 1};
+    static const size_t wild[][3] = {{3, 90, 17}, {6, 60, 5}, {7, 300, 1}};
     for (size_t e = 0; e < sizeof extents / sizeof extents[0]; e++) {
         for (int i = 0; i < 3; i++) digest_plain(extents[e], dtype, "input", i, inputs[i]);
     }
     for (int e = 0; e < 6; e++) {
         for (int c = 0; c < case_count; c++) digest_case(c, shapes[e], dtype);
         for (int i = 0; i < 6; i++) digest_derivative(shapes[e], dtype, i);
-        digest_steps(shapes[e], dtype);
+        for (int c = 0; c <= step_cases; c++) digest_steps(c < step_cases ? c : case_count - 1, shapes[e], dtype);
+        for (int c = 0; c < case_count; c++) digest_strided(c, shapes[e], dtype), digest_frozen(c, shapes[e], dtype);
+        for (int i = 0; i < 20; i++) digest_running(i, i % 4 == 3 ? single : shapes[e], dtype);
     }
+    digest_lengths(dtype);
     /* Every tail of planes, of planes that are taken for rows, and of rows. */
     for (size_t length = 1; length <= 67; length++) {
         const size_t tails[][3] = {{3, 2, length}, {6, 2, length}, {6, length, 1}};
