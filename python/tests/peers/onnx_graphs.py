@@ -317,6 +317,26 @@ def before_flattened_gemm(m: Maker) -> Case:
 
 
 @case
+def before_flattened_and_dropped_gemm(m: Maker) -> Case:
+    """As in a classifier whose Dropout stands behind the Flatten."""
+    nodes = [
+        norm("x", "c"),
+        node("Flatten", ["c"], ["f"]),
+        node("Dropout", ["f"], ["d"]),
+        node("Gemm", ["d", "w"], ["y"]),
+    ]
+    return Case(m.model(nodes, {"w": m.w(36, 6), **m.params(4)}, [2, 4, 3, 3]), "Flatten Dropout Gemm")
+
+
+@case
+def before_flattened_and_transposed_gemm(m: Maker) -> Case:
+    """It sums over the samples, of which there are not as many as channels."""
+    nodes = [norm("x", "c"), node("Flatten", ["c"], ["f"]), node("Gemm", ["f", "w"], ["y"], transA=1)]
+    made = m.model(nodes, {"w": m.w(2, 6), **m.params(4)}, [2, 4, 3, 3])
+    return Case(made, "BN Flatten Gemm", ["before Gemm 'y', whose inputs are not 4 channels"])
+
+
+@case
 def before_reshaped_matmul(m: Maker) -> Case:
     nodes = [norm("x", "c"), node("Reshape", ["c", "s"], ["f"]), node("MatMul", ["f", "w"], ["y"])]
     arrays = {"w": m.w(36, 6), "s": np.array([0, -1]), **m.params(4)}

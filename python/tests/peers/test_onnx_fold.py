@@ -11,7 +11,7 @@ from comparing import peer
 
 onnx = peer("onnx")
 peer("onnxruntime")
-from onnx_graphs import CASES, Case, Maker, node, norm, operators  # noqa: E402
+from onnx_graphs import CASES, Case, Maker, X, node, norm, operators  # noqa: E402
 from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
 
 from batchnorm.onnx_files import Constants, fold_model  # noqa: E402
@@ -116,6 +116,42 @@ def test_what_float16_cannot_hold_is_left(rng: np.random.Generator) -> None:
     copy, report = folded(model)
     assert copy == model
     assert "which float16 cannot hold" in report.left[0][1]
+
+
+def test_what_float16_cannot_hold_is_not_taken_up(rng: np.random.Generator) -> None:
+    """A batch norm with a scale behind it that would make its gamma infinite."""
+    m = Maker(rng, np.float16)
+    params = {**m.params(4), "g": np.full(4, 100, np.float16), "v": np.ones(4, np.float16)}
+    nodes = [norm("x", "c"), node("Mul", ["c", "s"], ["d"]), node("Relu", ["d"], ["y"])]
+    for scale, expected in ((1000, "BN Mul Relu"), (100, "BN Relu")):
+        model = m.model(nodes, {"s": np.full((4, 1, 1), scale, np.float16), **params}, [2, 4, 9, 9])
+        copy, report = folded(model)
+        assert operators(copy) == expected
+        assert (copy == model) == (not report.merged)
+        assert [name for name, _ in report.left] == ["norm"]
+
+
+def test_batched_matrices_are_left(rng: np.random.Generator) -> None:
+    m = Maker(rng)
+    nodes = [node("MatMul", ["x", "w"], ["c"]), norm("c", "y")]
+    model = m.model(nodes, {"w": m.w(2, 3, 6), **m.params(4)}, [2, 4, 3])
+    copy, report = folded(model)
+    assert copy == model
+    assert report.left == [("norm", "the weight of MatMul 'c' has shape (2, 3, 6), expected two axes")]
+
+
+def test_a_domain_without_an_opset(rng: np.random.Generator) -> None:
+    """Of such a model ONNX infers no shape: what needs none is folded all the same."""
+    m = Maker(rng)
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y"), node("MatMul", ["y", "u"], ["p"]), norm("p", "z", "q")]
+    arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(7, 7), **m.params(6), **m.params(6, "q")}
+    model = m.model(nodes, arrays, X, outputs=["z"])
+    model.graph.node.append(node("Mine", ["z"], ["mine"], domain="mine"))
+    with pytest.raises(Exception, match="No opset import for domain mine"):
+        onnx.shape_inference.infer_shapes(model)
+    report = fold_model(model)
+    assert [each.name for each in report.folded] == ["norm"]
+    assert report.left == [("normq", "the shape of what goes into MatMul 'p' is not known")]
 
 
 @pytest.mark.parametrize("name", ["weight_that_may_be_overridden", "all_that_may_be_overridden_as_in_old_files"])
@@ -244,7 +280,7 @@ def test_two_nodes_that_make_one_tensor(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("operator", "shapes"),
     [("Gemm", [(4, 3), (2,)]), ("Gemm", [(4, 3), (0,)]), ("Gemm", [(3,)]), ("Gemm", [()]), ("Conv", [(3,)]),
-     ("ConvTranspose", [(3,)])],
+     ("ConvTranspose", [(3,)]), ("MatMul", [(3,)])],
 )  # fmt: skip
 def test_weights_of_other_shapes_are_left(
     rng: np.random.Generator, operator: str, shapes: list[tuple[int, ...]]

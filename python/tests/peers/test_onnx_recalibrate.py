@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from comparing import Array, peer
 
 onnx = peer("onnx")
 peer("onnxruntime")
-from onnx_graphs import Maker, node, norm  # noqa: E402
+from onnx_graphs import CASES, Maker, node, norm  # noqa: E402
 from onnx_runs import run  # noqa: E402
 
 from batchnorm.cli import main  # noqa: E402
@@ -126,6 +127,124 @@ def test_what_is_left(rng: np.random.Generator) -> None:
         ("normq", "it stands in a subgraph"),
     ]
     assert result.passes == 1
+
+
+def test_what_is_left_in_a_function_and_in_training(rng: np.random.Generator) -> None:
+    for name, expected in (
+        ("in_a_function", ("inner", "it stands in a function")),
+        ("in_training", ("norm", "it has training_mode=1, and takes the statistics of each batch")),
+    ):
+        model = CASES[name](Maker(rng)).model
+        before = model.SerializeToString(deterministic=True)
+        result = recalibrate_model(model, {"x": rng.normal(size=(2, 4, 9, 9)).astype(np.float32)})
+        assert (result.norms, result.left) == ([], [expected])
+        assert model.SerializeToString(deterministic=True) == before
+
+
+def test_statistics_for_each_position_are_left(rng: np.random.Generator) -> None:
+    m = Maker(rng)
+    model = m.model([norm("x", "c", spatial=0), norm("c", "y", "q", spatial=1)],
+                    {**m.params(4), **m.params(4, "q")}, ["batch", 4], opset=7)  # fmt: skip
+    result = recalibrate_model(model, {"x": rng.normal(size=(9, 4)).astype(np.float32)})
+    assert result.left == [("norm", "it has spatial=0, and statistics for each position")]
+    assert [each.name for each in result.norms] == ["normq"]
+
+
+def given(name: str, shape: Any, kind: int = onnx.TensorProto.FLOAT) -> Any:
+    return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+
+UNFIT: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "one axis": (
+        lambda m: m.model([norm("x", "y")], m.params(4), ["batch"]),
+        {"x": [7]},
+        "'x' goes into a batch norm, but has shape (7,)",
+    ),
+    "no values": (
+        lambda m: m.model([norm("x", "y")], m.params(4), ["batch", 4, "length"]),
+        {"x": [7, 4, 0]},
+        "no values reach batch norm 'norm'",
+    ),
+    "other channels": (
+        lambda m: m.model([norm("x", "y")], m.params(5), ["batch", "channels"]),
+        {"x": [7, 4]},
+        "batch norm 'norm' has 5 channels, and its x has 4",
+    ),
+    "no input": (
+        lambda m: m.model([norm("k", "c"), node("Add", ["x", "c"], ["y"])], {"k": m.w(2, 4), **m.params(4)}, [2, 4]),
+        {"x": [2, 4]},
+        "the batch norms do not depend on an input",
+    ),
+    "other numbers of samples": (
+        lambda m: two(m, "batch", "other"),
+        {"x": [7, 4], "z": [6, 4]},
+        "the data have other numbers of samples: 'x' has 7, 'z' has 6",
+    ),
+    "fixed numbers of samples": (
+        lambda m: two(m, 2, 3),
+        {"x": [6, 4], "z": [6, 4]},
+        "the inputs of the model take [2, 3] samples at a time, expected one number",
+    ),
+}
+
+
+def two(m: Maker, first: Any, second: Any) -> Any:
+    nodes = [node("Concat", ["x", "z"], ["c"], axis=0), norm("c", "y")]
+    return m.model(nodes, m.params(4), [first, 4], inputs=[given("z", [second, 4])])
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_models_and_data_that_do_not_fit(rng: np.random.Generator, name: str) -> None:
+    make, shapes, expected = UNFIT[name]
+    data = {key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        recalibrate_model(make(Maker(rng)), data)
+
+
+def test_one_array_for_two_inputs(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, data = (tmp_path / each for each in ("in.onnx", "out.onnx", "x.npy"))
+    onnx.save(two(Maker(rng), "batch", "batch"), str(source))
+    np.save(data, np.zeros((6, 4)))
+    arguments = ["recalibrate", str(source), str(target), "--data", str(data)]
+    assert main(arguments) == 1
+    assert "an .npy file is of one input, and the model has 'x', 'z'" in capsys.readouterr().err
+
+    def failing(file: Any, **told: Any) -> None:
+        raise OSError(5, "Input/output error", str(data))
+
+    monkeypatch.setattr(np, "load", failing)  # as of a disk that is damaged
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == f"batchnorm recalibrate: {data}: Input/output error\n"
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["in.onnx", "data.npz"])
+def test_a_target_that_is_read(
+    rng: np.random.Generator, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, data = tmp_path / "in.onnx", tmp_path / "data.npz"
+    onnx.save(network(rng), str(source))
+    np.savez(data, x=rng.normal(size=(6, 4, 5, 5)))
+    before = source.read_bytes(), data.read_bytes()
+    assert main(["recalibrate", str(source), str(tmp_path / name), "--data", str(data)]) == 1
+    assert f"{tmp_path / name} is what is to be read, expected another file" in capsys.readouterr().err
+    assert (source.read_bytes(), data.read_bytes()) == before
+
+
+def test_the_command_tells_what_is_left(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target, data = (tmp_path / each for each in ("in.onnx", "out.onnx", "data.npz"))
+    onnx.save(CASES["in_training"](Maker(rng)).model, str(source))
+    np.savez(data, x=rng.normal(size=(2, 4, 9, 9)))
+    assert main(["recalibrate", str(source), str(target), "--data", str(data)]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "1 left:",
+        "  norm: it has training_mode=1, and takes the statistics of each batch",
+        f"written to {target}",
+    ]
 
 
 X = np.zeros((6, 4, 5, 5), np.float32)
