@@ -36,12 +36,11 @@ def why_not_after(scope: Scope, norm: Any, keep: frozenset[str]) -> str:
     while maker is not None and is_a(maker, *ARITHMETIC, "Identity", "Dropout"):
         computed = [name for name in maker.input if name and scope.constants.get(name) is None]
         maker = scope.makers.get(computed[0]) if len(computed) == 1 else None
-    if maker is None or not is_a(maker, *LINEAR):
-        return ""
-    try:
-        _folding(scope, maker, keep)
-    except NotFoldedError as reason:
-        return str(reason)
+    if maker is not None and is_a(maker, *LINEAR):
+        try:
+            _folding(scope, maker, keep)
+        except NotFoldedError as reason:
+            return str(reason)
     return ""
 
 

@@ -18,8 +18,8 @@ from .scope import Scope
 from .steps import Step, composed, is_idle
 
 
-def fold_before(scope: Scope, steps: list[Step], report: Report) -> None:
-    """Folds steps into what takes their output; NotFoldedError if one of those can not."""
+def fold_before(scope: Scope, steps: list[Step], report: Report) -> list[Any]:
+    """Folds steps into the nodes that take their output, and gives those; NotFoldedError if one of them can not."""
     output, source = steps[-1].node.output[0], steps[0].node.input[0]
     if scope.shown(output):
         seen = "is an output of the graph" if output in scope.outputs else "is used in a subgraph"
@@ -39,6 +39,7 @@ def fold_before(scope: Scope, steps: list[Step], report: Report) -> None:
     for step in steps:
         if is_norm(step.node):
             report.folded.append(Fold(label(step.node), f"into {titles} after it", tensors, scope.outer is None))
+    return [layer.node for layer, _ in changes]
 
 
 def _targets(scope: Scope, name: str, form: ScaleShift) -> Iterator[tuple[Linear, ScaleShift]]:

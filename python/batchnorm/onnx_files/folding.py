@@ -101,7 +101,8 @@ def _settle(scope: Scope, node: Any, keep: frozenset[str], report: Report) -> st
     layout = Layout(scope.rank(node.output[0]), 1, first.form.scale.size)
     steps = [first, *follow(scope, node.output[0], layout, keep)]
     try:
-        fold_before(scope, steps, report)
+        for layer in fold_before(scope, steps, report):
+            fold_after(scope, layer, keep, report)  # by its new numbers it may hold what was too large before
         return ""
     except NoLayerError as reason:
         why = _between(scope, node, str(reason))

@@ -181,6 +181,31 @@ def test_functions(maker: Maker, tmp_path: Path) -> None:
     assert (second.name, second.eps) == ("callq/within/norm", 0.125)
 
 
+def test_a_function_that_is_given_what_is_computed(maker: Maker, tmp_path: Path) -> None:
+    """The reason names what stands outside of it."""
+    names = ["a", "g", "b", "m", "v"]
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    function = onnx.helper.make_function("mine", "Block", names, ["c"], [norm("a", "c")], opsets)
+    arrays = maker.params(4)
+    arrays["old"] = arrays.pop("v")
+    nodes = [node("Abs", ["old"], ["fresh"]), node("Block", ["x", "g", "b", "m", "fresh"], ["y"], domain="mine")]
+    imports = [onnx.helper.make_opsetid("mine", 1)]
+    [found] = norms(maker.model(nodes, arrays, SHAPE, functions=[function], imports=imports), tmp_path)
+    assert found.unknown == "its parameters are not in the file: 'fresh' is computed by Abs"
+
+
+def test_names_that_two_have(maker: Maker, tmp_path: Path, capsys: Captured) -> None:
+    """Their arrays would have the same names."""
+    arrays = {**maker.params(4, "p"), **maker.params(4, "q")}
+    nodes = [norm("x", "z", "p"), norm("z", "y", "q")]
+    nodes[1].name = nodes[0].name
+    path, output = tmp_path / "model.onnx", tmp_path / "o.npz"
+    path.write_bytes(maker.model(nodes, arrays, SHAPE).SerializeToString())
+    assert convert(path, output) == 1
+    assert capsys.readouterr().err == "batchnorm convert: two batch norms are called normp\n"
+    assert not output.exists()
+
+
 def test_functions_that_call_each_other_without_end(maker: Maker, tmp_path: Path, capsys: Captured) -> None:
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("mine", 1)]
     again = node("Again", ["a"], ["c"], domain="mine", name="again")
@@ -250,6 +275,10 @@ DAMAGED: dict[str, tuple[Callable[[Maker], Any], str]] = {
         lambda m: without_value(m, "momentum"),
         "its momentum is no number",
     ),
+    "a constant that is a text": (
+        lambda m: constant_of_text(m),
+        "its parameters are not in the file: they are damaged (",
+    ),
     "an epsilon that is a text": (
         lambda m: raw(norm("x", "y", epsilon="1e-5"), m.params(4), 17),
         "its epsilon is no number",
@@ -262,6 +291,15 @@ def circle(maker: Maker) -> Any:
     model.graph.node.extend([node("Identity", [f"{each}2"], [each]) for each in "gbmv"])
     model.graph.node.extend([node("Identity", [each], [f"{each}2"]) for each in "gbmv"])
     del maker
+    return model
+
+
+def constant_of_text(maker: Maker) -> Any:
+    """Where a tensor should be."""
+    arrays = maker.params(4)
+    del arrays["v"]
+    model = raw(norm("x", "y"), arrays, 17)
+    model.graph.node.append(node("Constant", [], ["v"], value="text"))
     return model
 
 

@@ -219,6 +219,120 @@ def test_vacuous_comparisons(rng: np.random.Generator) -> None:
     assert found.vacuous["d"] == "is not finite"
 
 
+def test_what_the_command_tells(rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nodes that were taken up, batch norms that are left, and comparisons that show nothing."""
+    m = Maker(rng)
+    arrays = {**m.params(4), **m.params(6, "q"), **m.params(6, "r"), "w": m.w(6, 4, 1, 1), "u": m.w(6, 6, 1, 1)}
+    arrays.update(s=m.w(4, 1, 1), t=m.w(4, 1, 1), rb=np.full(6, -100, np.float32))
+    nodes = [
+        norm("x", "n"),
+        node("Mul", ["n", "s"], ["scaled"], name="scale"),
+        node("Add", ["scaled", "t"], ["shifted"], name="shift"),
+        node("Relu", ["shifted"], ["c"]),
+        node("Conv", ["c", "w"], ["d"]),
+        norm("d", "e", "q"),
+        node("Relu", ["e"], ["f"]),
+        node("Conv", ["f", "u"], ["h"]),
+        norm("h", "i", "r"),
+        node("Relu", ["i"], ["y"]),
+    ]
+    model = m.model(nodes, arrays, [2, 4, 5, 5], overridden=["w"])
+    source = save(model, tmp_path / "in.onnx")
+    assert main(["fold", str(source), str(tmp_path / "out.onnx"), "--verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    compared = next(index for index, line in enumerate(lines) if " tensors compared on 3 random inputs: " in line)
+    assert lines[:compared] == [
+        f"{source}: 1 of 3 batch norms folded",
+        "  1 into Conv before it",
+        "2 other nodes taken up by a batch norm: scale, shift",
+        "2 left:",
+        "  norm: no layer is beside it: after the input 'x', and before Relu 'c'",
+        "  normq: the weight of Conv 'd' is not constant: 'w' is an input of the graph as well, "
+        "which may be given another value",
+        "--overridable changes those inputs of 1 of them, which is right if no caller gives them values",
+    ]
+    assert lines[compared].startswith("3 tensors")
+    assert lines[compared + 1 : -1] == [
+        "2 of these comparisons show nothing, 1 do:",
+        "  y is 0 everywhere",
+        "  i goes into a Relu that lets nothing of it through",
+    ]
+
+
+def test_the_command_tells_of_subgraphs(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    m = Maker(rng)
+    bodies = [
+        onnx.helper.make_graph(
+            [node("Conv", ["x", "w"], [f"c{prefix}"]), norm(f"c{prefix}", f"o{prefix}", prefix)],
+            f"body{prefix}", [], [value(f"o{prefix}", None)],
+        )
+        for prefix in "qr"
+    ]  # fmt: skip
+    nodes = [node("If", ["which"], ["y"], then_branch=bodies[0], else_branch=bodies[1])]
+    arrays = {"w": m.w(6, 4, 3, 3), "which": np.array(True), **m.params(6, "q"), **m.params(6, "r")}
+    source = save(m.model(nodes, arrays, [2, 4, 5, 5]), tmp_path / "in.onnx")
+    assert main(["fold", str(source), str(tmp_path / "out.onnx"), "--verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{source}: 2 of 2 batch norms folded"
+    assert lines[-2] == "2 were folded in subgraphs, whose tensors cannot be compared, only what comes of them"
+
+
+def value(name: str, shape: Any, kind: int = onnx.TensorProto.FLOAT) -> Any:
+    return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+
+def small(nodes: list[Any], outputs: list[Any], **arrays: Any) -> Any:
+    """A model of an x of (3, 4)."""
+    stored = [onnx.numpy_helper.from_array(np.array(array), name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "graph", [value("x", [3, 4])], outputs, stored)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_verifying_indices_and_shapes() -> None:
+    """Outputs that are whole numbers differ in a share of their elements; those of other shapes altogether."""
+    outputs = [value("index", ["n"], onnx.TensorProto.INT64), value("y", ["n", "m"])]
+    first = small([node("ArgMax", ["x"], ["index"], axis=1, keepdims=0), node("Relu", ["x"], ["y"])], outputs)
+    other = small(
+        [node("ArgMin", ["x"], ["index"], axis=1, keepdims=0), node("ReduceMax", ["x"], ["y"], axes=[1])], outputs
+    )
+    assert verify(first, first, []).errors == {"index": 0, "y": 0}
+    found = verify(first, other, [])
+    assert found.errors == found.too_far == {"index": 1, "y": float("inf")}
+
+
+def test_verifying_what_is_empty() -> None:
+    outputs = [value("y", ["n", 4]), value("index", ["n"], onnx.TensorProto.INT64)]
+    nodes = [node("Slice", ["x", "s", "s"], ["y"]), node("ArgMax", ["y"], ["index"], axis=1, keepdims=0)]
+    model = small(nodes, outputs, s=[0])
+    found = verify(model, model, [])
+    assert found.errors == {"y": 0, "index": 0}
+    assert found.vacuous == {"y": "is empty", "index": "is empty"}
+
+
+def test_models_that_cannot_be_verified(
+    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input of texts, and an operator that ONNX Runtime has not for this type."""
+    m = Maker(rng)
+    source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    nodes = [norm("x", "c"), node("Cast", ["words"], ["d"], to=1), node("Add", ["c", "d"], ["y"])]
+    save(m.model(nodes, m.params(4), [2, 4], inputs=[value("words", [2, 4], onnx.TensorProto.STRING)]), source)
+    said = refused(capsys, "fold", source, target, "--verify")
+    assert said == "input 'words' is a tensor(string), of which none can be drawn"
+    short = onnx.TensorProto.INT16
+    nodes = [norm("x", "c"), node("Cast", ["c"], ["d"], to=short), node("Relu", ["d"], ["e"])]
+    save(m.model([*nodes, node("Cast", ["e"], ["y"], to=1)], m.params(4), [2, 4]), source)
+    said = refused(capsys, "fold", source, target, "--verify")
+    assert said.startswith("ONNX Runtime does not take the model: ")
+    assert "Could not find an implementation for Relu" in said
+    monkeypatch.setattr("batchnorm.onnx_files.running.MOST_BYTES", 10)
+    said = refused(capsys, "fold", source, target, "--verify")
+    assert said == "the model is larger than 2 GB, which is more than can be run with outputs from within"
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("kind", ["missing", "short", "outside"])
 def test_external_data_that_are_not_there(source: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = source.with_name("numbers.bin")
@@ -238,6 +352,32 @@ def test_external_data_that_are_not_there(source: Path, kind: str, capsys: pytes
     before = names(source)
     assert expected in refused(capsys, "fold", source, source.with_name("out.onnx"))
     assert names(source) == before
+
+
+def test_external_data_of_sparse_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are read from beside the model as well, and from nowhere else."""
+    numbers, places = np.float32([1, 2]), np.array([0, 5])
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(numbers, "s"), onnx.numpy_helper.from_array(places, "places"), [3, 4]
+    )
+    sparse.values.ClearField("raw_data")
+    sparse.values.data_location = onnx.TensorProto.EXTERNAL
+    entry = sparse.values.external_data.add(key="location", value="numbers.bin")
+    model = small([node("Add", ["x", "s"], ["y"])], [value("y", [3, 4])])
+    (tmp_path / "numbers.bin").write_bytes(numbers.tobytes())
+    source = tmp_path / "in.onnx"
+
+    def write() -> None:
+        del model.graph.sparse_initializer[:]
+        model.graph.sparse_initializer.append(sparse)
+        source.write_bytes(model.SerializeToString())
+
+    write()
+    [read] = read_model(source, check=False).graph.sparse_initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(read.values), numbers)
+    entry.value = "../numbers.bin"
+    write()
+    assert "expected a file beside it or below" in refused(capsys, "fold", source, tmp_path / "out.onnx")
 
 
 def test_external_data(rng: np.random.Generator, source: Path) -> None:

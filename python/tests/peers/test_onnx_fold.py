@@ -131,6 +131,22 @@ def test_what_float16_cannot_hold_is_not_taken_up(rng: np.random.Generator) -> N
         assert [name for name, _ in report.left] == ["norm"]
 
 
+def test_a_layer_whose_weights_became_smaller(rng: np.random.Generator) -> None:
+    """The second batch norm would make the weight of the Conv infinite, unless the first one has made it small."""
+    m = Maker(rng, np.float16)
+    params = {**m.params(4, "p", shift=False), **m.params(6, "q", shift=False)}
+    params.update(pv=np.ones(4, np.float16), qv=np.ones(6, np.float16))
+    params.update(pg=np.full(4, 0.01, np.float16), qg=np.full(6, 100, np.float16))
+    nodes = [norm("x", "a", "p"), node("Conv", ["a", "w"], ["c"]), norm("c", "y", "q")]
+    model = m.model(nodes, {"w": np.full((6, 4, 1, 1), 1000, np.float16), **params}, X)
+    copy, report = folded(model)
+    assert operators(copy) == "Conv"
+    assert sorted(each.name for each in report.folded) == ["normp", "normq"]
+    assert not report.left
+    given = drawn(rng, model)
+    near_enough(run(model, given), run(copy, given))
+
+
 def test_batched_matrices_are_left(rng: np.random.Generator) -> None:
     m = Maker(rng)
     nodes = [node("MatMul", ["x", "w"], ["c"]), norm("c", "y")]
