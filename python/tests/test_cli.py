@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from helpers import PACKAGE, python
 
 import batchnorm as bn
 from batchnorm import cli
+from batchnorm.cli.problems import UserError, needing
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 COMMAND = [sys.executable, "-m", "batchnorm"]
@@ -120,3 +123,19 @@ def test_errors_are_sentences(
     monkeypatch.setattr(import_module("batchnorm.cli.info"), "run", failing)
     assert cli.main(["info"]) == 1
     assert capsys.readouterr().err == f"batchnorm info: {error if str(error) else 'MemoryError'}\n"
+
+
+def test_a_package_that_another_one_lacks() -> None:
+    """It is no word to the user of what to install: that package is broken."""
+    with pytest.raises(ModuleNotFoundError, match="surely_not_there"), needing("this", {"onnx": "onnx"}):
+        import_module("surely_not_there")
+    with pytest.raises(UserError, match="^this needs PIL: pip install PIL$"), needing("this", {"surely_not_there": "PIL"}):
+        import_module("surely_not_there")
+
+
+def test_an_output_that_is_no_file() -> None:
+    """Such as a notebook's, which no errors can be set for."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert cli.main(["info"]) == 0
+    assert bn.isa() in output.getvalue()

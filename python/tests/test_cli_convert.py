@@ -106,6 +106,16 @@ def test_settings_that_are_off_stand_in_the_table(tmp_path: Path, capsys: Captur
     assert [line.split()[-1] for line in printed[2:4]] == ["False", "False"]
 
 
+def test_many_layers(tmp_path: Path, capsys: Captured) -> None:
+    """The table ends, and the file has all of them."""
+    arrays = {f"l{index:02}.{key}": value for index in range(23) for key, value in bn.BatchNorm(2).state_dict().items()}
+    path, output = written(tmp_path, arrays), tmp_path / "out.npz"
+    assert cli.main(["convert", str(path), str(output), "--from", "pytorch", "--to", "flax"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed.index("... and 3 more") == next(i for i, line in enumerate(printed) if line.startswith("l19 ")) + 1
+    assert len(bn.read_state(output)) == 23 * 4
+
+
 def test_count_eps_and_momentum(tmp_path: Path, capsys: Captured) -> None:
     arrays, _ = two("pytorch")
     path, output = written(tmp_path, arrays), tmp_path / "out.npz"

@@ -145,6 +145,9 @@ PLANTED: dict[str, tuple[Arrays, list[tuple[str, tuple[int, ...]]]]] = {
     "negative variance": ({"running_var": changed(ONES, _1=-1e-3, _4=-2)}, [("negative", (1, 4))]),
     "variance below eps": ({"running_var": changed(ONES, _3=9e-6)}, [("tiny", (3,)), ("scale", (3,))]),
     "variance 0": ({"running_var": changed(ONES, _3=0), "weight": changed(ONES, _3=0.01)}, [("tiny", (3,))]),
+    "all variances 0": (
+        {"running_mean": np.zeros(6), "running_var": np.zeros(6), "weight": ONES * 0.01}, [("tiny", tuple(range(6)))],
+    ),
     "variance just above eps": ({"running_var": changed(ONES, _3=1.1e-5), "weight": changed(ONES, _3=0.01)}, []),
     "dead": ({"weight": changed(ONES, _0=0, _5=-9e-7)}, [("dead", (0, 5))]),
     "nearly dead": ({"weight": changed(ONES, _0=2e-6)}, []),
@@ -354,6 +357,30 @@ def test_plot(tmp_path: Path, capsys: Captured) -> None:
     assert cli.main(["inspect", str(nothing), "--plot", str(tmp_path / "new.png")]) == 1
     assert "has no batch norm with statistics to draw" in capsys.readouterr().err
     assert not (tmp_path / "new.png").exists()
+
+
+def test_a_picture_beside_json(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("matplotlib")
+    path, picture = written(tmp_path, plain()), tmp_path / "new.png"
+    assert cli.main(["inspect", str(path), "--json", "--plot", str(picture)]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["norms"]] == ["bn1"]
+    assert picture.exists()
+
+
+@pytest.mark.parametrize(("least", "scale", "plain_numbers"), [(0.9, "linear", True), (1e-2, "log", True),
+                                                              (1e-8, "log", False)])  # fmt: skip
+def test_how_levels_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, scale: str, plain_numbers: bool
+) -> None:
+    """Over many powers of ten there is an axis of them, and else one of numbers as they are spoken."""
+    figure, ticker = (pytest.importorskip(f"matplotlib.{each}") for each in ("figure", "ticker"))
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.append(self) or path.touch())
+    path = written(tmp_path, plain("a", running_var=np.float32([least, 1, 1, 1, 1, 1])))
+    assert cli.main(["inspect", str(path), "--plot", str(tmp_path / "new.png")]) == 0
+    axis = drawn[0].axes[0]
+    assert axis.get_yscale() == scale
+    assert isinstance(axis.yaxis.get_major_formatter(), ticker.StrMethodFormatter) == plain_numbers
 
 
 def test_a_picture_that_cannot_be_finished(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,7 @@ def test_both_sides_of_the_bench_compute_the_same(dtype: str) -> None:
         (["--shape", "8,0,3"], 2, "'0' is not a whole number"),
         (["--shape", "8,,3"], 2, "'' is not a whole number"),
         (["--seconds", "-1"], 2, "not a positive number"),
+        (["--seconds", "long"], 2, "'long' is not a positive number"),
         (["--dtype", "int8"], 2, "invalid choice"),
         (["--shape", "100000000,1000000"], 1, "batchnorm bench: --shape 100000000,1000000 needs 4000000 GB, of "),
         (["--shape", "1,7"], 1, "batchnorm bench: x has one value per channel"),

@@ -360,6 +360,12 @@ def lying(data: bytes, offset: int, form: str, value: int) -> bytes:
     return bytes(changed)
 
 
+def longer(shape: str, size: int) -> bytes:
+    """A zip file of two numbers, of which the header of the array and both of the archive claim so many bytes."""
+    array = npy(shape, data=bytes(8))
+    return lying(zipped(("a.npy", array), compression=zipfile.ZIP_DEFLATED), 24, "<I", len(array) - 8 + size)
+
+
 def hiding(data: bytes) -> bytes:
     """A zip file of two entries, the second of which counts as a comment on the first."""
     first, second = (data.index(b"PK\x01\x02"), data.rindex(b"PK\x01\x02"))
@@ -413,6 +419,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "less data than there are": (lambda: lying(DEFLATED, 20, "<I", 5), "a: "),
     "longer than it is": (lambda: lying(DEFLATED, 24, "<I", 2**31), "a: its header claims"),
     "shorter than it is": (lambda: lying(DEFLATED, 24, "<I", 4000), "a: "),
+    "a bomb": (lambda: longer("(100000000,)", 4 * 10**8), "a: it claims 400000000 bytes, more than its"),
+    "an end that comes early": (lambda: longer("(1000,)", 4000), "a: it ends after 8 of 4000 bytes"),
     "encrypted": (lambda: lying(GOOD, 8, "<H", 1), "a: .*encrypted"),
     "another compression": (lambda: lying(GOOD, 10, "<H", 99), "a: .*compression"),
 }  # fmt: skip
@@ -423,6 +431,18 @@ def test_hostile_files(path: Path, kind: str) -> None:
     make, message = HOSTILE[kind]
     path.write_bytes(make())
     with pytest.raises(ValueError, match=f"^{path} cannot be read as .npz: {message}"):
+        bn.read_state(path)
+
+
+def test_no_memory_for_an_array(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said as what it is, and not as a file that is damaged."""
+    path.write_bytes(GOOD)
+
+    def short(*arguments: Any, **told: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", short)
+    with pytest.raises(MemoryError):
         bn.read_state(path)
 
 
