@@ -34,8 +34,6 @@ def two(dy: ArrayLike, x: ArrayLike, axis: Axis) -> tuple[Plan, Array, Array, in
 
 def forward(x: ArrayLike, axis: Axis, out: Array | None) -> tuple[Plan, Array, Array, int, int]:
     """x and y of a call, and their addresses. y is `out`, or a new dense array in x's memory order."""
-    if type(axis) is not int:
-        axis = as_axis(axis)
     if type(x) is ndarray and (out is None or _takes(out, x)):
         fit = plan(x.shape, x.dtype, axis, x.strides, None if out is None else out.strides)
         if fit is not None:
@@ -52,8 +50,6 @@ def backward(
     dy: ArrayLike, x: ArrayLike, axis: Axis, out: Array | None
 ) -> tuple[Plan, Array, Array, Array, int, int, int]:
     """dy, x and dx of a call, and their addresses. dx is `out`, or a new dense array in x's memory order."""
-    if type(axis) is not int:
-        axis = as_axis(axis)
     if type(x) is ndarray and type(dy) is ndarray and dy.shape == x.shape and dy.dtype == x.dtype:
         fit = None
         if out is None or _takes(out, x):

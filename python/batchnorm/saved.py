@@ -104,9 +104,7 @@ class SavedStatistics:
 
     def _beside(self, fit: Plan) -> Plan:
         """The plan of a call whose parameters are those of the forward call, if x is as it was there."""
-        if self._dtype is None:
-            return fit.beside(self._gamma, self._beta)
-        assert self._param is not None, "the two come together"
+        assert self._param is not None, "a call with a dtype has one of its parameters"
         if self._param.itemsize != fit.param.itemsize:
             return fit._replace(param=fit.dtype, param_code=fit.code)
         return fit
@@ -224,11 +222,10 @@ class SavedCall(SavedStatistics):
         self._told = self._outcomes = self.running_mean = self.running_var = self.num_batches = None
 
     def _of_call(self) -> dict[str, Any] | None:
-        told = None
-        if self._told is not None:
-            kind, *numbers = self._told.activation
-            counted = tuple(self._told.counted)
-            told = {**self._told._asdict(), "activation": (int(kind), *numbers), "counted": counted}
+        assert self._told is not None, "a call has been told something"
+        kind, *numbers = self._told.activation
+        counted = tuple(self._told.counted)
+        told = {**self._told._asdict(), "activation": (int(kind), *numbers), "counted": counted}
         call = {name: getattr(self, name) for name in ("running_mean", "running_var", "num_batches")}
         return {"told": told, "outcomes": self._outcomes, **call}
 
@@ -255,10 +252,9 @@ def _of_attributes(attributes: dict[str, Any]) -> SavedStatistics:
         return _rebuilt(SavedStatistics, mean, invstd, more)
     call = dict(call)
     told = call.pop("told")
-    if told is not None:
-        kind, *numbers = told["activation"]
-        activation = Chosen(_c_structs.Activation(kind), *numbers)
-        more["_told"] = Told(**{**told, "activation": activation, "counted": Counted(*told["counted"])})
+    kind, *numbers = told["activation"]
+    activation = Chosen(_c_structs.Activation(kind), *numbers)
+    more["_told"] = Told(**{**told, "activation": activation, "counted": Counted(*told["counted"])})
     return _rebuilt(SavedCall, mean, invstd, {**more, "_outcomes": call.pop("outcomes"), **call})
 
 

@@ -274,6 +274,14 @@ def test_frameworks_that_always_track(rng: np.random.Generator, framework: str) 
         bn.to_state(layer, framework)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_array_whose_dtype_was_changed_in_place() -> None:
+    layer = bn.BatchNorm(2)
+    layer.running_mean.dtype = np.int32
+    with pytest.raises(TypeError, match="running_mean has dtype int32, expected float32"):
+        bn.to_state(layer, "keras")
+
+
 def test_onnx_has_all_arrays() -> None:
     layer = bn.BatchNorm(2, affine=False)
     arrays = bn.to_state(layer, "onnx").arrays

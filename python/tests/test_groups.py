@@ -373,6 +373,9 @@ def test_shapes_of_rows_are_checked(rng: np.random.Generator) -> None:
     policy = bn.Running(num_batches=np.zeros(1, np.int64))
     with pytest.raises(ValueError, match=r"num_batches has shape \(1,\), expected \(2,\)"):
         bn.forward_training(x, None, None, running_mean=rows, running_var=rows, groups=split, running=policy)
+    policy = bn.Running(num_batches=np.zeros(4, np.int64)[::2])
+    with pytest.raises(ValueError, match="num_batches is not contiguous: it is updated in place"):
+        bn.forward_training(x, None, None, running_mean=rows, running_var=rows, groups=split, running=policy)
 
 
 def test_samples_along_axis_0(rng: np.random.Generator) -> None:

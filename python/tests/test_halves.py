@@ -182,7 +182,16 @@ def test_bits_in_uint16_are_bfloat16() -> None:
         assert given.dtype == (np.uint16 if expected.dtype == BFLOAT16 else expected.dtype)
         assert np.array_equal(given, expected.view(given.dtype))
     gamma = np.float32([1, 2, 3]).astype(BFLOAT16)
-    saved = bn.forward_training(x, gamma)[1]
+    _, saved = bn.forward_training(x, gamma)
+    known, count, bits = (saved.mean, saved.invstd), np.full(3, 120), [each.view("u2") for each in (dy, x)]
+    sums = bn.backward_reduce(*bits, *known, dtype="bfloat16")
+    assert all(np.array_equal(a, b) for a, b in zip(sums, bn.backward_reduce(dy, x, *known)))
+    applied = bn.backward_apply(*bits, *known, count, *sums, gamma.view("u2"), dtype="bfloat16")
+    assert applied.dtype == np.uint16
+    assert np.array_equal(applied, bn.backward_apply(dy, x, *known, count, *sums, gamma).view("u2"))
+    out = np.empty_like(bits[1])
+    assert bn.backward_apply(*bits, *known, count, *sums, gamma.view("u2"), dtype="bfloat16", out=out) is out
+    assert np.array_equal(out, applied)
     _, dgamma, _ = bn.backward(dy.view("u2"), x.view("u2"), saved, gamma=gamma.view("u2"), dtype="bfloat16")
     assert np.array_equal(dgamma, bn.backward(dy, x, saved, gamma=gamma)[1].view("u2"))
 
@@ -212,6 +221,21 @@ def test_bits_in_uint16_are_bfloat16() -> None:
 def test_refusals(call: Callable[[Array], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call(np.zeros((4, 3), np.uint16))
+
+
+def test_bfloat16_into_a_layer_of_another_dtype() -> None:
+    """Unlike the dtypes of NumPy, it has no name that a message could advise."""
+    with pytest.raises(TypeError, match="^x has dtype bfloat16, expected float32, the dtype of the layer$"):
+        bn.BatchNorm(3)(np.zeros((4, 3), BFLOAT16))
+
+
+def test_parameters_in_bits_that_no_package_has_made_a_dtype_of() -> None:
+    values = np.float32([1.5, -2, 3.25])
+    bits = values.astype(BFLOAT16).view("V2")
+    layer = bn.BatchNorm(3)
+    layer.gamma = bits
+    assert layer.gamma.dtype == np.float32
+    assert np.array_equal(layer.gamma, values)
 
 
 @pytest.mark.parametrize("param", [None, "same"])

@@ -79,6 +79,20 @@ def test_refused_arguments(told: dict[str, Any], error: type[Exception], match: 
         BatchNormalization.from_config(told)
 
 
+def test_configs_of_initializers_and_limits_that_are_none() -> None:
+    """As Keras writes them."""
+    layer = BatchNormalization(
+        beta_initializer={"class_name": "Ones", "config": {}},
+        gamma_initializer={"class_name": "Zeros", "config": {}},
+        renorm=True,
+        renorm_clipping={"rmin": None, "rmax": 2, "dmax": None},
+    )
+    layer.build((None, 3))
+    assert layer.gamma.tolist() == [0, 0, 0]
+    assert layer.beta.tolist() == [1, 1, 1]
+    assert layer.get_config()["renorm_clipping"] == {"rmax": 2}
+
+
 def test_refused_configs() -> None:
     with pytest.raises(TypeError, match="config is of type str, expected a dict"):
         BatchNormalization.from_config("{}")  # type: ignore[arg-type]

@@ -285,6 +285,21 @@ def test_resets_are_in_place(layer: bn.BatchNorm, x: Array) -> None:
     assert [array.tolist() for array in arrays] == [[1] * 3, [0] * 3, [0] * 3, [1] * 3]
 
 
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}], ids=str)
+def test_resets_of_layers_that_lack_arrays(x: Array, settings: dict[str, bool]) -> None:
+    layer = bn.BatchNorm(3, **settings)
+    layer(x)
+    if layer.gamma is not None:
+        layer.gamma[...] = 5
+    layer.reset_parameters()
+    new = bn.BatchNorm(3, **settings).state_dict()
+    assert {key: value.tolist() for key, value in layer.state_dict().items()} == {
+        key: value.tolist() for key, value in new.items()
+    }
+    for name in ("gamma", "beta", "running_mean", "running_var"):
+        assert (getattr(layer, name) is None) == (getattr(bn.BatchNorm(3, **settings), name) is None)
+
+
 def test_assigned_numbers_are_an_array_at_once() -> None:
     layer = bn.BatchNorm(3)
     layer.gamma = [1, 2, 3]

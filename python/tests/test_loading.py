@@ -75,6 +75,20 @@ def test_every_place_that_is_listed_is_looked_at(tmp_path: Path, place: str) -> 
     assert python(code, BATCHNORM_LIBRARY="").stdout.strip() == str(copy)
 
 
+def test_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the package before what a build left."""
+    package = tmp_path / "python" / "batchnorm"
+    places = package / "libbatchnorm.so", tmp_path / ".build" / "release" / "libbatchnorm.so"
+    monkeypatch.delenv("BATCHNORM_LIBRARY", raising=False)
+    monkeypatch.setattr(_c_api, "__file__", str(package / "_c_api.py"))
+    with pytest.raises(ImportError, match="was not found. Tried:" + "".join(f"\n    {place}" for place in places)):
+        _c_api.find_library()
+    for place in reversed(places):
+        place.parent.mkdir(parents=True)
+        place.touch()
+        assert _c_api.find_library() == place
+
+
 def test_not_a_library(tmp_path: Path) -> None:
     path = tmp_path / "text.so"
     path.write_text("not a library")

@@ -214,6 +214,7 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "rows": ({"rows": 2}, "rows are not those of the groups"),
     "the source": ({"of_source": np.zeros((4, 1, 2))}, "of_source has another shape"),
     "told": ({"told": {}}, "'activation'"),
+    "nothing told": ({"told": None}, "'NoneType' object is not subscriptable"),
     "call": ({"call": 3}, "'int' object is not iterable"),
 }
 

@@ -126,6 +126,8 @@ def test_scattered_parameters_are_copied_to_be_read(x: Array, case: str) -> None
     assert np.array_equal(y, bn.forward_training(x, values, values)[0])
     y = bn.forward_inference(x, scattered, scattered, running_mean=scattered, running_var=scattered)
     assert np.array_equal(y, bn.forward_inference(x, values, values, running_mean=values, running_var=values))
+    running = {"running_mean": scattered, "running_var": scattered, "activation": "relu"}
+    assert np.array_equal(bn.forward_inference(x, scattered, scattered, **running), np.maximum(y, 0))
     with pytest.raises(ValueError, match=f"running_mean.*{message}"):
         bn.forward_training(x, None, None, running_mean=scattered, running_var=values)
     assert np.array_equal(scattered, values)
@@ -145,6 +147,8 @@ def test_inference_needs_running_statistics(x: Array, name: str) -> None:
     arguments: dict[str, Any] = {"running_mean": np.zeros(3, "f4"), "running_var": np.ones(3, "f4"), name: None}
     with pytest.raises(ValueError, match=f"{name} is None, expected an array"):
         bn.forward_inference(x, None, None, **arguments)
+    with pytest.raises(ValueError, match=f"{name} is None, expected an array"):
+        bn.forward_inference(x, None, None, activation="relu", **arguments)
 
 
 def test_running_statistics_are_written_in_place_or_refused(x: Array) -> None:

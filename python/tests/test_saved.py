@@ -158,6 +158,19 @@ def test_what_frozen_statistics_were_not_told_is_taken(rng: np.random.Generator)
         bn.backward(dy, x, told, gamma=gamma + 1)
 
 
+@pytest.mark.parametrize("told", [{}, {"activation": "relu"}])
+def test_frozen_statistics_of_other_channels(rng: np.random.Generator, told: dict[str, Any]) -> None:
+    x = rng.normal(size=(4, 2, 5))
+    for saved, axis in (
+        (bn.frozen_statistics(np.zeros(3), np.ones(3), **told), None),
+        (bn.frozen_statistics(np.zeros(2), np.ones(2), **told), 2),
+    ):
+        channels, own = len(saved.mean), 2 if axis is None else 5
+        message = rf"saved has statistics of shape \({channels},\), expected \({own},\) beside this x"
+        with pytest.raises(ValueError, match=message):
+            bn.backward(x, x, saved, axis=axis)
+
+
 def test_derivatives_know_gamma_and_axis(rng: np.random.Generator) -> None:
     x, dy, u = rng.normal(size=(3, 3, 4, 4))
     gamma = rng.uniform(1, 2, 4)
@@ -214,6 +227,8 @@ def test_micro_batches_know_gamma(rng: np.random.Generator) -> None:
     alone.add(x)
     alone.add_gradient(dy, x)
     assert np.allclose(alone.apply_gradient(dy, x, [1.0, 2, 3]), expected, rtol=1e-12)
+    without, _, _ = bn.backward(dy, x, bn.forward_training(x)[1])
+    assert np.allclose(alone.apply_gradient(dy, x), without, rtol=1e-12)
 
 
 def test_from_output_after_a_call_without_activation(rng: np.random.Generator) -> None:

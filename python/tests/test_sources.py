@@ -223,6 +223,11 @@ def test_sources_are_checked_at_once(make: Any, error: type[Exception], message:
         make()
 
 
+def test_repr_is_the_call() -> None:
+    assert repr(bn.Blend(3)) == "Blend(pseudo_count=3)"
+    assert repr(bn.Blend(pseudo_samples=0.5)) == "Blend(pseudo_samples=0.5)"
+
+
 def test_what_is_refused(rng: np.random.Generator) -> None:
     x = rng.normal(size=(4, 3))
     mean, var, out = np.zeros(3), np.ones(3), np.full_like(x, 7)
