@@ -129,7 +129,10 @@ def test_a_package_that_another_one_lacks() -> None:
     """It is no word to the user of what to install: that package is broken."""
     with pytest.raises(ModuleNotFoundError, match="surely_not_there"), needing("this", {"onnx": "onnx"}):
         import_module("surely_not_there")
-    with pytest.raises(UserError, match="^this needs PIL: pip install PIL$"), needing("this", {"surely_not_there": "PIL"}):
+    with (
+        pytest.raises(UserError, match="^this needs PIL: pip install PIL$"),
+        needing("this", {"surely_not_there": "PIL"}),
+    ):
         import_module("surely_not_there")
 
 

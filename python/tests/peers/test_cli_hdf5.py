@@ -110,7 +110,8 @@ def test_no_settings(rng: np.random.Generator, text: str | None, tmp_path: Path)
     for count, arrays in made.items():
         norm = found[f"layers/batch_normalization_{count}"]
         assert (norm.eps, norm.assumed_eps) == (None, 1e-3)
-        same(norm, **dict(zip(("gamma", "beta")[: 2 * (count == 4)] + ("mean", "var"), arrays[count == 3 :])))
+        names = {2: ("mean", "var"), 3: ("", "mean", "var"), 4: ("gamma", "beta", "mean", "var")}[count]
+        same(norm, **{name: array for name, array in zip(names, arrays) if name})
 
 
 @pytest.mark.parametrize(("told", "count", "expected"), [({}, 3, 4), ({"scale": False}, 4, 3), (None, 5, 3)])
