@@ -12,13 +12,15 @@ sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "python")]
 from batchnorm import __version__  # noqa: E402
 
 project, release = "libbatchnorm", __version__
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "names"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "mathml", "names"]
 nitpicky = True
 # Of C, not of the header.
 nitpick_ignore = [("c:identifier", name) for name in ("size_t", "int32_t", "int64_t", "uint8_t")]
 default_role = "code"
 highlight_language = "none"
 smartquotes = False
+myst_enable_extensions = ["dollarmath"]
+html_math_renderer = "mathml"
 
 autodoc_typehints = "none"  # the docstrings tell types, and more
 autodoc_member_order = "bysource"

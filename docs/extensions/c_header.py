@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directive `c-header`: a C header as a page of the reference, with an anchor for each name."""
+"""The directive `c-header`: a section of a C header as a page of the reference, with an anchor for each name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from declarations import Declared, Title, parts
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+Part = Union[Title, Declared, str]
 
 # Two columns: a few words, and what is said of them. The second column of a formula begins with its equals sign.
 ROW = re.compile(r"([A-Za-z][\w ,()]*?)( {2,})([^= ].*)")
@@ -20,33 +23,63 @@ CODE = re.compile(r"`(\w+)`|(\w*[a-z0-9]_\w+(?:->\w+)?(?:\(\))?|BN_\w+|BATCHNORM
 
 
 class CHeader(SphinxDirective):
-    """`.. c-header:: PATH`, relative to the document."""
+    """`.. c-header:: PATH`, relative to the document: what stands above the first title.
+
+    `:section:` is the title of another section. `:first:` and `:last:` are the declarations at which a part of it
+    begins and ends.
+    """
 
     required_arguments = 1
     final_argument_whitespace = True
+    option_spec = {"section": directives.unchanged, "first": directives.unchanged, "last": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
         header = Path(path).read_text(encoding="utf-8")
-        return self.parse_text_to_nodes("\n".join(reference(header)), allow_section_headings=True)
+        options = self.options
+        try:
+            chosen = cut(section(header, options.get("section")), options.get("first"), options.get("last"))
+        except ValueError as error:
+            raise self.error(str(error)) from error
+        return self.parse_text_to_nodes("\n".join(reference(chosen)))
 
 
-def reference(header: str) -> Iterator[str]:
-    """The header as reStructuredText."""
-    yield from section("The contract")
+def section(header: str, title: str | None) -> list[Part]:
+    """The parts below a title; without one, those above the first."""
+    found: list[Part] = []
+    inside = title is None
     for part in parts(header):
         if isinstance(part, Title):
-            yield from section(part.text)
-            yield from prose(part.about)
-        elif isinstance(part, Declared):
+            inside = part.text == title
+        if inside:
+            found.append(part)
+    if not found:
+        raise ValueError(f"the header has no section {title}")
+    return found
+
+
+def cut(chosen: list[Part], first: str | None, last: str | None) -> list[Part]:
+    names = [name_of(part) for part in chosen]
+    for name in (first, last):
+        if name and name not in names:
+            raise ValueError(f"the section has no {name}")
+    return chosen[names.index(first) if first else 0 : names.index(last) + 1 if last else None]
+
+
+def name_of(part: Part) -> str:
+    """The name that a part declares; nothing for a comment or a title."""
+    found = re.search(r"(\w+)(?:\(.*)?$", part.signatures[0], re.DOTALL) if isinstance(part, Declared) else None
+    return found[1] if found else ""
+
+
+def reference(chosen: Iterable[Part]) -> Iterator[str]:
+    """Parts of the header as reStructuredText."""
+    for part in chosen:
+        if isinstance(part, Declared):
             yield from declaration(part)
         else:
-            yield from prose(part)
-
-
-def section(title: str) -> list[str]:
-    return ["", title, "=" * len(title), ""]
+            yield from prose(part.about if isinstance(part, Title) else part)
 
 
 def declaration(declared: Declared) -> Iterator[str]:
