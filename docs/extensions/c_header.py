@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, ClassVar, Union
 
 from declarations import Declared, Title, parts
 from docutils import nodes
@@ -31,7 +31,11 @@ class CHeader(SphinxDirective):
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"section": directives.unchanged, "first": directives.unchanged, "last": directives.unchanged}
+    option_spec: ClassVar = {
+        "section": directives.unchanged,
+        "first": directives.unchanged,
+        "last": directives.unchanged,
+    }
 
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
