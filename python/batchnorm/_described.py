@@ -151,9 +151,6 @@ def forward_inference(
         name: parameter(value, name, of_running if name.startswith("running") else affine)
         for name, value in parameters.items()
     }
-    for name in ("running_mean", "running_var"):
-        if read[name][0] is None:
-            raise ValueError(f"{name} is None, expected an array")
     options = make_options(eps, param_code=fit.param_code)
     if group is not None:
         options.groups = ctypes.pointer(group.struct)
