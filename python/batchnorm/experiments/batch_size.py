@@ -18,10 +18,10 @@ from .training import batches, build, digits, fit, percent_right
 
 LESSON = "Batch norm needs batches: with two images it is worse than nothing, as it normalizes with noise"
 EXCEPT = """
-A convolution has as many values per channel as there are pixels in the batch; here every channel has one per image.
-Batch renormalization, which pulls the statistics towards the running ones, saves half of the loss or more. Ghost
-batches of four share the noise of batches of four, and lose by it at any batch size: it is the statistics that do
-harm, not the number of steps. From 8 images on batch norm is ahead, and nothing more is gained beyond 16.
+A convolution has as many values per channel as there are pixels in the batch; here each channel has one value per
+image. Batch renormalization, which pulls the statistics towards the running ones, recovers half of the loss or more.
+Ghost batches of four are as noisy as batches of four, and lose accuracy at any batch size: the statistics do the harm,
+not the number of steps. From 8 images on batch norm is ahead, and more than 16 images gain nothing.
 """
 NOTE = "Digits, three hidden layers of 64, rate 0.1 · size / 64; means and standard deviations"
 SIZES = (2, 4, 8, 16, 32, 64, 128)
@@ -69,10 +69,10 @@ def claim(rows: Rows) -> Claim:
     ghosts = at("ghost batches of 4", 32) - at("batch norm", 32)
     small, large = (at("batch norm", size) - at("without batch norm", size) for size in (2, 32))
     return Claim(
-        f"With two images it is {at('batch norm', 2):.1f} % with batch norm, {at('without batch norm', 2):.1f} % "
-        f"without it and {at('batch renormalization', 2):.1f} % with batch renormalization; with 32 it is "
+        f"With two images, accuracy is {at('batch norm', 2):.1f} % with batch norm, {at('without batch norm', 2):.1f} "
+        f"% without it and {at('batch renormalization', 2):.1f} % with batch renormalization; with 32 it is "
         f"{at('batch norm', 32):.1f} % with and {at('without batch norm', 32):.1f} % without. The mean of two images "
-        f"is off by {noises[0]:.2f} standard deviations, and that falls as the size to the power of {slope:.2f}.",
+        f"is off by {noises[0]:.2f} standard deviations, and this error falls as the size to the power of {slope:.2f}.",
         (
             Check("batch norm minus none at batches of 2, in points", small, "<=", -10),
             Check("batch norm minus none at batches of 32, in points", large, ">=", 0),

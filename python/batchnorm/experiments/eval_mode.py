@@ -14,9 +14,9 @@ from .training import build, digits, fit
 
 LESSON = "Call eval() before you evaluate: in training mode each answer depends on what else is in the batch"
 EXCEPT = """
-In large batches that are shuffled as in training the mistake hardly shows, which is why it is so often made: with 64
-images at a time the accuracy is nearly right. It is no mistake where the statistics of the data at hand are wanted,
-as of images from another camera; then blend them with the running ones, or recalibrate.
+In large batches that are shuffled as in training the mistake hardly shows, so people often make it: with 64 images at a
+time the accuracy is nearly right. It is no mistake if you want the statistics of the data at hand, such as images from
+another camera. Then blend them with the running statistics, or recalibrate.
 """
 NOTE = "Digits, three hidden layers of 64, rate 0.3, batches of 64, 448 test images; means"
 
@@ -37,9 +37,9 @@ def claim(rows: Rows) -> Claim:
     )
     large = 100 * mean(rows, "shuffled", size=64)
     return Claim(
-        f"The same network names {right:.1f} % of the test images in eval mode; in training mode with two at a time "
-        f"it is {shuffled:.1f} %, and {by_class:.1f} % if they come sorted by class, after which eval mode is at "
-        f"{spoiled:.1f} %. With 64 at a time, shuffled, training mode gives {large:.1f} %.",
+        f"The same network recognizes {right:.1f} % of the test images in eval mode. In training mode with two at a "
+        f"time it recognizes {shuffled:.1f} %, and {by_class:.1f} % if they come sorted by class; afterwards eval mode "
+        f"is at {spoiled:.1f} %. With 64 at a time, shuffled, training mode gives {large:.1f} %.",
         (
             Check("eval mode, %", right, ">=", 90),
             Check("eval minus training mode, two images at a time, in points", right - shuffled, ">=", 30),

@@ -14,9 +14,9 @@ from .training import build, digits, fit, percent_right
 
 LESSON = "A momentum that is wrong spoils only what evaluation uses, and recalibration repairs it in milliseconds"
 EXCEPT = """
-Training itself does not see the running statistics: the weights are the same at any momentum. A small momentum is an
-average of more batches, and right once there were enough of them, several times 1 / momentum. A momentum of 1, which
-keeps the last batch alone, costs about a point if batches are large and alike, as those of 64 here.
+Training itself does not use the running statistics: the weights are the same at any momentum. A small momentum averages
+more batches, and the average is right after enough of them, several times 1 / momentum. A momentum of 1 keeps only the
+last batch. It costs about a point if batches are large and alike, as those of 64 are here.
 """
 NOTE = "Digits, three hidden layers of 64, 5 epochs; means and standard deviations"
 MOMENTA = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -45,9 +45,9 @@ def claim(rows: Rows) -> Claim:
     usual, last = at("accuracy", 0.1, 8), at("accuracy", 1.0, 8)
     worst = min(at("recalibrated", momentum, batch) for momentum in distinct(rows, "momentum") for batch in RATES)
     return Claim(
-        f"With a momentum of 0.001 and batches of 64 it is {slow:.1f} % in eval mode, and {repaired:.1f} % after "
-        f"recalibration. With batches of 8 it is {last:.1f} % with a momentum of 1, and {usual:.1f} % with one of "
-        f"0.1. Recalibrated, all are at {worst:.1f} % or above.",
+        f"With a momentum of 0.001 and batches of 64 accuracy is {slow:.1f} % in eval mode, and {repaired:.1f} % after "
+        f"recalibration. With batches of 8 accuracy is {last:.1f} % with a momentum of 1, and {usual:.1f} % with one "
+        f"of 0.1. Recalibrated, all are at {worst:.1f} % or above.",
         (
             Check("what recalibration brings at momentum 0.001, in points", repaired - slow, ">=", 15),
             Check("what momentum 1 costs in batches of 8, in points", usual - last, ">=", 0.3),

@@ -12,10 +12,10 @@ from .training import build, digits, fit, percent_right
 
 LESSON = "Before or after the activation: neither wins, and either is better than none"
 EXCEPT = """
-This is a tie, not a law: for one activation at one rate one of the two places may be a few points better, and at
-another rate the other one. In large networks it can matter. A batch norm that is to be folded into the layer before
-it has to stand right behind that. Without batch norm, ReLU and tanh at a rate of 0.1, which suits them, are only a
-few points behind.
+This is a tie and not a law: for one activation at one rate, one of the two places may be a few points better, and at
+another rate the other place. In large networks the place can matter. A batch norm that you want to fold into the layer
+before it must stand directly after that layer. At a rate of 0.1, which suits them, ReLU and tanh without batch norm are
+only a few points behind.
 """
 NOTE = "Digits, three hidden layers of 64, batches of 64, 5 epochs; means and standard deviations"
 PLACES = {"without": WITHOUT, "before": WITH, "after": THIRD}
@@ -37,8 +37,8 @@ def measure(settings: Settings) -> Rows:
 def claim(rows: Rows) -> Claim:
     without, before, after = (mean(rows, "accuracy", place=place) for place in PLACES)
     return Claim(
-        f"Over all activations and rates it is {before:.1f} % with batch norm before the activation, {after:.1f} % "
-        f"with it after, and {without:.1f} % without.",
+        f"Over all activations and rates, accuracy is {before:.1f} % with batch norm before the activation, "
+        f"{after:.1f} % with it after, and {without:.1f} % without.",
         (
             Check("before and after apart, in points", abs(before - after), "<=", 3),
             Check("the worse of the two minus none, in points", min(before, after) - without, ">=", 10),

@@ -14,9 +14,9 @@ from .training import build, digits, fit, percent_right
 
 LESSON = "With batch norm many learning rates do; without it, the right one has to be found"
 EXCEPT = """
-A network without batch norm at the rate that suits it is about as good: a perceptron of three layers, well tuned,
-needs no batch norm on these digits. At small rates batch norm gains a head start, and forty epochs in place of eight
-close most of it. At a rate of 10 nothing helps.
+A network without batch norm is about as good at the rate that suits it: a well-tuned perceptron of three layers needs
+no batch norm on these digits. At small rates batch norm gains a head start, and forty epochs instead of eight close
+most of the gap. At a rate of 10 nothing helps.
 """
 NOTE = "Digits, three hidden layers of 64, batches of 64; means and standard deviations"
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -12,10 +12,10 @@ from .training import DEEP, build, digits, fit, percent_right
 
 LESSON = "With batch norm the first weights may be a hundred times too small; without it, they have to be right"
 EXCEPT = """
-Weights that are too large do harm with batch norm as well: outputs do not depend on their scale, but gradients are
-the smaller the larger they are, so that a step of the same rate turns them less. Weights as He et al. drew them,
-times 1, are made for a network without batch norm, and serve it. In two layers weights three times as large do it no
-harm, and there it is batch norm that loses a few points.
+Weights that are too large do harm with batch norm as well. Outputs do not depend on the scale of the weights, but
+larger weights have smaller gradients, so a step of the same rate turns them less. The initial weights of He et al.,
+times 1, are made for a network without batch norm, and suit it. In two layers, weights three times as large do a
+network without batch norm no harm, while batch norm loses a few points.
 """
 NOTE = "Digits, five hidden layers of 64, rate 0.1, batches of 64, 5 epochs; means and standard deviations"
 SCALES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -41,8 +41,8 @@ def claim(rows: Rows) -> Claim:
     usual, usual_with = (mean(rows, "accuracy", scale=1.0, **{"batch norm": kind}) for kind in (False, True))
     return Claim(
         f"With first weights {scales[0]:g} to {scales[-1]:g} times the usual ones the network without batch norm gets "
-        f"to {without:.1f} % at most, and the one with it to {worst(True):.1f} % at least. With the usual ones it is "
-        f"{usual:.1f} % without and {usual_with:.1f} % with.",
+        f"to {without:.1f} % at most, and the one with it to {worst(True):.1f} % at least. With the usual ones "
+        f"accuracy is {usual:.1f} % without and {usual_with:.1f} % with.",
         (
             Check("the least accuracy with batch norm and small weights, %", worst(True), ">=", 85),
             Check("that minus the best without batch norm, in points", worst(True) - without, ">=", 40),
