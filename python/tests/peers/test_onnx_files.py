@@ -300,6 +300,10 @@ def test_verifying_indices_and_shapes() -> None:
     assert verify(first, first, []).errors == {"index": 0, "y": 0}
     found = verify(first, other, [])
     assert found.errors == found.too_far == {"index": 1, "y": float("inf")}
+    wide = small(
+        [node("ArgMax", ["x"], ["index"], axis=1, keepdims=1)], [value("index", ["n", 1], onnx.TensorProto.INT64)]
+    )
+    assert verify(first, wide, []).errors == {"index": float("inf")}
 
 
 def test_verifying_what_is_empty() -> None:
