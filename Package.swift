@@ -48,7 +48,7 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
 let linked: [LinkerSetting] = [
     .unsafeFlags(
         [
-            "-soname=libbatchnorm.so.2", "--version-script=Sources/BatchNorm/batchnorm.map", "-znodelete", "-znow",
+            "-soname=libbatchnorm.so.2", "--version-script=Sources/BatchNorm/ABI/batchnorm.map", "-znodelete", "-znow",
             "-zdefs", "--no-as-needed", "-l:libpthread.so.0", "--as-needed",
         ]
         .flatMap { ["-Xlinker", $0] },
@@ -72,7 +72,7 @@ let package = Package(
         .target(
             name: "BatchNorm",
             dependencies: ["CBatchNorm", "CKernels", "KernelsBaseline"] + wider.map { .init(stringLiteral: $0.name) },
-            exclude: ["batchnorm.map"],
+            exclude: ["ABI/batchnorm.map"],
             swiftSettings: shipped,
             linkerSettings: linked),
         .testTarget(

@@ -8,13 +8,22 @@
 
 #include <stddef.h>
 
+/* Swift sees enumerations that have no other members than these: a switch that forgets one does not compile. */
+#define MEMBER(name) __attribute__((swift_name(name)))
+#define CLOSED __attribute__((enum_extensibility(closed)))
+
 /* The 16-bit elements are computed with in float32. */
-enum kernel_element { KERNEL_FLOAT32, KERNEL_FLOAT64, KERNEL_FLOAT16, KERNEL_BFLOAT16 };
+enum CLOSED kernel_element {
+    KERNEL_FLOAT32 MEMBER("float32"),
+    KERNEL_FLOAT64 MEMBER("float64"),
+    KERNEL_FLOAT16 MEMBER("float16"),
+    KERNEL_BFLOAT16 MEMBER("bfloat16")
+};
 
 /* How channels lie in a tile. */
-enum kernel_layout {
-    KERNEL_PLANES, /* a channel is a stretch of every run (NCHW) */
-    KERNEL_ROWS    /* each column of all runs is a channel (NHWC, NC), or an element of a short plane */
+enum CLOSED kernel_layout {
+    KERNEL_PLANES MEMBER("planes"), /* a channel is a segment of every run (NCHW) */
+    KERNEL_ROWS MEMBER("rows")      /* each column of all runs is a channel (NHWC, NC), or an element of a short plane */
 };
 
 /* One tensor's part of a tile: its first element, and the elements from one run to the next; and what is asked for early,
@@ -22,14 +31,24 @@ enum kernel_layout {
 typedef struct kernel_operand {
     void *base;
     size_t stride;
-    size_t ahead, last;
+    size_t prefetch, prefetch_last;
 } kernel_operand;
 
-/* What y's activation is. */
-enum kernel_activation { KERNEL_IDENTITY, KERNEL_CLIP, KERNEL_LEAKY, KERNEL_HARD_SWISH, KERNEL_SILU };
+/* The activation that follows normalization. */
+enum CLOSED kernel_activation {
+    KERNEL_IDENTITY MEMBER("identity"),
+    KERNEL_CLIP MEMBER("clip"),
+    KERNEL_LEAKY MEMBER("leaky"),
+    KERNEL_HARD_SWISH MEMBER("hardSwish"),
+    KERNEL_SILU MEMBER("silu")
+};
 
 /* What becomes of positions of weight 0. */
-enum kernel_masked { KERNEL_MASKED_NORMALIZE, KERNEL_MASKED_ZERO, KERNEL_MASKED_KEEP };
+enum CLOSED kernel_masked {
+    KERNEL_MASKED_NORMALIZE MEMBER("normalize"),
+    KERNEL_MASKED_ZERO MEMBER("zero"),
+    KERNEL_MASKED_KEEP MEMBER("keep")
+};
 
 /* What is done besides normalizing, the same for all tiles of a call. */
 typedef struct kernel_epilogue {
@@ -51,13 +70,13 @@ typedef struct kernel_bits {
     size_t first, stride;
 } kernel_bits;
 
-/* `runs` runs, each of `stretches` stretches of `length` consecutive elements, `pitch` elements apart. For planes a stretch
- * is a channel; for rows there is one stretch, and a channel is a column. A loop reads and writes only the operands that
+/* `runs` runs, each of `segments` segments of `length` consecutive elements, `pitch` elements apart. For planes a segment
+ * is a channel; for rows there is one segment, and a channel is a column. A loop reads and writes only the operands that
  * it names. */
 typedef struct kernel_tile {
     enum kernel_element element;
     enum kernel_layout layout;
-    size_t runs, stretches, pitch, length;
+    size_t runs, segments, pitch, length;
     /* runs of rows that a reduction sums before the next column: it decides bits, and follows from the whole shape */
     size_t band;
     kernel_operand x, dy, out;
@@ -77,7 +96,7 @@ typedef struct kernel_tile {
  * wherever those begin, and written to sums: the arrays go on for a vector, with anything in it. */
 typedef struct kernel_channels {
     /* what a reduction subtracts from x, and its two results */
-    const double *centre;
+    const double *pivot;
     double *first, *second;
     /* coefficients of a map, of the type that the tile's elements are computed with */
     const void *mean, *scale, *shift, *dy_mean, *slope;
@@ -90,13 +109,13 @@ typedef struct kernel_channels {
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
 
 typedef struct kernel_table {
-    /* first = sum(x), second = sum(x^2), not of float64: what deviation_sums gives, to the bit, where every centre is 0 */
+    /* first = sum(x), second = sum(x^2), not of float64: what deviation_sums gives, to the bit, where every pivot is 0 */
     kernel_loop power_sums;
-    /* first = sum(x - centre), second = sum((x - centre)^2), of float32 and float64; centre is a value of the type */
+    /* first = sum(x - pivot), second = sum((x - pivot)^2), of float32 and float64; pivot is a value of the type */
     kernel_loop deviation_sums;
-    /* first = sum(dy), second = sum(dy * x), not of float64: what gradient_sums gives, to the bit, where every centre is 0 */
+    /* first = sum(dy), second = sum(dy * x), not of float64: what gradient_sums gives, to the bit, where every pivot is 0 */
     kernel_loop product_sums;
-    /* first = sum(dy), second = sum(dy * (x - centre)), of float32 and float64 */
+    /* first = sum(dy), second = sum(dy * (x - pivot)), of float32 and float64 */
     kernel_loop gradient_sums;
     /* out = (x - mean) * scale + shift */
     kernel_loop normalize;
@@ -104,23 +123,23 @@ typedef struct kernel_table {
     kernel_loop gradient;
     /* in double: out = ((dy - dy_mean) * scale + (z - z_mean) * gain) + ((x - mean) * invstd * slope + shift) */
     kernel_loop combination;
-    /* first = sum(w * d), second = sum(w * d^2), where d = x - centre */
+    /* first = sum(w * d), second = sum(w * d^2), where d = x - pivot */
     kernel_loop weighted_sums;
-    /* first = sum(g), second = sum(g * (x - centre)), where g is the gradient that passes the activation */
+    /* first = sum(g), second = sum(g * (x - pivot)), where g is the gradient that passes the activation */
     kernel_loop activated_sums;
     /* out = activation((x - mean) * scale + shift + z) */
     kernel_loop activated;
     /* dz = g, out = (((g * gain - w * dy_mean) - (x - mean) * w * slope) + w * shift) * scale */
     kernel_loop activated_gradient;
     /* the same of KERNEL_CLIP, without weights, bits, gain, and of what is neither frozen nor the output; of the sums, not
-     * of float64, what activated_sums gives, to the bit, where every centre is 0. NULL where the others do as well */
+     * of float64, what activated_sums gives, to the bit, where every pivot is 0. NULL where the others do as well */
     kernel_loop clipped_products;
     kernel_loop clipped;
     kernel_loop clipped_gradient;
     /* bits of x: whether it is above low and up to top */
     void (*write_bits)(const kernel_tile *tile, unsigned char *bits);
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
-    void (*spread)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
+    void (*repeat_each)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
 } kernel_table;
 
 /* One per instruction set: fills in its loops. */

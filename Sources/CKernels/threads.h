@@ -6,7 +6,7 @@
 #define THREADS_H
 
 #if defined(__wasm__)
-#include "alone.h"
+#include "single_thread.h"
 #else
 #include <pthread.h>
 #include <signal.h>

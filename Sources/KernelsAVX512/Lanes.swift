@@ -3,11 +3,11 @@ import CKernels
 
 /// Registers of 512 bits: Skylake-X, Zen 4 and newer. Sixteen lanes are one register of float32.
 @_cdecl("kernels_avx512")
-public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
+public func kernelsAVX512(_ table: UnsafeMutablePointer<kernel_table>) { fillTable(table) }
 
 /// Four strips at a time: their sums are sixteen of 32 registers.
-typealias Wide<T: Terms> = Abreast<Abreast<T>>
-typealias WidePair<T: Terms> = Abreast<T>
+typealias Wide<T: Accumulator> = Pair<Pair<T>>
+typealias WidePair<T: Accumulator> = Pair<T>
 
 /// Elements of float32 numbers, layouts and clips have loops of their own.
 let hasLoopForEach = true

@@ -4,11 +4,11 @@ import CKernels
 /// Registers of 128 bits: SSE2, which every x86-64 has, and NEON, which every arm64 has. Sixteen lanes are four
 /// registers of float32.
 @_cdecl("kernels_baseline")
-public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fill(table) }
+public func kernelsBaseline(_ table: UnsafeMutablePointer<kernel_table>) { fillTable(table) }
 
 /// A strip at a time: its sums are sixteen registers, all that SSE2 has.
-typealias Wide<T: Terms> = T
-typealias WidePair<T: Terms> = T
+typealias Wide<T: Accumulator> = T
+typealias WidePair<T: Accumulator> = T
 
 /// Where these registers are the only ones, elements, layouts and clips have loops of their own. On x86-64 they are what
 /// processors older than Haswell have: there one loop serves all elements of float32 numbers, all layouts and clips, which is

@@ -20,7 +20,7 @@ final class BlocksTests: XCTestCase {
                         XCTAssertGreaterThan(own, 0)
                         XCTAssertEqual(before, next, "block \(block) of \(outer) x \(inner)")
                         XCTAssertTrue(innerRange == 0..<inner || outerRange.count == 1)
-                        XCTAssertEqual(outerRange.count % blocks.abreast(block), 0)
+                        XCTAssertEqual(outerRange.count % blocks.columns(of: block).rowsPerRun, 0)
                         next += own
                     }
                     XCTAssertEqual(next, outer * inner)
@@ -33,7 +33,7 @@ final class BlocksTests: XCTestCase {
     func testRowsAbreast() {
         for channels in 1...512 {
             for elements in [1, 512] {
-                let rows = Blocks.rowsAbreast(channels, toFill: elements)
+                let rows = Blocks.rowsPerRun(channels, toFill: elements)
                 XCTAssertEqual(rows * channels % 16, 0)
                 XCTAssertGreaterThanOrEqual(rows * channels, elements)
                 let fewer = (1..<rows).first { $0 * channels % 16 == 0 && $0 * channels >= elements }

@@ -28,11 +28,11 @@ final class EnvironmentTests: XCTestCase {
     func testInstructionSets() {
         for (name, _) in instructionSets {
             let environment = environment(["BATCHNORM_ISA": name])
-            XCTAssertEqual(String(describing: environment.isa), name)
+            XCTAssertEqual(String(describing: environment.isa.name), name)
             XCTAssertNil(environment.isaFailure)
         }
-        XCTAssertEqual(String(describing: environment([:]).isa), instructionSets.last!.name)
-        XCTAssertEqual(String(describing: environment(["BATCHNORM_ISA": ""]).isa), instructionSets.last!.name)
+        XCTAssertEqual(String(describing: environment([:]).isa.name), instructionSets.last!.name)
+        XCTAssertEqual(String(describing: environment(["BATCHNORM_ISA": ""]).isa.name), instructionSets.last!.name)
         for name in ["sse", "AVX2", "avx", "avx5122", String(repeating: "x", count: 1000)] {
             let failure = message(environment(["BATCHNORM_ISA": name]).isaFailure)
             XCTAssertEqual(failure, "bn: BATCHNORM_ISA is '\(name.prefix(64))'; expected baseline, avx2 or avx512")

@@ -28,7 +28,7 @@ extension Tile {
         }
 
         func with(
-            _ activation: kernel_activation, _ masked: kernel_masked = KERNEL_MASKED_NORMALIZE, frozen: Bool = false
+            _ activation: kernel_activation, _ masked: kernel_masked = .normalize, frozen: Bool = false
         ) -> Loop {
             var loop = self
             loop.epilogue = kernel_epilogue(
@@ -55,7 +55,7 @@ extension Tile {
             },
         ]
         return clips.map { clip in
-            var clip = clip.with(KERNEL_CLIP)
+            var clip = clip.with(.clip)
             clip.weighs = false
             return clip
         }
@@ -122,24 +122,24 @@ extension Tile {
             Loop("activated_gradient", \.activated_gradient, outputs) { $0.values(formula) }
         }
         return [
-            activated(.elements) { leaky(u($0)) }.with(KERNEL_LEAKY),
-            activated(.elements) { $0.w > 0 ? clip(u($0)) : $0.x }.with(KERNEL_CLIP, KERNEL_MASKED_KEEP),
-            activated(.elements) { $0.w > 0 ? u($0) : 0 }.with(KERNEL_IDENTITY, KERNEL_MASKED_ZERO),
-            activated(.near) { u($0) * min(max(u($0) + 3, 0), 6) / 6 }.with(KERNEL_HARD_SWISH),
-            activated(.near) { u($0) * sigmoid(u($0)) }.with(KERNEL_SILU),
-            gradient(.elements) { dx($0, g($0, leakyStep)) }.with(KERNEL_LEAKY),
-            gradient(.elements) { $0.w > 0 ? dx($0, g($0, clipStep)) : $0.dy }.with(KERNEL_CLIP, KERNEL_MASKED_KEEP),
+            activated(.elements) { leaky(u($0)) }.with(.leaky),
+            activated(.elements) { $0.w > 0 ? clip(u($0)) : $0.x }.with(.clip, .keep),
+            activated(.elements) { $0.w > 0 ? u($0) : 0 }.with(.identity, .zero),
+            activated(.near) { u($0) * min(max(u($0) + 3, 0), 6) / 6 }.with(.hardSwish),
+            activated(.near) { u($0) * sigmoid(u($0)) }.with(.silu),
+            gradient(.elements) { dx($0, g($0, leakyStep)) }.with(.leaky),
+            gradient(.elements) { $0.w > 0 ? dx($0, g($0, clipStep)) : $0.dy }.with(.clip, .keep),
             gradient(.elements) { $0.w > 0 ? g($0, leakyStep) * $0.c[1] : 0 }
-                .with(KERNEL_LEAKY, KERNEL_MASKED_ZERO, frozen: true),
+                .with(.leaky, .zero, frozen: true),
             gradient(.near) { v in
                 dx(v, g(v) { u in sigmoid(u) * (1 + u * (1 - sigmoid(u))) })
-            }.with(KERNEL_SILU),
+            }.with(.silu),
             Loop("activated_sums", \.activated_sums, .sums) {
                 $0.sums { v in (Double(g(v, leakyStep)), Double(g(v, leakyStep)) * v.d) }
-            }.with(KERNEL_LEAKY),
+            }.with(.leaky),
             Loop("activated_sums", \.activated_sums, .sums) {
                 $0.sums { v in v.w > 0 ? (Double(g(v, clipStep)), Double(g(v, clipStep)) * v.d) : (0, 0) }
-            }.with(KERNEL_CLIP, KERNEL_MASKED_ZERO),
+            }.with(.clip, .zero),
         ]
     }
 }

@@ -8,18 +8,18 @@ import XCTest
 /// Every loop, at every length up to several vectors, against its formula one element at a time; flush against guard
 /// pages on either side, and with the same bits from every instruction set.
 final class KernelTests: XCTestCase {
-    func testFloatPlanes() { sweepLengths(Float.self, KERNEL_PLANES) }
-    func testFloatRows() { sweepLengths(Float.self, KERNEL_ROWS) }
-    func testDoublePlanes() { sweepLengths(Double.self, KERNEL_PLANES) }
-    func testDoubleRows() { sweepLengths(Double.self, KERNEL_ROWS) }
+    func testFloatPlanes() { sweepLengths(Float.self, .planes) }
+    func testFloatRows() { sweepLengths(Float.self, .rows) }
+    func testDoublePlanes() { sweepLengths(Double.self, .planes) }
+    func testDoubleRows() { sweepLengths(Double.self, .rows) }
 
     private func sweepLengths<T: TestElement>(_: T.Type, _ layout: kernel_layout) {
         for length in 1...70 {
             // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them.
-            for (runs, stretches, gap) in [(1, 1, 0), (3, 7, 5), (17, 1, 0)] {
+            for (runs, segments, gap) in [(1, 1, 0), (3, 7, 5), (17, 1, 0)] {
                 for side in [GuardedBuffer<T>.Side.before, .after] {
-                    let channels = layout == KERNEL_ROWS ? 1 : stretches
-                    let tile = Tile<T>(layout, runs: runs, stretches: channels, length: length, gap: gap, side: side)
+                    let channels = layout == .rows ? 1 : segments
+                    let tile = Tile<T>(layout, runs: runs, segments: channels, length: length, gap: gap, side: side)
                     // Two vectors and every tail, where a loop is the same for whole vectors and for parts of one.
                     for loop in Tile<T>.loops where length <= 36 || !Tile<T>.isLong(loop) {
                         for stores in loop.outputs != .sums ? Stores.allCases : [.ordinary] {
@@ -45,13 +45,13 @@ struct Tile<T: TestElement> {
         let w: T
         let c: [T]
         let wide: [Double]
-        /// x less the centre.
+        /// x less the pivot.
         let d: Double
     }
 
     let layout: kernel_layout
     let runs: Int
-    let stretches: Int
+    let segments: Int
     let length: Int
     let pitch: Int
     let stride: Int
@@ -61,30 +61,30 @@ struct Tile<T: TestElement> {
     let z: GuardedBuffer<T>
     let weights: GuardedBuffer<T>
     let out: GuardedBuffer<T>
-    let centre: GuardedBuffer<Double>
+    let pivot: GuardedBuffer<Double>
     let first: GuardedBuffer<Double>
     let second: GuardedBuffer<Double>
     let coefficients: [GuardedBuffer<T>]
     /// Those of a loop that computes in double.
     let wide: [GuardedBuffer<Double>]
-    /// The gain, and the centre, that are as good as none.
+    /// The gain, and the pivot, that are as good as none.
     let ones: GuardedBuffer<T>
     let zeros: GuardedBuffer<Double>
 
-    private var channels: Int { layout == KERNEL_ROWS ? length : stretches }
+    private var channels: Int { layout == .rows ? length : segments }
 
     init(
-        _ layout: kernel_layout, runs: Int, stretches: Int, length: Int, gap: Int, side: GuardedBuffer<T>.Side
+        _ layout: kernel_layout, runs: Int, segments: Int, length: Int, gap: Int, side: GuardedBuffer<T>.Side
     ) {
         self.layout = layout
         self.runs = runs
-        self.stretches = stretches
+        self.segments = segments
         self.length = length
         pitch = length + gap
-        stride = stretches * (length + gap)
-        let elements = (runs - 1) * stride + (stretches - 1) * pitch + length
+        stride = segments * (length + gap)
+        let elements = (runs - 1) * stride + (segments - 1) * pitch + length
         // The engine's arrays end with a whole vector, and coefficients with another one.
-        let channels = layout == KERNEL_ROWS ? (length + 15) & ~15 : stretches
+        let channels = layout == .rows ? (length + 15) & ~15 : segments
         let doubleSide: GuardedBuffer<Double>.Side = side == .before ? .before : .after
         seed = UInt64(runs * 1000 + length)
         var generator = Generator(seed: seed)
@@ -96,19 +96,19 @@ struct Tile<T: TestElement> {
         x = values(elements)
         dy = values(elements)
         z = values(elements)
-        weights = values(layout == KERNEL_ROWS ? runs : runs * length)
+        weights = values(layout == .rows ? runs : runs * length)
         for index in weights.elements.indices { weights.elements[index] = max(0, weights.elements[index]) }
         out = values(elements)
-        centre = GuardedBuffer(channels, guarded: doubleSide)
+        pivot = GuardedBuffer(channels, guarded: doubleSide)
         first = GuardedBuffer(channels, guarded: doubleSide)
         second = GuardedBuffer(channels, guarded: doubleSide)
-        // A centre is a value of the element type.
-        for index in 0..<channels { centre.elements[index] = Double(T(generator.normal())) }
-        ones = GuardedBuffer(layout == KERNEL_ROWS ? channels + 16 : channels, guarded: side)
+        // A pivot is a value of the element type.
+        for index in 0..<channels { pivot.elements[index] = Double(T(generator.normal())) }
+        ones = GuardedBuffer(layout == .rows ? channels + 16 : channels, guarded: side)
         ones.elements.update(repeating: 1)
         zeros = GuardedBuffer(channels, guarded: doubleSide)
         zeros.elements.update(repeating: 0)
-        let count = layout == KERNEL_ROWS ? channels + 16 : channels
+        let count = layout == .rows ? channels + 16 : channels
         coefficients = (0..<8).map { _ in values(count) }
         wide = (0..<8).map { _ in GuardedBuffer(count, guarded: doubleSide) }
         for buffer in wide { for index in 0..<count { buffer.elements[index] = generator.normal() } }
@@ -116,15 +116,15 @@ struct Tile<T: TestElement> {
 
     private func forEach(_ body: (_ index: Int, _ channel: Int, Values) -> Void) {
         for run in 0..<runs {
-            for stretch in 0..<stretches {
+            for segment in 0..<segments {
                 for column in 0..<length {
-                    let index = run * stride + stretch * pitch + column
-                    let channel = layout == KERNEL_ROWS ? column : stretch
-                    let weight = weights.elements[layout == KERNEL_ROWS ? run : run * length + column]
+                    let index = run * stride + segment * pitch + column
+                    let channel = layout == .rows ? column : segment
+                    let weight = weights.elements[layout == .rows ? run : run * length + column]
                     let values = Values(
                         x: x.elements[index], dy: dy.elements[index], z: z.elements[index], w: weight,
                         c: coefficients.map { $0.elements[channel] }, wide: wide.map { $0.elements[channel] },
-                        d: Double(x.elements[index]) - centre.elements[channel])
+                        d: Double(x.elements[index]) - pivot.elements[channel])
                     body(index, channel, values)
                 }
             }
@@ -157,7 +157,7 @@ struct Tile<T: TestElement> {
             for buffer in [first, second] { buffer.elements.update(repeating: .nan) }
             run(loop, table, stores)
             let place =
-                "\(loop.name) on \(name), \(T.self), \(layout), \(runs) x \(stretches) x \(length), seed \(seed)"
+                "\(loop.name) on \(name), \(T.self), \(layout), \(runs) x \(segments) x \(length), seed \(seed)"
             let found: [T]
             switch loop.outputs {
             case .elements:
@@ -196,31 +196,31 @@ struct Tile<T: TestElement> {
     private func run(_ loop: Loop, _ table: kernel_table, _ stores: Stores) {
         func operand(_ buffer: GuardedBuffer<T>) -> kernel_operand {
             kernel_operand(
-                base: UnsafeMutableRawPointer(buffer.elements.baseAddress!), stride: stride, ahead: 100_000,
-                last: 50_000)
+                base: UnsafeMutableRawPointer(buffer.elements.baseAddress!), stride: stride, prefetch: 100_000,
+                prefetch_last: 50_000)
         }
         func array(_ index: Int) -> UnsafeRawPointer {
             loop.name == "combination"
                 ? UnsafeRawPointer(wide[index].elements.baseAddress!)
                 : UnsafeRawPointer(coefficients[index].elements.baseAddress!)
         }
-        // What lies ahead is asked for and never read, so that it may be anywhere: here, behind the guard page.
+        // A prefetch never faults, so that its address may be anywhere: here it is behind the guard page.
         var tile = kernel_tile(
-            element: T.element, layout: layout, runs: runs, stretches: stretches, pitch: pitch, length: length,
+            element: T.element, layout: layout, runs: runs, segments: segments, pitch: pitch, length: length,
             band: 16,
             x: operand(x), dy: operand(dy), out: operand(out), z: operand(z), dz: kernel_operand(), bits: kernel_bits(),
             weights: operand(weights), epilogue: nil, streams: stores == .streamed ? 1 : 0,
             aligns: stores == .aligned ? 1 : 0)
-        tile.weights.stride = layout == KERNEL_ROWS ? 1 : length
+        tile.weights.stride = layout == .rows ? 1 : length
         if !loop.weighs { tile.weights = kernel_operand() }
         var channels = kernel_channels(
-            centre: centre.elements.baseAddress, first: first.elements.baseAddress,
+            pivot: pivot.elements.baseAddress, first: first.elements.baseAddress,
             second: second.elements.baseAddress, mean: array(0), scale: array(1), shift: array(2), dy_mean: array(3),
             slope: array(4), u_scale: array(6), u_shift: array(7), gain: array(5),
             invstd: array(6), z_mean: array(7))
         if loop.name.hasPrefix("clipped") {
             channels.gain = UnsafeRawPointer(ones.elements.baseAddress!)
-            channels.centre = UnsafePointer(zeros.elements.baseAddress!)
+            channels.pivot = UnsafePointer(zeros.elements.baseAddress!)
         }
         withUnsafePointer(to: loop.epilogue) { epilogue in
             tile.epilogue = epilogue

@@ -11,7 +11,7 @@ final class PoolTests: XCTestCase {
     private final class Log: Sendable {
         static let items = 100
         let done: [Counter] = (0..<items).map { _ in Counter() }
-        let working: [Counter] = (0..<Pool.maximum).map { _ in Counter() }
+        let working: [Counter] = (0..<Environment.mostThreads).map { _ in Counter() }
         let clashes = Counter()
 
         final class Counter: Sendable { let count = Atomic<Int>(0) }

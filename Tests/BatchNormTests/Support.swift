@@ -52,16 +52,13 @@ final class GuardedBuffer<T> {
 
 /// The instruction sets of this machine, each with its loops.
 var instructionSets: [(name: String, table: kernel_table)] {
-    var sets = [("baseline", loaded(.baseline))]
-    if machine_has_avx2() { sets.append(("avx2", loaded(.avx2))) }
-    if machine_has_avx512() { sets.append(("avx512", loaded(.avx512))) }
+    var sets: [(name: String, table: kernel_table)] = []
+    while let isa = InstructionSet.row(sets.count), isa.isThere {
+        var table = kernel_table()
+        isa.load(&table)
+        sets.append((String(describing: isa.name), table))
+    }
     return sets
-}
-
-private func loaded(_ isa: InstructionSet) -> kernel_table {
-    var table = kernel_table()
-    isa.load(&table)
-    return table
 }
 
 /// Outer x channels x inner, for the C ABI.
@@ -93,12 +90,12 @@ protocol TestElement: BinaryFloatingPoint, BitwiseCopyable {
 
 extension Float: TestElement {
     static var dtype: bn_dtype { BN_FLOAT32 }
-    static var element: kernel_element { KERNEL_FLOAT32 }
+    static var element: kernel_element { .float32 }
     var bits: UInt64 { UInt64(bitPattern) }
 }
 
 extension Double: TestElement {
     static var dtype: bn_dtype { BN_FLOAT64 }
-    static var element: kernel_element { KERNEL_FLOAT64 }
+    static var element: kernel_element { .float64 }
     var bits: UInt64 { bitPattern }
 }

@@ -70,7 +70,7 @@ class Jobs:
 def drawn(folder: str, seed: int, known: list[Row]) -> list[Row]:
     """All other changes of a folder, shuffled: each file comes in proportion to its places."""
     taken = {(row.file, row.before, row.after) for row in known}
-    rows = [row for file in sorted((ROOT / folder).glob("*.swift")) for row in places(ROOT, file)]
+    rows = [row for file in sorted((ROOT / folder).rglob("*.swift")) for row in places(ROOT, file)]
     random.Random(seed).shuffle(rows)
     return [row for row in rows if (row.file, row.before, row.after) not in taken]
 

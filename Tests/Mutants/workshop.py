@@ -25,7 +25,8 @@ WIDE = {
     "KernelsAVX512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"],
 }
 FLAGS = ["-swift-version", "5", "-parse-as-library", "-enable-experimental-feature", "Embedded", "-wmo"]
-LINKED = ["-Wl,--gc-sections", "-Wl,-soname=libbatchnorm.so.2", "-Wl,--version-script=Sources/BatchNorm/batchnorm.map"]
+LINKED = ["-Wl,--gc-sections", "-Wl,-soname=libbatchnorm.so.2"]
+LINKED += ["-Wl,--version-script=Sources/BatchNorm/ABI/batchnorm.map"]
 # They compare instruction sets with each other.
 COMPARING = {"test_isa", "test_environment"}
 # A test that takes so many times as long as with the library as it is, and as many seconds, hangs.
@@ -63,8 +64,9 @@ class Workshop:
         folders = ["-I", "Sources/CKernels", "-I", "Include", "-module-cache-path", str(BUILD / "modules")]
         for flag in ["-ISources/CKernels", "-IInclude", *WIDE.get(module, [])]:
             folders += ["-Xcc", flag]
-        source = self.path / "Sources" / module
-        sources = sorted(map(str, [*source.glob("*.swift"), *(source / "Shared").glob("*.swift")]))
+        # The link to the shared loops is not followed by rglob.
+        folders_of_sources = [self.path / "Sources" / module, self.path / "Sources" / module / "Shared"]
+        sources = sorted({str(file) for folder in folders_of_sources for file in folder.rglob("*.swift")})
         output = ["-module-name", module, "-c", *sources, "-o", f"{module}.o"]
         return self._run([str(swiftc), *FLAGS, level, *folders, *output]).returncode == 0
 

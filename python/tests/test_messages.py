@@ -30,7 +30,7 @@ FOUND = {
 
 def messages_of_the_library() -> Iterator[str]:
     """Every Failure of its sources, as it would be said."""
-    for path in sorted((REPOSITORY / "Sources" / "BatchNorm").glob("*.swift")):
+    for path in sorted((REPOSITORY / "Sources" / "BatchNorm").rglob("*.swift")):
         text = path.read_text(encoding="utf-8")
         for subject, expected in re.findall(r"Failure\(\s*BN_ERROR_\w+,(.*?)expected:(.*?)\)\s*\n", text, re.DOTALL):
             kind = re.search(r"\.(null|set|element|overlap|address)\b", subject)
@@ -45,7 +45,7 @@ def test_every_message_of_the_library() -> None:
     assert len(messages) > 50
     names = [
         name
-        for path in (REPOSITORY / "Sources" / "BatchNorm").glob("*.swift")
+        for path in (REPOSITORY / "Sources" / "BatchNorm").rglob("*.swift")
         for name in re.findall(
             r'"((?:options|shape|epilogue|running|source|groups|weights)->\w+)"', path.read_text("utf-8")
         )

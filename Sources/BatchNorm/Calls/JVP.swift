@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// The forward-mode derivative of the layer (a Jacobian-vector product).
+extension Call {
+    func jvp(
+        _ geometry: Geometry, x: UnsafeRawPointer?, xTangent: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
+        gammaTangent: UnsafeRawPointer?, betaTangent: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?,
+        savedInvstd: UnsafePointer<Double>?, yTangent: UnsafeMutableRawPointer?, options: Options
+    ) throws(Failure) {
+        try options.refuse([.epilogue, .running, .source, .groups])
+        try geometry.refuseWeights()
+        var arguments = ArgumentList(self, geometry.with(options))
+        // If the statistics are constants, y depends on x only through x_tangent and gamma_tangent.
+        let needsX = gammaTangent != nil || (xTangent != nil && !options.frozen)
+        let x = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: needsX)
+        let v = try arguments.tensor("x_tangent", xTangent, stride: geometry.dxStride, isNeeded: false)
+        let placeOfV = arguments.latest
+        let gamma = try arguments.parameters("gamma", gamma)
+        let gammaDirection = try arguments.parameters("gamma_tangent", gammaTangent)
+        let betaDirection = try arguments.parameters("beta_tangent", betaTangent)
+        let derivatives = Derivatives(
+            call: self, geometry: arguments.geometry, x: needsX ? x : Operand(), gamma: gamma,
+            mean: try arguments.needed(statistics: "saved_mean", savedMean),
+            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen)
+        let out = try arguments.output(
+            tensor: "y_tangent", yTangent, stride: geometry.yStride, isNeeded: true, orExactly: placeOfV)
+
+        var scratch = try DerivativeScratch(geometry.channels, sums: 1, self)
+        let sums = scratch.sums()
+        if v.base != nil && !options.frozen { try derivatives.reduce(v, into: sums) }
+        let tangent = Derivatives.Direction(
+            v: v, sums: sums, gamma: gammaDirection, beta: betaDirection)
+        if derivatives.isConstant(tangent) { return derivatives.fill(out, with: tangent.beta) }
+        try derivatives.sweep(tangent, to: out, scratch.room).pointee.run(self)
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// The arrays that a sweep keeps per channel, in the working memory of the calling thread:
+///
+///     first          | channels |        the two numbers that each channel is reduced to,
+///     second         | channels |
+///     meanTails      | channels |        and the part of the first that rounding took
+///     coefficients   | channels | ...    eight arrays
+///     weights        | blocks |
+///     extremes       | channels |
+///     partials       | pivot | first | second | argument |        a slot: of one block, per column
+///                    | pivot | first | second | argument |        of the next block
+///     workspaces     | coefficients per column | ...              of each worker
+///     buffers        | doubles |                                  of each worker
+struct ChannelArrays {
+    let first: UnsafeMutablePointer<Double>
+    let second: UnsafeMutablePointer<Double>
+    let meanTails: UnsafeMutablePointer<Double>
+    let coefficients: Coefficients
+    /// Which channels have coefficients that their element type cannot express: 1, or 0.
+    let extremes: UnsafeMutablePointer<UInt8>
+    /// Weights of each block, and of all before it.
+    let weights: UnsafeMutablePointer<(own: Double, before: Double)>
+    private let partials: UnsafeMutablePointer<Double>
+    private let partialColumns: Int
+    /// Doubles of a slot, and of its three arrays.
+    private let slot: Int
+    private let perChannel: Int
+    /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
+    private let workspaces: UnsafeMutablePointer<UInt8>
+    private let workspaceColumns: Int
+    private let coefficientSize: Int
+    private let workerBuffers: UnsafeMutablePointer<Double>
+
+    /// `slots`: blocks that are not folded at once.
+    init(
+        _ geometry: Geometry, _ plan: Plan, slots: Int, hasArgument: Bool, coefficientSize: Int,
+        _ thread: UnsafeMutablePointer<ThreadState>
+    ) throws(Failure) {
+        let channels = wholeVectors(geometry.channels)
+        self.coefficientSize = coefficientSize
+        perChannel = plan.blocks.columns.perChannel
+        partialColumns = wholeVectors(plan.blocks.columns.count(geometry.channels))
+        let arrays = 3 + (hasArgument ? Coefficients.count * coefficientSize / 8 : 0)
+        slot = partialColumns &* arrays
+        let repeated = plan.repeated(geometry.channels)
+        workspaceColumns = repeated == 0 ? 0 : wholeVectors(repeated) + 2 * geometry.lineElements + 16
+        var layout = ArrayLayout()
+        let first = layout.add(Double.self, channels)
+        let second = layout.add(Double.self, channels)
+        let meanTails = layout.add(Double.self, channels)
+        let coefficients = layout.add(UInt8.self, channels * coefficientSize, times: Coefficients.count)
+        let weights = layout.add(
+            (own: Double, before: Double).self, geometry.weights == nil ? 0 : plan.blocks.count)
+        let extremes = layout.add(UInt8.self, channels)
+        let partials = layout.add(Double.self, partialColumns, times: arrays * slots)
+        let workspaces = layout.add(
+            UInt8.self, workspaceColumns * coefficientSize * Coefficients.count, times: plan.threads)
+        let initialized = layout.bytes
+        let buffers = layout.add(Double.self, WidenedTile.doubles, times: plan.threads)
+        let memory = try thread.pointee.working.reserve(layout)
+        // A loop may read beyond the last column. That changes no result, but it may not be a signalling NaN.
+        if geometry.channels * perChannel % 16 != 0 { memset(memory, 0, initialized) }
+        self.first = first.in(memory)
+        self.second = second.in(memory)
+        self.meanTails = meanTails.in(memory)
+        self.coefficients = Coefficients(coefficients.in(memory), elements: channels, size: coefficientSize)
+        self.weights = weights.in(memory)
+        self.extremes = extremes.in(memory)
+        self.partials = partials.in(memory)
+        self.workspaces = workspaces.in(memory)
+        workerBuffers = buffers.in(memory)
+    }
+
+    /// A slot's arrays from a channel on.
+    func partial(_ slot: Int, _ channel: Int) -> Partial {
+        let start = partials + slot * self.slot
+        let base = start + channel * perChannel
+        let argument = Coefficients(
+            start + 3 * partialColumns, elements: partialColumns, size: coefficientSize)
+        return Partial(
+            pivot: base, first: base + partialColumns, second: base + 2 * partialColumns, argument: argument,
+            column: channel * perChannel)
+    }
+
+    struct Partial {
+        let pivot: UnsafeMutablePointer<Double>
+        let first: UnsafeMutablePointer<Double>
+        let second: UnsafeMutablePointer<Double>
+        /// An activation's argument, from a column on.
+        let argument: Coefficients
+        let column: Int
+    }
+
+    /// A worker's coefficients per column.
+    func workspace(_ worker: Int) -> Coefficients {
+        Coefficients(
+            workspaces + worker * Coefficients.count * workspaceColumns * coefficientSize, elements: workspaceColumns,
+            size: coefficientSize)
+    }
+
+    /// A worker's buffers for channels that are computed in double.
+    func buffers(_ worker: Int) -> UnsafeMutablePointer<Double> { workerBuffers + worker * WidenedTile.doubles }
+
+    /// The first of some channels that is extreme; the end of them if none is.
+    func firstExtreme(_ channels: Range<Int>) -> Int {
+        let found = memchr(extremes + channels.lowerBound, 1, channels.count)
+        return found.map { UnsafeRawPointer($0) - UnsafeRawPointer(extremes) } ?? channels.upperBound
+    }
+}
+
+private func wholeVectors(_ elements: Int) -> Int { (elements + 15) & ~15 }

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// From a mean and an inverse standard deviation, wherever they come from, to the coefficients of y.
+struct ForwardFinalize: ChannelFinalizer {
+    enum Statistics {
+        case batch(eps: Double, RunningUpdate?)
+        case running(eps: Double, mean: Elements, variance: Elements)
+        case given(mean: UnsafePointer<Double>, inverseStd: UnsafePointer<Double>)
+    }
+
+    let statistics: Statistics
+    var gamma: Elements?
+    var beta: Elements?
+    var savedMean: UnsafeMutablePointer<Double>?
+    var savedInverseStd: UnsafeMutablePointer<Double>?
+    /// Moments as they are, for bn_moments.
+    var moments:
+        (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
+    /// The part of the mean that rounding took, if that is wanted as well.
+    var meanTails: UnsafeMutablePointer<Double>?
+
+    func run<T: Real, A: Access>(_: T.Type, _: A.Type, _ step: ChannelStep, _ channels: Range<Int>) {
+        // A local copy: the compiler cannot know that stores do not change it, and would load it for each channel (7 ns).
+        let finalize = self
+        for channel in channels {
+            step.record(finalize.finalize(A.self, step, channel), isGradient: false, T.self, channel)
+        }
+    }
+
+    @inline(__always)
+    private func finalize<A: Access>(_: A.Type, _ step: ChannelStep, _ channel: Int) -> ChannelMap {
+        let known = known(A.self, step, channel)
+        savedMean?[channel] = known.mean
+        savedInverseStd?[channel] = known.inverseStd
+        if case .batch(_, let update) = statistics {
+            let batch = step.moments(channel)
+            update?.apply(A.self, batch, channel)
+            if let moments {
+                moments.count[channel] = batch.count
+                moments.mean[channel] = batch.mean
+                moments.m2[channel] = batch.m2
+                meanTails?[channel] = batch.meanTail
+            }
+        }
+        return map(A.self, channel, known)
+    }
+
+    private typealias Known = (mean: Double, meanTail: Double, inverseStd: Double)
+
+    @inline(__always)
+    private func known<A: Access>(_: A.Type, _ step: ChannelStep, _ channel: Int) -> Known {
+        switch statistics {
+        case .batch(let eps, _):
+            let batch = step.moments(channel)
+            return (batch.mean, batch.meanTail, batch.inverseStd(eps))
+        case .running(let eps, let means, let variances):
+            return (means[A.self, channel], 0, BatchNorm.inverseStd(variance: variances[A.self, channel], eps))
+        case .given(let means, let inverseStds):
+            return (means[channel], 0, inverseStds[channel])
+        }
+    }
+
+    @inline(__always)
+    private func map<A: Access>(_: A.Type, _ channel: Int, _ known: Known) -> ChannelMap {
+        ChannelMap(
+            mean: known.mean, meanTail: known.meanTail,
+            scale: (gamma?[A.self, channel] ?? 1) * known.inverseStd, shift: beta?[A.self, channel] ?? 0)
+    }
+
+    fileprivate func map(_ step: ChannelStep, _ channel: Int) -> ChannelMap {
+        map(AnyElement.self, channel, known(AnyElement.self, step, channel))
+    }
+}
+
+extension Call {
+    /// In the thread's memory, for the sweep at work.
+    @inline(never)
+    func finalize(_ forward: ForwardFinalize) -> Finalize {
+        let place = thread.pointee.slot(.finalize, ForwardFinalize.self)
+        place.initialize(to: forward)
+        return Finalize(
+            structure: place, run: { ForwardFinalize.run($0, $1, $2, $3) },
+            map: { $3.write(ForwardFinalize.at($0).pointee.map(ChannelStep.at($1).pointee, $2)) })
+    }
+}

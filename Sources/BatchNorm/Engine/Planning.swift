@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// Makes a plan for a sweep, from its shape and from the machine's caches.
+extension Plan {
+    init(_ sweep: borrowing Sweep, threads limit: Int, _ caches: Caches) {
+        let geometry = sweep.geometry
+        self.init((0..<geometry.outer, 0..<geometry.inner))
+        let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
+        threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
+        // Written values that will have left the caches before anybody reads them need not go through them; unless their
+        // lines are there already, in place. A read for ownership per line is saved, a third of the traffic.
+        let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
+        streams = sweep.out.base != nil && !inPlace && geometry.bytes > caches.last / 2
+        planBlocks(sweep, inputs)
+        planMap(sweep, inputs)
+        planGroups(sweep, inputs, caches)
+    }
+
+    private mutating func planBlocks(_ sweep: borrowing Sweep, _ inputs: Int) {
+        let geometry = sweep.geometry
+        let slice = geometry.channels * geometry.inner
+        // By the strides of the call, as x may be left out of it.
+        let isDense =
+            geometry.xStride == slice && (sweep.dy.base == nil || geometry.yStride == slice)
+            && (sweep.z.isDense(slice) || !sweep.reducesActivated)
+        // A row has one weight, and a plane a vector of them.
+        let isWeighted = geometry.weights != nil
+        blocks = Blocks(
+            outer: geometry.outer, channels: geometry.channels, inner: geometry.inner, inputs: inputs,
+            dense: isDense && sweep.reduction != nil && !isWeighted, isWeighted: isWeighted)
+        // Four parts for each thread, so that one that is held up leaves the others something to take.
+        let evenly = 4 * threads
+        parts = blocks.count >= evenly || geometry.outer < evenly ? blocks.count : evenly
+    }
+
+    private mutating func planMap(_ sweep: borrowing Sweep, _ inputs: Int) {
+        let geometry = sweep.geometry
+        let slice = geometry.channels * geometry.inner
+        let isWeighted = geometry.weights != nil
+        mapsRows = geometry.inner == 1 || (Plan.isShort(geometry) && !isWeighted)
+        columns.perChannel = mapsRows ? geometry.inner : 1
+        let takesAll = inputs == 2 && (sweep.epilogue != nil || sweep.combines)
+        coefficients = takesAll ? Coefficients.count : inputs == 1 ? 3 : 5
+        let room = Plan.coefficientBytes / coefficients / sweep.coefficientSize
+        let areDense =
+            sweep.x.isDense(slice) && sweep.dy.isDense(slice) && sweep.z.isDense(slice) && sweep.dz.isDense(slice)
+            && sweep.out.isDense(slice)
+        isFlat = mapsRows && areDense && !isWeighted
+        if isFlat {
+            let rows = Blocks.rowsPerRun(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
+            columns.rowsPerRun = rows > geometry.outer || rows * slice > room ? 1 : rows
+            isFlat = columns.rowsPerRun * slice >= geometry.lineElements
+        }
+        mapped =
+            mapsRows && columns.rowsPerRun == 1
+            ? max(16, room / columns.perChannel / 16 * 16) : geometry.channels
+    }
+
+    private mutating func planGroups(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
+        let geometry = sweep.geometry
+        let channels = geometry.channels
+        // No product may overflow for tensors that fill half of a 32-bit address space: hence the quotients below.
+        let channelBytes = max(1, min(geometry.count * geometry.elementSize, Int.max / 2) * inputs)
+        // Columns come by the vector, so that no two threads share a cache line; planes by as many as are summed at once.
+        let unit = blocks.isRows ? 16 : 4
+        let shared = (channels - 1) / (threads * unit) * unit + unit
+        let fitting = Plan.fused(caches) / channelBytes
+        if columns.rowsPerRun > 1 || blocks.columns.rowsPerRun > 1 {
+            groupSize = channels
+        } else if !blocks.isRows {
+            let isUnitSmall = channelBytes <= Plan.prefetched(caches) / unit
+            let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
+            groupSize = min(channels, max(1, some), shared)
+        } else {
+            let perChannel = columns.perChannel
+            let fits = sweep.reduction != nil && fitting * perChannel >= Plan.narrowestPanel
+            let narrow = max(shared, Plan.narrowestPanel / perChannel / 16 * 16)
+            let panel = blocks.isShared(by: threads) ? channels : narrow
+            groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
+        }
+        isFarApart = !mapsRows || groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
+        if groupSize < channels && groupSize <= Plan.prefetched(caches) / channelBytes {
+            prefetch = groupSize * geometry.inner
+        }
+    }
+
+    /// True if planes are mapped as rows: not those that fill several vectors, nor too few of a channel for its coefficients
+    /// to be worth repeating.
+    private static func isShort(_ geometry: Geometry) -> Bool {
+        let fills = geometry.inner % 16 == 0 && geometry.inner >= 48
+        return 1...shortPlane ~= geometry.inner && !fills && geometry.outer >= fewPlanes
+    }
+
+    /// Bytes of inputs that a group may have, so that they are still in the second-level cache when they are mapped: beside
+    /// them lie as many of the output, and a quarter of the cache is left for coefficients and for lines that meet in a set.
+    private static func fused(_ caches: Caches) -> Int { caches.second * 3 / 8 }
+
+    /// The same where the next group is prefetched: two groups, and an eighth of the cache is left.
+    private static func prefetched(_ caches: Caches) -> Int { caches.second * 7 / 16 }
+
+    /// A thread is worth waking for so many bytes, about 20 microseconds of work.
+    private static let bytesPerThread = 1 << 18
+    /// Elements of a run of short rows: enough to make little of its ends.
+    private static let runLength = 512
+    /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.
+    private static let shortPlane = 64
+    static let fewPlanes = 4
+    /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
+    private static let coefficientBytes = 24576
+    private static let pageBytes = 4096
+    /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
+    private static let narrowestPanel = 128
+}
+
+extension Operand {
+    /// True if there is nothing between its outer slices, if it is there.
+    fileprivate func isDense(_ slice: Int) -> Bool { base == nil || stride == slice }
+}
