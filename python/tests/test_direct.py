@@ -226,7 +226,7 @@ def test_parameters_are_checked_at_every_call(x: Array, name: str) -> None:
 
 
 def test_a_dtype_that_the_library_has_not() -> None:
-    """Of which saved statistics that know no dtype say nothing."""
+    """Saved statistics that know no dtype say nothing about it."""
     x = np.zeros((4, 3), np.int32)
     with pytest.raises(TypeError, match="x has dtype int32, expected float32, float64, float16 or bfloat16"):
         bn.backward(x, x, bn.frozen_statistics(np.zeros(3), np.ones(3)))

@@ -157,7 +157,7 @@ def test_batched_matrices_are_left(rng: np.random.Generator) -> None:
 
 
 def test_a_domain_without_an_opset(rng: np.random.Generator) -> None:
-    """Of such a model ONNX infers no shape: what needs none is folded all the same."""
+    """ONNX infers no shape for such a model; layers that need no shape are folded all the same."""
     m = Maker(rng)
     nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y"), node("MatMul", ["y", "u"], ["p"]), norm("p", "z", "q")]
     arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(7, 7), **m.params(6), **m.params(6, "q")}
