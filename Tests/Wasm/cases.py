@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from batchnorm._c_api import last_error, lib
-from batchnorm._c_structs import Activation, DType, Epilogue, Options, Shape
+from batchnorm._core.library import lib
+from batchnorm._core.structs import Activation, DType, Epilogue, Options, Shape
 
 SEED = 20261121
 # Elements, and what their arrays hold: those of 16 bits are bits, beside parameters of float32.
@@ -79,11 +79,7 @@ class Layer:
             pointers = {key: address(array) for key, array in epilogue.items()}
             activation = ACTIVATIONS[options["activation"]]
             given.epilogue = ctypes.pointer(Epilogue(ctypes.sizeof(Epilogue), activation, **bounds, **pointers))
-        self.check(getattr(lib, name)(self.shape, self.dtype, *map(address, arrays), given))
-
-    def check(self, status: int) -> None:
-        if status != 0:
-            raise RuntimeError(last_error())
+        getattr(lib, name)(self.shape, self.dtype, *map(address, arrays), given)
 
     def statistics(self, count: int) -> list[np.ndarray]:
         return [np.empty(self.shape.channels) for _ in range(count)]
@@ -105,7 +101,7 @@ class Layer:
 
     def moments(self) -> dict[str, np.ndarray]:
         count, mean, m2 = self.statistics(3)
-        self.check(lib.bn_moments(self.shape, self.dtype, *map(address, (self.arrays["x"], count, mean, m2))))
+        lib.bn_moments(self.shape, self.dtype, *map(address, (self.arrays["x"], count, mean, m2)))
         return {"count": count, "mean": mean, "m2": m2}
 
 

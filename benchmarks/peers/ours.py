@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 
 import batchnorm as bn
-from batchnorm import _c_api, _c_structs
+from batchnorm._core import library, structs
 
 from harness.native import compiled
 from harness.problem import EPS, MOMENTUM, Array, Problem
@@ -85,10 +85,10 @@ class OursFromC:
         self.repeat.argtypes = [
             ctypes.c_void_p,
             ctypes.c_long,
-            ctypes.POINTER(_c_structs.Shape),
+            ctypes.POINTER(structs.Shape),
             ctypes.c_int,
             ctypes.POINTER(ctypes.c_void_p * 8),
-            ctypes.POINTER(_c_structs.Options),
+            ctypes.POINTER(structs.Options),
         ]
 
     def prepare(self, problem: Problem, operation: Operation) -> Trial:
@@ -101,17 +101,17 @@ class OursFromC:
         else:
             arrays = [p.x, p.gamma, p.beta, p.running_mean, p.running_var, p.y, mean, invstd]
         pointers = (ctypes.c_void_p * 8)(*(array.ctypes.data for array in arrays))
-        shape = _c_structs.Shape(ctypes.sizeof(_c_structs.Shape), *p.core_shape, 0, 0, 0)
-        options = _c_structs.Options(ctypes.sizeof(_c_structs.Options), EPS, MOMENTUM, 0, 0)
-        dtype = {4: _c_structs.DType.FLOAT32, 8: _c_structs.DType.FLOAT64}[p.dtype.itemsize]
-        function = ctypes.cast(getattr(_c_api.lib, FUNCTIONS[operation]), ctypes.c_void_p)
+        shape = structs.Shape(ctypes.sizeof(structs.Shape), *p.core_shape, 0, 0, 0)
+        options = structs.Options(ctypes.sizeof(structs.Options), EPS, MOMENTUM, 0, 0)
+        dtype = {4: structs.DType.FLOAT32, 8: structs.DType.FLOAT64}[p.dtype.itemsize]
+        function = ctypes.cast(getattr(library.lib, FUNCTIONS[operation]), ctypes.c_void_p)
 
         def run(times: int) -> float:
             # The pointers are good only as long as these live: mean, invstd, dgamma and dbeta have no other owner.
             assert len(arrays) == len(pointers)
             seconds: float = self.repeat(function, times, shape, dtype, pointers, options)
             if seconds < 0:
-                raise RuntimeError(f"{FUNCTIONS[operation]} failed: {_c_api.last_error()}")
+                raise RuntimeError(f"{FUNCTIONS[operation]} failed: {library.last_error()}")
             return seconds
 
         return Trial(run, lambda: p.dx if operation == "backward" else p.y)

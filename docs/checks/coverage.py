@@ -25,11 +25,11 @@ sys.path.insert(0, str(ROOT / "python"))
 
 def of_header() -> Iterator[str]:
     """Every name of ours in the header; those of fields with that of their structure."""
-    from batchnorm import _c_structs
+    from batchnorm._core import structs
 
     header = (ROOT / "Include" / "batchnorm.h").read_text(encoding="utf-8")
     yield from re.findall(r"\b(?:bn|BN)_\w+", re.sub(r"/\*.*?\*/", " ", header, flags=re.DOTALL))
-    for structure in vars(_c_structs).values():
+    for structure in vars(structs).values():
         if isinstance(structure, type) and issubclass(structure, ctypes.Structure):
             yield from (f"bn_{structure.__name__.lower()}.{field[0]}" for field in structure._fields_)
 

@@ -10,13 +10,12 @@
 >>> print(dx.shape, layer.grad_beta)
 (8, 3, 5, 5) [200. 200. 200.]
 
-`functional` has the formulas and says which arrays are copied, `layer` is the layer, `steps` and `statistics` are the
-layer in parts for a caller with an exchange of its own, `microbatches` accumulates gradients, `library` sets threads.
-What else a call may be told is in `activations`, `policies`, `sources` and `groups`.
+`functional` has the formulas and says which arrays are copied, and `layers` has the layers. `settings` are what both
+may be told beyond plain arguments: activations, running policies, sources of statistics, groups. `statistics` has
+moments of data of any size, `deploy` folds a layer into its neighbours, and `interop` knows the states and files of
+other frameworks.
 
-Around the layer: `population` and `recalibration` for statistics of all data, `derivatives` beyond the gradient,
-`folding` and `affine` for deployment, `frameworks` and `files` for the state of other frameworks; `lazy`, `frozen`,
-`keras` and `onnx` are layers and operators as they are known elsewhere.
+`keras` and `onnx`, of `interop`, are a layer and operators as they are known elsewhere.
 """
 
 from importlib import import_module as _import_module
@@ -25,9 +24,9 @@ from ._version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import would take longer than all the rest here
 if TYPE_CHECKING:
-    from . import keras as keras
-    from . import onnx as onnx
     from ._names import *  # noqa: F403
+    from .interop import keras as keras
+    from .interop import onnx as onnx
 
 __all__ = [
     "BatchNorm",
@@ -90,38 +89,33 @@ __all__ = [
 ]
 
 
+# Public modules, some by a shorter name than their place.
+_MODULES = {
+    **{room: room for room in ("deploy", "functional", "interop", "layers", "settings", "statistics")},
+    "keras": "interop.keras",
+    "onnx": "interop.onnx",
+}
+
 if not TYPE_CHECKING:  # which would take any name for one of the package's
 
     def __getattr__(name: str) -> object:
-        """The first use of a name, or of a public module, loads all of them. Private modules come alone: the names are
-        made of them.
-        """
-        if name not in __all__ and not _is_module(name):
+        """The first use of a name, or of a public module, loads all of them."""
+        if name not in __all__ and name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        _load(all_names=name[:1] != "_")
-        return globals().get(name) or _import_module(f"{__name__}.{name}")
+        _load()
+        return globals().get(name) or _import_module(f"{__name__}.{_MODULES.get(name, name)}")
 
 
-def _load(*, all_names: bool) -> None:
+def _load() -> None:
     """Threads queue for one module, which imports all others. Imported from several ends at once, one of them could see
     another's unfinished module before Python 3.12, and NumPy's parts in all versions.
     """
     _import_module("numpy")
-    if not all_names:
-        return
     names = _import_module(f"{__name__}._names")
     for each in set(__all__) - globals().keys():  # which may have what somebody has put there
         globals()[each] = getattr(names, each)
 
 
-def _is_module(name: str) -> bool:
-    """Not a package within, which is there once it has been imported."""
-    from importlib.util import find_spec
-
-    spec = None if name.startswith("__") or "." in name else find_spec(f"{__name__}.{name}")
-    return spec is not None and spec.submodule_search_locations is None
-
-
 def __dir__() -> list[str]:
     """What a user has a use for: the names above, and the modules that have more."""
-    return sorted({*__all__, "keras", "onnx"})
+    return sorted({*__all__, *_MODULES})

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from batchnorm import _c_api
+from batchnorm._core import library
 
-PACKAGE = Path(_c_api.__file__).resolve().parent
+PACKAGE = Path(library.__file__).resolve().parents[1]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Array = np.ndarray[Any, Any]
@@ -106,17 +106,17 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
 def spied(name: str) -> Iterator[list[tuple[Any, ...]]]:
     """The arguments of every call of the library's function `name`, as they come in."""
     calls: list[tuple[Any, ...]] = []
-    function = getattr(_c_api.lib, name)
+    function = getattr(library.lib, name)
 
     def spy(*arguments: Any) -> Any:
         calls.append(arguments)
         return function(*arguments)
 
-    setattr(_c_api.lib, name, spy)
+    setattr(library.lib, name, spy)
     try:
         yield calls
     finally:
-        setattr(_c_api.lib, name, function)
+        setattr(library.lib, name, function)
 
 
 def digest(arrays: Iterable[Array]) -> str:

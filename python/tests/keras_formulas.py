@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from batchnorm.keras import BatchNormalization
+from batchnorm.interop.keras import BatchNormalization
 
 Array = np.ndarray[Any, Any]
 

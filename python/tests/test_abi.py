@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The declarations in batchnorm._c_api against Include/batchnorm.h."""
+"""The declarations in batchnorm._core.library against Include/batchnorm.h."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from helpers import REPOSITORY
 
 import batchnorm as bn
-from batchnorm import _c_api, _c_structs, _version
+from batchnorm import _version
+from batchnorm._core import library, structs
 
 HEADER = REPOSITORY / "Include" / "batchnorm.h"
 SOURCE = re.sub(r"/\*.*?\*/|//[^\n]*", " ", HEADER.read_text(), flags=re.DOTALL)
@@ -30,30 +31,30 @@ C_TYPES: dict[str, Any] = {
     "const void *": ctypes.c_void_p,
     "double *": ctypes.c_void_p,
     "const double *": ctypes.c_void_p,
-    "const bn_shape *": ctypes.POINTER(_c_structs.Shape),
-    "const bn_options *": ctypes.POINTER(_c_structs.Options),
+    "const bn_shape *": ctypes.POINTER(structs.Shape),
+    "const bn_options *": ctypes.POINTER(structs.Options),
 }
 STRUCTS: dict[str, Any] = {
-    "bn_shape": _c_structs.Shape,
-    "bn_weights": _c_structs.Weights,
-    "bn_epilogue": _c_structs.Epilogue,
-    "bn_running": _c_structs.Running,
-    "bn_source": _c_structs.Source,
-    "bn_groups": _c_structs.Groups,
-    "bn_options": _c_structs.Options,
+    "bn_shape": structs.Shape,
+    "bn_weights": structs.Weights,
+    "bn_epilogue": structs.Epilogue,
+    "bn_running": structs.Running,
+    "bn_source": structs.Source,
+    "bn_groups": structs.Groups,
+    "bn_options": structs.Options,
 }
 # With what the names of the members begin, after BN_.
 ENUMS: dict[str, tuple[Any, str]] = {
-    "bn_dtype": (_c_structs.DType, ""),
-    "bn_status": (_c_structs.Status, ""),
-    "bn_masked": (_c_structs.Masked, "MASKED_"),
-    "bn_activation": (_c_structs.Activation, ""),
-    "bn_average": (_c_structs.Average, "AVERAGE_"),
-    "bn_single_value": (_c_structs.SingleValue, "SINGLE_VALUE_"),
-    "bn_nonfinite": (_c_structs.Nonfinite, "NONFINITE_"),
-    "bn_outcome": (_c_structs.Outcome, "OUTCOME_"),
-    "bn_source_kind": (_c_structs.SourceKind, "SOURCE_"),
-    "bn_per_group": (_c_structs.PerGroup, "PER_GROUP_"),
+    "bn_dtype": (structs.DType, ""),
+    "bn_status": (structs.Status, ""),
+    "bn_masked": (structs.Masked, "MASKED_"),
+    "bn_activation": (structs.Activation, ""),
+    "bn_average": (structs.Average, "AVERAGE_"),
+    "bn_single_value": (structs.SingleValue, "SINGLE_VALUE_"),
+    "bn_nonfinite": (structs.Nonfinite, "NONFINITE_"),
+    "bn_outcome": (structs.Outcome, "OUTCOME_"),
+    "bn_source_kind": (structs.SourceKind, "SOURCE_"),
+    "bn_per_group": (structs.PerGroup, "PER_GROUP_"),
 }
 
 
@@ -87,14 +88,14 @@ def test_the_header_was_understood() -> None:
 
 
 def test_every_function_is_declared_in_the_order_of_the_header() -> None:
-    assert list(_c_api.PROTOTYPES) == list(prototypes())
+    assert list(library.PROTOTYPES) == list(prototypes())
 
 
 @pytest.mark.parametrize("name", prototypes())
 def test_prototypes(name: str) -> None:
     restype, argtypes = prototypes()[name]
-    function = getattr(_c_api.lib, name)
-    assert function.restype is C_TYPES[restype]
+    function = getattr(library.lib, name)
+    assert function.restype is (library.check if restype == "bn_status" else C_TYPES[restype])
     assert list(function.argtypes) == [C_TYPES[argument] for argument in argtypes]
 
 
@@ -132,20 +133,20 @@ def test_enums(tmp_path: Path, name: str) -> None:
 def test_one_version_everywhere() -> None:
     header = dict(re.findall(r"#define BN_VERSION_(MAJOR|MINOR|PATCH) (\d+)", SOURCE))
     version = ".".join(header[part] for part in ("MAJOR", "MINOR", "PATCH"))
-    number = _c_api.lib.bn_version()
+    number = library.lib.bn_version()
     assert version == _version.__version__ == bn.__version__
     assert version == f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 def test_status_strings_are_as_many_as_statuses() -> None:
-    strings = {status: _c_api.lib.bn_status_string(status) for status in _c_structs.Status}
-    assert len(set(strings.values())) == len(_c_structs.Status)
+    strings = {status: library.lib.bn_status_string(status) for status in structs.Status}
+    assert len(set(strings.values())) == len(structs.Status)
     for other in (-1, 9, 19, 22, 1000):
-        assert _c_api.lib.bn_status_string(other) == b"unknown status"
+        assert library.lib.bn_status_string(other) == b"unknown status"
 
 
 def test_default_options_are_those_of_the_header() -> None:
-    from batchnorm._options import options
+    from batchnorm._core.options import options
 
     assert values_of(options()) == init("bn_options")
 
@@ -169,23 +170,24 @@ def test_default_descriptors_are_those_of_the_header() -> None:
     """What a descriptor object says without arguments, and what the header says that nothing said means."""
     import numpy as np
 
-    from batchnorm import _weights, groups, policies, sources
+    from batchnorm._core import weights
+    from batchnorm.settings import groups, running, sources
 
     numbers = np.zeros(4)
-    running = values_of(policies.kept(bn.Running(), 1, 1, None, None).struct)
-    assert running[:-1] == init("bn_running")[:-1]  # but for the outcome, which is always asked for
+    policy = values_of(running.running_struct(bn.Running(), 1, 1, None, None).struct)
+    assert policy[:-1] == init("bn_running")[:-1]  # but for the outcome, which is always asked for
     renorm = values_of(sources.struct_of(bn.Renorm(), numbers, numbers.reshape(2, 2), 1))
     assert renorm[1:-1] == init("bn_source")[1:-1]
     ghost = values_of(groups.grouping(bn.Ghost(2), (4, 3), (1,)).struct)  # type: ignore[union-attr]
     assert ghost[2:] == init("bn_groups")[2:]
-    assert values_of(_weights.struct_of(numbers, "normalize"))[1:] == init("bn_weights")[1:]
+    assert values_of(weights.struct_of(numbers, "normalize"))[1:] == init("bn_weights")[1:]
     leaky = bn.LeakyReLU()
     assert leaky.slope == init("bn_epilogue")[2]
 
 
-@pytest.mark.parametrize("status", [s for s in _c_structs.Status if s != _c_structs.Status.OK])
-def test_every_status_has_its_exception(status: _c_structs.Status) -> None:
+@pytest.mark.parametrize("status", [s for s in structs.Status if s != structs.Status.OK])
+def test_every_status_has_its_exception(status: structs.Status) -> None:
     others = {"ERROR_DTYPE": TypeError, "ERROR_MEMORY": MemoryError, "ERROR_ENVIRONMENT": RuntimeError}
     others["ERROR_NESTED"] = RuntimeError
     with pytest.raises(others.get(status.name, ValueError)):
-        _c_api.raise_error(status)
+        library.check(status)

@@ -235,8 +235,8 @@ def test_arrays_that_warn_when_written_are_read_without_a_warning(x: Array) -> N
 
 
 def test_plans_of_many_shapes_do_not_pile_up() -> None:
-    from batchnorm._layout import plan
-    from batchnorm._options import kept_options
+    from batchnorm._core.layout import plan
+    from batchnorm._core.options import kept_options
 
     for n in range(2, 1000):
         bn.forward_training(np.zeros((n, 1)), eps=float(n))

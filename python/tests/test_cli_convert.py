@@ -12,9 +12,9 @@ import pytest
 
 import batchnorm as bn
 from batchnorm import cli
-from batchnorm._conventions import Framework, convention_of
 from batchnorm.cli.convert import FRAMEWORKS
 from batchnorm.conversion import convert_arrays
+from batchnorm.interop.conventions import Framework, convention_of
 
 Captured = pytest.CaptureFixture[str]
 RNG = np.random.default_rng(20261215)

@@ -16,8 +16,8 @@ from helpers import python
 
 import batchnorm as bn
 from batchnorm import cli
-from batchnorm._conventions import CONVENTIONS
 from batchnorm.inspection import KINDS, Norm, findings, read_norms
+from batchnorm.interop.conventions import CONVENTIONS
 
 Captured = pytest.CaptureFixture[str]
 Arrays = dict[str, Any]

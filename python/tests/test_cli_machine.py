@@ -15,14 +15,15 @@ import pytest
 from helpers import python
 
 import batchnorm as bn
-from batchnorm import _c_api, cli, machine
+from batchnorm import cli, machine
+from batchnorm._core import library
 
 Captured = pytest.CaptureFixture[str]
 
 
 def test_info(capsys: Captured) -> None:
     assert cli.main(["info"]) == 0
-    path = Path(_c_api.lib._name)
+    path = Path(library.lib._name)
     said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert said["version"] == f"{bn.__version__}, library {bn.__version__}, ABI {bn.__version__.split('.')[0]}"
     assert said["isa"].startswith(f"{bn.isa()}, of ")
@@ -192,5 +193,5 @@ def test_what_the_bench_refuses(arguments: list[str], status: int, said: str, ca
 
 
 def test_the_abi_is_the_librarys() -> None:
-    version = ctypes.CDLL(_c_api.lib._name).bn_version()
+    version = ctypes.CDLL(library.lib._name).bn_version()
     assert machine.facts()["abi"] == version // 10000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import batchnorm as bn
-from batchnorm import _conventions
+from batchnorm.interop import conventions
 
 Array = np.ndarray[Any, Any]
 
@@ -400,7 +400,7 @@ def test_a_window_of_batches() -> None:
 
 
 def test_the_type_has_the_names_of_the_table() -> None:
-    assert get_args(_conventions.Framework) == tuple(each.framework for each in _conventions.CONVENTIONS)
+    assert get_args(conventions.Framework) == tuple(each.framework for each in conventions.CONVENTIONS)
 
 
 # Suffixes
@@ -423,7 +423,7 @@ def test_suffixes_of_variables(framework: str, suffix: str) -> None:
         bn.from_state(both, framework, prefix="bn1")
 
 
-@pytest.mark.parametrize("framework", get_args(_conventions.Framework))
+@pytest.mark.parametrize("framework", get_args(conventions.Framework))
 @pytest.mark.parametrize("key", ["", "/", ".", ":0", "arg:", "vars", "vars/", "/vars/0/"])
 def test_keys_that_are_no_names(framework: Any, key: str) -> None:
     for prefix in ("", "a"):

@@ -295,30 +295,6 @@ def test_in_place() -> None:
         bn.jvp(data["x"], saved, x_tangent=wanted, out=data["x"])
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_bfloat16_as_bits(frozen: bool) -> None:
-    data = draw((4, 3, 10), 1, BFLOAT16, 9)
-    saved = statistics(data, 1, frozen)
-    wanted = compute(data, saved, 1)
-    bits = {name: a.view(np.uint16) if a.dtype == BFLOAT16 else a for name, a in data.items()}
-    directions = {"x_tangent": bits["grad_dx"], "gamma_tangent": bits["grad_dgamma"], "dtype": "bfloat16"}
-    directions.update(beta_tangent=bits["grad_dbeta"])
-    tangent = bn.jvp(bits["x"], saved, gamma=bits["gamma"], **directions)
-    out = np.empty_like(bits["x"])
-    assert bn.jvp(bits["x"], saved, gamma=bits["gamma"], out=out, **directions) is out
-    grads = {name: bits[name] for name in ("grad_dx", "grad_dgamma", "grad_dbeta")}
-    results = bn.double_backward(bits["dy"], bits["x"], saved, gamma=bits["gamma"], **grads, dtype="bfloat16")
-    for ours, true in zip((tangent, *results), wanted):
-        assert ours.tobytes() == true.tobytes()
-        assert ours.dtype == (np.float32 if true.dtype == np.float32 else np.uint16)
-    assert out.tobytes() == tangent.tobytes()
-    wide = np.zeros(data["x"].shape, np.float32)
-    with pytest.raises(TypeError, match="x_tangent is float32, expected uint16"):
-        bn.jvp(bits["x"], saved, x_tangent=wide, dtype="bfloat16")
-    with pytest.raises(TypeError, match="grad_dx is float32, expected uint16"):
-        bn.double_backward(bits["dy"], bits["x"], saved, grad_dx=wide, dtype="bfloat16")
-
-
 def test_nothing_of_the_tensors_size_is_allocated_but_the_results() -> None:
     data = draw((40, 24, 33, 7), 1, np.float32, 15)
     saved = statistics(data, 1, False)

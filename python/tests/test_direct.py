@@ -15,10 +15,10 @@ import pytest
 from helpers import BY_POINTER, LAYOUTS, pointer, spied
 
 import batchnorm as bn
-from batchnorm import _arrange
-from batchnorm._arrays import address
-from batchnorm._layout import dense_plan, plan
-from batchnorm.saved import two_of
+from batchnorm._core import direct
+from batchnorm._core.arrays import address
+from batchnorm._core.layout import dense_plan, plan
+from batchnorm.functional.saved import two_of
 
 Array = np.ndarray[Any, Any]
 
@@ -49,8 +49,7 @@ def no_long_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("the long way was taken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_arrange, "forward", refused)
-        patch.setattr(_arrange, "backward", refused)
+        patch.setattr(direct, "arrange", refused)
         yield
 
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import REPOSITORY
 from typed import run_c
 
-from batchnorm import _c_api
+from batchnorm._core import library
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
@@ -39,7 +39,7 @@ def test_pages_are_found() -> None:
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in one session: what a block has defined is there in the next."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BATCHNORM_LIBRARY", _c_api.lib._name)
+    monkeypatch.setenv("BATCHNORM_LIBRARY", library.lib._name)
     session: dict[str, Any] = {"__name__": "__main__"}
     for code, output in blocks(page, "python"):
         printed = io.StringIO()

@@ -14,22 +14,29 @@ import pytest
 import batchnorm as bn
 
 # By their files: in an installed package the library lies among them.
-MODULES = sorted({path.stem for path in Path(bn.__path__[0]).glob("[!_]*.py")})
+ROOMS = ("_core", "settings", "statistics", "functional", "layers", "deploy", "interop")
+PACKAGE = Path(bn.__path__[0])
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for room in ROOMS
+    for path in (PACKAGE / room).rglob("*.py")
+    if path.stem != "__init__"
+)
 # Of these every public function and class has a worked example.
 SHOWN = [
-    "affine",
-    "derivatives",
-    "files",
-    "folding",
-    "frameworks",
-    "frozen",
-    "keras",
-    "layers",
-    "lazy",
-    "onnx",
-    "population",
+    "deploy.folding",
+    "deploy.scale_shift",
+    "functional.derivatives",
+    "interop.files",
+    "interop.keras.layer",
+    "interop.onnx",
+    "interop.states",
+    "layers.frozen",
+    "layers.lazy",
+    "layers.ranked",
+    "layers.recalibration",
+    "statistics.moments",
 ]
-SHOWN += ["recalibration"]
 
 
 def examples_of(thing: Any, name: str, module: Any = None) -> list[doctest.DocTest]:

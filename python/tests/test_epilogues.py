@@ -129,7 +129,7 @@ def test_mask(rng: np.random.Generator, activation: Any, residual: Any, layout: 
     for shape in ((3, 3, 7), (4, 17, 49)):
         call = draw(rng, shape, dtype, activation=activation, residual=residual)
         given, saved = check_training(rng, call, dtype, layout, save_mask=True)
-        assert saved._told.residual is None
+        assert saved._extras.residual is None
         u = oracle.forward(call).u
         margin = max(1e-3, float(ml_dtypes.finfo(given.dtype).eps)) * (1 + abs(u))
         passes, sure = oracle.slope(u, activation) == 1, oracle.distance_to_kinks(u, activation) > margin
@@ -203,35 +203,14 @@ def test_outputs_in_place(rng: np.random.Generator, activation: Any, dtype: str)
 
 
 def test_bits_of_bfloat16(rng: np.random.Generator) -> None:
-    """dtype="bfloat16" says of uint16 what a dtype of its own says."""
+    """V2, as NumPy reads bfloat16 from a file without ml_dtypes, is taken for what it is."""
     x, dy, z = rng.normal(size=(3, 4, 5, 7)).astype(DTYPES["bf16"])
-    gamma, beta, mean, var = rng.uniform(1, 2, (4, 5)).astype(DTYPES["bf16"])
-    frozen = bn.frozen_statistics(mean, var, beta=beta, residual=z, activation="silu")
-    arrays = [each.view("u2") for each in (beta, z)]
-    of_frozen = bn.frozen_statistics(mean, var, beta=arrays[0], residual=arrays[1], activation="silu")
-    expected = bn.backward(dy, x, frozen, gamma=gamma)
-    for given, exact in zip(
-        bn.backward(*(a.view("u2") for a in (dy, x)), of_frozen, gamma=gamma.view("u2"), dtype="bfloat16"), expected
-    ):
-        assert np.array_equal(given, exact.view("u2"))
-    y, saved = bn.forward_training(x, residual=z, activation="relu")
-    bits, of_bits = bn.forward_training(
-        x.view("u2"), residual=z.view("u2"), activation="relu", dtype="bfloat16", save_mask=True
-    )
-    assert bits.dtype == np.uint16
-    assert np.array_equal(bits, y.view("u2"))
-    out, dz = np.empty_like(bits), np.empty_like(bits)
-    results = bn.backward(dy.view("u2"), x.view("u2"), of_bits, dtype="bfloat16", out=out, residual_out=dz)
-    assert results[0] is out
-    assert results[3] is dz
+    y, saved = bn.forward_training(x, residual=z, activation="relu", save_mask=True)
+    bits, of_bits = bn.forward_training(x.view("V2"), residual=z.view("V2"), activation="relu", save_mask=True)
+    assert bits.tobytes() == y.tobytes()
+    results = bn.backward(dy.view("V2"), x.view("V2"), of_bits)
     for given, expected in zip(results, bn.backward(dy, x, saved)):
-        assert np.array_equal(given, expected.view(given.dtype))
-    mean, invstd = saved.mean, saved.invstd
-    assert np.array_equal(
-        bn.normalize(x.view("u2"), mean, invstd, residual=z.view("u2"), activation="relu", dtype="bfloat16"), bits
-    )
-    with pytest.raises(TypeError, match="residual is float64, expected uint16"):
-        bn.forward_training(x.view("u2"), residual=np.zeros(x.shape), dtype="bfloat16")
+        assert given.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

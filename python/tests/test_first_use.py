@@ -9,9 +9,9 @@ import pytest
 from helpers import python
 
 import batchnorm as bn
-from batchnorm import _c_api
+from batchnorm._core import library
 
-LOADED = "[name for name in ('numpy', 'ctypes', 'batchnorm._c_api') if name in sys.modules]"
+LOADED = "[name for name in ('numpy', 'ctypes', 'batchnorm._core.library') if name in sys.modules]"
 
 
 def printed(code: str) -> str:
@@ -29,10 +29,10 @@ def test_importing_loads_nothing() -> None:
     assert printed(code) == "[]"
 
 
-@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "files", "_model_files", "layer"])
+@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "interop", "_names"])
 def test_each_name_is_there_alone(name: str) -> None:
     assert hasattr(bn, name)
-    if name in ("BatchNorm", "write_state", "keras", "_model_files"):  # a process for each would take long
+    if name in ("BatchNorm", "write_state", "functional"):  # a process for each would take long
         assert printed(f"from batchnorm import {name}; print({name} is sys.modules['batchnorm'].{name})") == "True"
 
 
@@ -41,7 +41,7 @@ def test_names_that_are_not_there() -> None:
         bn.BatchNorm4d  # noqa: B018
     with pytest.raises(ImportError, match="^cannot import name 'BatchNorm4d' from 'batchnorm'"):
         from batchnorm import BatchNorm4d  # noqa: F401
-    for name in ("none.more", "demo.network", "layer.none", "."):
+    for name in ("none.more", "demo.network", "layers.none", "."):
         assert not hasattr(bn, name)
     # Packages within are not imported because somebody asks for a name.
     assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
@@ -56,19 +56,23 @@ def test_names_that_somebody_has_put_there_stay() -> None:
     assert printed("import batchnorm as bn; bn.moments = 7; bn.BatchNorm; print(bn.moments)") == "7"
 
 
-@pytest.mark.parametrize("module", ["layers", "frozen", "keras", "_c_structs"])
+@pytest.mark.parametrize("module", ["layers", "layers.frozen", "interop.keras", "_core.structs"])
 def test_classes_are_public_from_whatever_module_they_come(module: str) -> None:
     """Pickles name their modules, and nobody has to have used the package before."""
-    kind = {"frozen": "FrozenBatchNorm2d", "keras": "BatchNormalization", "_c_structs": "Outcome"}
+    kind = {
+        "layers.frozen": "FrozenBatchNorm2d",
+        "interop.keras": "BatchNormalization",
+        "_core.structs": "Outcome",
+    }
     code = f"from batchnorm.{module} import {kind.get(module, 'BatchNorm2d')} as kind; print(kind.__module__)"
-    assert printed(code) == ("batchnorm.keras" if module == "keras" else "batchnorm")
+    assert printed(code) == ("batchnorm.interop.keras" if module == "interop.keras" else "batchnorm")
 
 
 THREADS = """
 import threading
 sys.setswitchinterval(1e-6)
 import batchnorm as bn
-names, seen, start = ["BatchNorm", "files", "keras", "moments", "onnx", "isa"], [], threading.Barrier(6)
+names, seen, start = ["BatchNorm", "interop", "keras", "moments", "onnx", "isa"], [], threading.Barrier(6)
 def use(name):
     start.wait()
     try:
@@ -100,7 +104,7 @@ except ImportError as error:
 os.environ["BATCHNORM_LIBRARY"] = LIBRARY
 print(bn.isa() != "")
 """
-    code = code.replace("LIBRARY\n", repr(str(_c_api.find_library())) + "\n")
+    code = code.replace("LIBRARY\n", repr(str(library.find_library())) + "\n")
     said = printed(code).splitlines()
     assert said[0].startswith("libbatchnorm.so was not found")
     assert said[-1] == "True"
@@ -108,6 +112,6 @@ print(bn.isa() != "")
 
 def test_this_test_sees_a_package_that_is_loaded() -> None:
     assert printed(f"import batchnorm as bn; bn.BatchNorm; print({LOADED})").startswith(
-        "['numpy', 'ctypes', 'batchnorm._c_api'"
+        "['numpy', 'ctypes', 'batchnorm._core.library'"
     )
     assert "batchnorm._names" in sys.modules

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import python
 
-from batchnorm._c_api import lib
-from batchnorm._c_structs import Options, Shape, Status
+from batchnorm._core import library
+from batchnorm._core.structs import Options, Shape, Status
 
 OK, NULL, SHAPE, DTYPE = Status.OK, Status.ERROR_NULL, Status.ERROR_SHAPE, Status.ERROR_DTYPE
 STRUCT_SIZE, OPTION, PAIR = Status.ERROR_STRUCT_SIZE, Status.ERROR_OPTION, Status.ERROR_PAIR
@@ -193,8 +193,18 @@ def overlaps(function: Function, memory: Memory) -> Iterator[Case]:
                 yield f"{output} = {other} + 8", {output: Place(other, 8)}, OVERLAP
 
 
+def with_statuses() -> ctypes.CDLL:
+    """The library with the statuses that the package makes exceptions of."""
+    lib = library.load_library(library.find_library())
+    for name, (result, _) in library.PROTOTYPES.items():
+        if result is library.check:
+            getattr(lib, name).restype = ctypes.c_int
+    return lib
+
+
 def attack(name: str) -> None:
     """Makes every call; prints what came out otherwise than it has to."""
+    lib = with_statuses()
     function = getattr(lib, name)
     made = 0
     for what, changes, expected in cases(name, Memory(FUNCTIONS[name])):
@@ -222,8 +232,9 @@ def test_hostile_arguments(name: str) -> None:
 
 COUNTS = """
 import ctypes, math
-from batchnorm._c_api import lib
-from batchnorm._c_structs import Shape, Status
+from batchnorm._core.structs import Shape, Status
+from test_hostile import with_statuses
+lib = with_statuses()
 one = lambda value: ctypes.byref(ctypes.c_double(value))
 for value in (math.nan, math.inf, -math.inf, -1.0, -5e-324):
     out = [ctypes.c_double(7) for _ in "123"]

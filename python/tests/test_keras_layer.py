@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras_formulas import NAMES, POLICIES, Formulas, near, randomize, some_x
 
-from batchnorm.keras import BatchNormalization
+from batchnorm.interop.keras import BatchNormalization
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras_formulas import NAMES, some_x, state, trained
 
-from batchnorm.keras import BatchNormalization
+from batchnorm.interop.keras import BatchNormalization
 
 Array = np.ndarray[Any, Any]
 

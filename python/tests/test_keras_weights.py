@@ -17,7 +17,7 @@ import pytest
 from keras_formulas import NAMES, POLICIES, some_x, trained
 
 import batchnorm as bn
-from batchnorm.keras import BatchNormalization
+from batchnorm.interop.keras import BatchNormalization
 
 Array = np.ndarray[Any, Any]
 

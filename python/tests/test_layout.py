@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import pointer
 
-from batchnorm._layout import Plan, channel_axes, memory_order, plan
+from batchnorm._core.layout import Plan, channel_axes, memory_order, plan
 
 Array = np.ndarray[Any, Any]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from helpers import PACKAGE, python
 
-from batchnorm import _c_api
+from batchnorm._core import library
 
 # The library is loaded when a name is used for the first time.
 USE = "from batchnorm import BatchNorm"
 
 
-def library(folder: Path, source: str) -> Path:
+def built(folder: Path, source: str) -> Path:
     (folder / "other.c").write_text(source)
     path = folder / "libother.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", path, folder / "other.c"], check=True)
@@ -33,8 +33,8 @@ def import_error(path: Path) -> str:
 
 
 def test_the_environment_chooses_the_library(tmp_path: Path) -> None:
-    copy = Path(shutil.copy(_c_api.find_library(), tmp_path / "mine.so"))
-    done = python("import batchnorm._c_api as c; print(c.lib._name)", BATCHNORM_LIBRARY=str(copy))
+    copy = Path(shutil.copy(library.find_library(), tmp_path / "mine.so"))
+    done = python("import batchnorm._core.library as c; print(c.lib._name)", BATCHNORM_LIBRARY=str(copy))
     assert done.stdout.strip() == str(copy)
 
 
@@ -70,8 +70,9 @@ def test_every_place_that_is_listed_is_looked_at(tmp_path: Path, place: str) -> 
     package = tmp_path / "python" / "batchnorm"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "demo"))
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    copy = shutil.copy(_c_api.find_library(), tmp_path / place / "libbatchnorm.so")
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import batchnorm._c_api as c; print(c.lib._name)"
+    copy = shutil.copy(library.find_library(), tmp_path / place / "libbatchnorm.so")
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from batchnorm._core.library import lib as c; "
+    code += "print(c._name)"
     assert python(code, BATCHNORM_LIBRARY="").stdout.strip() == str(copy)
 
 
@@ -80,13 +81,13 @@ def test_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     package = tmp_path / "python" / "batchnorm"
     places = package / "libbatchnorm.so", tmp_path / ".build" / "release" / "libbatchnorm.so"
     monkeypatch.delenv("BATCHNORM_LIBRARY", raising=False)
-    monkeypatch.setattr(_c_api, "__file__", str(package / "_c_api.py"))
+    monkeypatch.setattr(library, "__file__", str(package / "_core" / "library.py"))
     with pytest.raises(ImportError, match="was not found. Tried:" + "".join(f"\n    {place}" for place in places)):
-        _c_api.find_library()
+        library.find_library()
     for place in reversed(places):
         place.parent.mkdir(parents=True)
         place.touch()
-        assert _c_api.find_library() == place
+        assert library.find_library() == place
 
 
 def test_not_a_library(tmp_path: Path) -> None:
@@ -96,40 +97,40 @@ def test_not_a_library(tmp_path: Path) -> None:
 
 
 def test_a_foreign_library(tmp_path: Path) -> None:
-    path = library(tmp_path, "int something(void) { return 0; }")
+    path = built(tmp_path, "int something(void) { return 0; }")
     assert f"{path} is not libbatchnorm: it does not export bn_version" in import_error(path)
 
 
 @pytest.mark.parametrize("change", [-10000, 10000])
 def test_another_major_version(tmp_path: Path, change: int) -> None:
-    number = _c_api.lib.bn_version() + change
-    path = library(tmp_path, f"int bn_version(void) {{ return {number}; }}")
+    number = library.lib.bn_version() + change
+    path = built(tmp_path, f"int bn_version(void) {{ return {number}; }}")
     message = import_error(path)
-    wanted = _c_api.__version__.rpartition(".")[0]
-    assert f"batchnorm {_c_api.__version__} needs libbatchnorm {wanted} or a later 2.x, but {path} is " in message
+    wanted = library.__version__.rpartition(".")[0]
+    assert f"batchnorm {library.__version__} needs libbatchnorm {wanted} or a later 2.x, but {path} is " in message
     assert message.endswith(f" is {number // 10000}.{number // 100 % 100}.{number % 100}")
 
 
 def test_an_earlier_minor_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _c_api.find_library()
-    number = _c_api.lib.bn_version()
+    path = library.find_library()
+    number = library.lib.bn_version()
     major, minor = number // 10000, number // 100 % 100
     later = f"{major}.{minor + 1}"
-    monkeypatch.setattr(_c_api, "__version__", f"{later}.0")
+    monkeypatch.setattr(library, "__version__", f"{later}.0")
     message = f"batchnorm {later}.0 needs libbatchnorm {later} or a later {major}.x, but .* is {major}.{minor}.0"
     with pytest.raises(ImportError, match=message):
-        _c_api.load_library(path)
+        library.load_library(path)
 
 
 def test_a_later_minor_version_is_fine(tmp_path: Path) -> None:
-    names = "\n".join(f"int {name}(void) {{ return 0; }}" for name in _c_api.PROTOTYPES if name != "bn_version")
-    path = library(tmp_path, f"int bn_version(void) {{ return {_c_api.lib.bn_version() + 107}; }}\n{names}")
+    names = "\n".join(f"int {name}(void) {{ return 0; }}" for name in library.PROTOTYPES if name != "bn_version")
+    path = built(tmp_path, f"int bn_version(void) {{ return {library.lib.bn_version() + 107}; }}\n{names}")
     done = python(USE, BATCHNORM_LIBRARY=str(path))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_incomplete_library(tmp_path: Path) -> None:
-    path = library(tmp_path, f"int bn_version(void) {{ return {_c_api.lib.bn_version()}; }}")
+    path = built(tmp_path, f"int bn_version(void) {{ return {library.lib.bn_version()}; }}")
     assert f"{path} is not libbatchnorm: it does not export bn_forward_training" in import_error(path)
 
 

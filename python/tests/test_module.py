@@ -248,5 +248,5 @@ def test_what_a_star_import_brings() -> None:
     shown = dir(bn)
     assert [name for name in shown if name[0] == "_" and name != "__version__"] == []
     assert {"BatchNorm", "keras", "onnx", "forward_training"} <= set(shown)
-    assert not {"layers", "population", "policies", "publish"} & set(shown)
+    assert not {"cli", "demo", "inspection", "publish"} & set(shown)
     assert all(hasattr(bn, name) for name in shown)

@@ -86,14 +86,12 @@ def test_any_channel_axes(rng: np.random.Generator, axis: Any) -> None:
     assert seen.var().shape == seen.std(True).shape == seen.invstd().shape == shape
 
 
-def test_weights_lengths_and_bits(rng: np.random.Generator) -> None:
+def test_weights_and_lengths(rng: np.random.Generator) -> None:
     x = rng.normal(size=(4, 3, 6)).astype(np.float32)
     mask = np.arange(6) < np.array([[6], [2], [0], [4]])
     by_lengths = bn.Moments().update(x, lengths=[6, 2, 0, 4])
     check(by_lengths, x, (1,), np.repeat(mask[:, None], 3, axis=1))
     unchanged(bn.Moments().update(x, mask), list(by_lengths))
-    half = x.astype(ml_dtypes.bfloat16)
-    unchanged(bn.Moments().update(half.view(np.uint16), dtype="bfloat16"), list(bn.moments(half)))
 
 
 def test_unbiased_weights_are_frequencies() -> None:
@@ -198,7 +196,6 @@ def test_variance_of_too_few_values() -> None:
         (lambda m: m.update(np.zeros((4, 3)), np.ones(3)), ValueError, r"weights have shape \(3,\), expected \(4,\)"),
         (lambda m: m.update(np.zeros((4, 3)), -np.ones(4)), ValueError, "weights have a value -1"),
         (lambda m: m.update(np.zeros((4, 3)), lengths=[1] * 4), ValueError, "lengths count along .* none in x"),
-        (lambda m: m.update(np.zeros((4, 3)), dtype="bfloat16"), TypeError, "x is float64, expected uint16"),
         (
             lambda m: m.merge(bn.Moments(num_features=4)),
             ValueError,
@@ -321,7 +318,7 @@ def test_stream_of_a_file(rng: np.random.Generator, tmp_path: Path, order: Any, 
             check(bn.Moments.stream(given, axis, chunk_bytes=200), x, (axis,))
     if dtype == ml_dtypes.bfloat16:
         np.save(path, x.view(np.uint16))
-        check(bn.Moments.stream(path, chunk_bytes=200, dtype="bfloat16"), x, (1,))
+        check(bn.Moments.stream(np.load(path, mmap_mode="r").view("V2"), chunk_bytes=200), x, (1,))
         with pytest.raises(TypeError, match=r"x\.npy has dtype uint16, expected float32"):
             bn.Moments.stream(path)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import batchnorm as bn
-from batchnorm import _pickling
+from batchnorm._core import pickling
 
 X = np.random.default_rng(20261208).normal(size=(4, 3, 5)).astype("f4")
 STATISTICS: dict[str, Any] = {"running_mean": np.zeros(3, "f4"), "running_var": np.ones(3, "f4")}
@@ -113,7 +113,7 @@ def test_only_public_names(name: str, protocol: int) -> None:
     assert ours
     for found in ours:
         module, _, kind = found.rpartition(".")
-        assert module in ("batchnorm", "batchnorm.keras"), found
+        assert module in ("batchnorm", "batchnorm.interop.keras"), found
         assert kind[0] != "_"
         assert hasattr(bn if module == "batchnorm" else bn.keras, kind)
     assert b"batchnorm._" not in data
@@ -166,7 +166,7 @@ VERSIONED = [
 @pytest.mark.parametrize("name", VERSIONED)
 def test_a_newer_version_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     thing = THINGS[name]()
-    monkeypatch.setattr(_pickling, "VERSION", 2)
+    monkeypatch.setattr(pickling, "VERSION", 2)
     data = pickle.dumps(thing)
     monkeypatch.undo()
     # What it holds may come first.
@@ -213,9 +213,9 @@ DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
     "bits": ({"bits": np.zeros(1, np.uint8)}, "bits are not one for each element"),
     "rows": ({"rows": 2}, "rows are not those of the groups"),
     "the source": ({"of_source": np.zeros((4, 1, 2))}, "of_source has another shape"),
-    "told": ({"told": {}}, "'activation'"),
-    "nothing told": ({"told": None}, "'NoneType' object is not subscriptable"),
-    "call": ({"call": 3}, "'int' object is not iterable"),
+    "extras": ({"extras": {}}, "'activation'"),
+    "no extras": ({"extras": None}, "'NoneType' object is not subscriptable"),
+    "call": ({"call": 3}, "'int' object is not subscriptable"),
 }
 
 
@@ -226,9 +226,9 @@ def test_saved_statistics_that_are_damaged(what: str) -> None:
     restored, (state,) = saved(activation="relu", save_mask=True, source=bn.Renorm(), **STATISTICS).__reduce__()
     assert restored(state).mean.shape == (3,)
     attributes = dict(state["attributes"])
-    attributes["call"] = {**attributes["call"], "told": dict(attributes["call"]["told"])}
+    attributes["call"] = {**attributes["call"], "extras": dict(attributes["call"]["extras"])}
     for name, value in changes.items():
-        within = [each for each in (attributes["call"]["told"], attributes["call"], attributes) if name in each]
+        within = [each for each in (attributes["call"]["extras"], attributes["call"], attributes) if name in each]
         within[0][name] = value
     with pytest.raises(ValueError, match=f"^this state of a SavedStatistics is damaged: .*({message})"):
         restored({**state, "attributes": attributes})

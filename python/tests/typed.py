@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers import REPOSITORY
 
-from batchnorm import _c_api
+from batchnorm._core import library
 
 
 def run(command: list[str], **environment: str) -> str:
@@ -24,7 +24,7 @@ def run_c(code: str, folder: Path, compiler: str = "cc") -> str:
     """What a program of C prints that is linked with the library under test."""
     source, program = folder / "program.c", folder / "program"
     source.write_text(code, encoding="utf-8")
-    shutil.copy(_c_api.lib._name, folder / "libbatchnorm.so.2")
+    shutil.copy(library.lib._name, folder / "libbatchnorm.so.2")
     command = [compiler, "-Wall", "-Wextra", "-Werror", "-I", str(REPOSITORY / "Include"), str(source)]
     run([*command, str(folder / "libbatchnorm.so.2"), f"-Wl,-rpath,{folder}", "-o", str(program)])
     return run([str(program)])

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .problems import UserError, needing, one_line, printable
+from .._core.text import one_line, printable
+from .problems import UserError, needing
 from .tables import table
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def setting(text: str) -> tuple[str, bool | float]:
 def run(arguments: argparse.Namespace) -> int:
     with needing(str(arguments.file), PACKAGES):
         from .. import conversion
-        from .._conventions import convention_of
+        from ..interop.conventions import convention_of
 
         source, target = convention_of(arguments.source), convention_of(arguments.target)
         settings = {source.eps_name: arguments.eps, source.momentum_names[0]: arguments.momentum}

@@ -9,8 +9,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.text import one_line, printable
 from .._finding_kinds import KINDS
-from .problems import UserError, needing, one_line, printable
+from .problems import UserError, needing
 from .tables import table
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import Any, Union
 
 import numpy as np
 
-from .._convention import AFFINE, Convention, path_of
-from .._conventions import Framework, convention_of
-from ..files import read_state, write_state
-from ..frameworks import from_state, to_state
-from ..layer import BatchNorm
+from ..interop.convention import AFFINE, Convention, path_of
+from ..interop.conventions import Framework, convention_of
+from ..interop.files import read_state, write_state
+from ..interop.states import from_state, to_state
+from ..layers.layer import BatchNorm
 from .layers import Arrays, Found, layers_in
 
 PathLike = Union[str, "os.PathLike[str]"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .._convention import Convention
 from ..inspection.of_onnx import norms_of_onnx
+from ..interop.convention import Convention
 from .layers import Arrays, Found
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from .._convention import Convention
 from ..inspection.of_state import beside, entries_of, layers_of
+from ..interop.convention import Convention
 
 Arrays = dict[str, NDArray[Any]]
 

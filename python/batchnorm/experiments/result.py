@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from .. import _progress
+from .._core import progress
 from .._version import __version__
 from . import drawing
 from .claims import Claim, Rows
@@ -32,7 +32,7 @@ class Settings:
     def runs(self, *axes: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
         """Every combination of values with every seed, counted by a bar if tqdm is there and somebody looks."""
         every = list(product(*axes, self.seeds))
-        return _progress.shown(every, None, len(every), "run")
+        return progress.shown(every, None, len(every), "run")
 
 
 class Experiment(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .._convention import COUNT, FACTOR, Convention, Path, path_of
-from .._conventions import CONVENTIONS, convention_of
-from .._suffixes import bare
+from ..interop.convention import COUNT, FACTOR, Convention, Path, path_of
+from ..interop.conventions import CONVENTIONS, convention_of
+from ..interop.suffixes import bare
 from .norm import Array, Norm
 
 # Those with names of their own for both statistics; where two have the same, the one more often met comes first.

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..cli.problems import printable
+from .._core.text import printable
 from .findings import Finding
 from .norm import Array, Norm
 

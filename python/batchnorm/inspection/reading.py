@@ -57,7 +57,7 @@ def read_norms(path: str | os.PathLike[str]) -> list[Norm]:
         return norms_of_onnx(path)
     if path.exists() and not path.stat().st_size:
         raise ValueError(f"{path} is empty")
-    from ..files import read_state
+    from ..interop.files import read_state
     from .of_keras import norms_of_keras
     from .of_state import norms_of
 

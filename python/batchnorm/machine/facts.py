@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import batchnorm as bn
-from batchnorm._c_api import lib
+from batchnorm._core.library import lib
 
 # The library reads the variable at its first call, so that each set needs a process; it takes no NumPy.
 _ASK = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..affine import ScaleShift
+from ..deploy.scale_shift import ScaleShift
 from ._onnx import attributes, is_a
 from .norms import is_norm
 from .patterns import LINEAR, linear

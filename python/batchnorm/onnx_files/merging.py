@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._rounding import rounded
+from .._core.rounding import rounded
 from .norms import is_norm
 from .report import Fold, Report, label
 from .scope import Scope

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..affine import ScaleShift, scale_shift
+from ..deploy.scale_shift import ScaleShift, scale_shift
 from ._onnx import attributes, is_a
 from .constants import Constants
 from .report import NotFoldedError

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._progress import shown
-from .._rounding import rounded
-from ..population import Moments
+from .._core.progress import shown
+from .._core.rounding import rounded
+from ..statistics.moments import Moments
 from ._onnx import attributes, opset_of
 from .feeding import Feed
 from .norms import EPSILON, in_training, is_norm

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..affine import ScaleShift
+from ..deploy.scale_shift import ScaleShift
 from ._onnx import attributes, is_a
 from .norms import form_of, is_norm
 from .report import NotFoldedError

@@ -14,7 +14,7 @@ from comparing import DTYPES, Batch, near, peer
 from in_torch import array, tensor
 from ml_dtypes import finfo
 
-from batchnorm.keras import BatchNormalization
+from batchnorm.interop.keras import BatchNormalization
 
 os.environ["KERAS_BACKEND"] = "torch"
 keras = peer("keras")

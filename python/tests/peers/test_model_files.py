@@ -16,7 +16,7 @@ import pytest
 from comparing import Array, peer
 
 import batchnorm as bn
-from batchnorm import _model_files
+from batchnorm.interop import model_files
 
 BFLOAT16 = np.dtype("bfloat16")  # of ml_dtypes, which comparing imports
 
@@ -373,7 +373,7 @@ def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["x"], file["y"] = np.ones(4000), np.ones(4000)
-    monkeypatch.setattr(_model_files, "_size", lambda file: 63_999)
+    monkeypatch.setattr(model_files, "_size", lambda file: 63_999)
     with pytest.raises(ValueError, match="[xy] and what is before it claim more bytes than the file has"):
         bn.read_state(path)
 

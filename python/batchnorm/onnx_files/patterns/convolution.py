@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._foldable import Folded
-from ...affine import ScaleShift
-from ...folding import fold_conv, fold_into_conv
+from ...deploy.folded import Folded
+from ...deploy.folding import fold_conv, fold_into_conv
+from ...deploy.scale_shift import ScaleShift
 from ..report import NotFoldedError
 from ..scope import Scope
 from .linear import Linear, leaving, spread

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Doubles
-from ..._foldable import Folded
-from ..._rounding import rounded
-from ...affine import ScaleShift
-from ...folding import fold_into_linear, fold_linear
+from ..._core.arrays import Doubles
+from ..._core.rounding import rounded
+from ...deploy.folded import Folded
+from ...deploy.folding import fold_into_linear, fold_linear
+from ...deploy.scale_shift import ScaleShift
 from .._onnx import onnx
 from ..report import NotFoldedError
 from ..scope import Scope

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._foldable import Folded
-from ...affine import ScaleShift
+from ...deploy.folded import Folded
+from ...deploy.scale_shift import ScaleShift
 from .._onnx import attributes
 from ..report import NotFoldedError, label
 from ..scope import Scope

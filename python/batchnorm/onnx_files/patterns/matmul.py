@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..._foldable import Folded
-from ...affine import ScaleShift
-from ...folding import fold_into_linear, fold_linear
+from ...deploy.folded import Folded
+from ...deploy.folding import fold_into_linear, fold_linear
+from ...deploy.scale_shift import ScaleShift
 from .._onnx import attributes, is_a, onnx
 from ..report import NotFoldedError, label
 from ..scope import Scope

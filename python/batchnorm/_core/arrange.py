@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a call in one memory order: those that have another are copied, and what is wrong is found out.
+
+Groups need the samples outermost. A mask that a forward call wrote needs the order that its tensors had.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import empty_like
+
+from .arrays import Array, address, of_layer, output, tensor
+from .layout import Axis, Extents, Plan, as_axis, channel_axes, combine, memory_order, plan
+from .structs import Shape
+
+Axes = tuple[int, ...]
+
+
+class Order(NamedTuple):
+    """What a call asks of the memory order of its tensors."""
+
+    axes: Axes
+    samples_first: bool = False
+    exactly: Axes | None = None  # the axes of more than one element, outermost first
+
+
+class CallTensors(NamedTuple):
+    """Tensors that go to the library in one call, by name, and what it has to know of them."""
+
+    fit: Plan
+    arrays: dict[str, Array]
+    strides: dict[str, int]
+
+    def address(self, name: str) -> int | None:
+        return address(self.arrays[name]) if name in self.arrays else None
+
+    def order(self) -> Axes:
+        """The axes of more than one element, outermost first."""
+        x = self.arrays["x"]
+        order = memory_order(x.shape, x.strides, x.itemsize) if x.size else None
+        return order.axes if order else ()
+
+
+def arrange(
+    given: dict[str, Any],
+    taken: dict[str, Array | None],
+    axis: Axis,
+    samples_first: bool = False,
+    exactly: Axes | None = None,
+) -> CallTensors:
+    """The tensors of a call, x first, and its outputs, of which those that are None are made.
+
+    `given` come back as they are if they can go by pointer together, else as copies; outputs are never replaced.
+    They take the memory order of the first output that there is; without one, of x, if that will do.
+    """
+    needed = ("x", "dy")
+    arrays = _tensors(**{name: value for name, value in given.items() if value is not None or name in needed})
+    x = arrays["x"]
+    order = Order(channel_axes(as_axis(axis), x.ndim), samples_first, exactly)
+    outputs = {name: output(out, name, x) for name, out in taken.items() if out is not None}
+    for name, out in outputs.items():
+        if not _fit(order, *outputs.values()):
+            raise ValueError(
+                f"{name} has strides {out.strides}, which cannot be written in place: it has to be dense in some order "
+                f"of its axes, the channel axes adjacent, or sliced along its outermost axes only{_reason(order)}"
+            )
+    if not outputs:
+        x = arrays["x"] = _copied(x, order) if not (x.flags.aligned and _fit(order, x)) else x
+    model = next(iter(outputs.values()), x)
+    known = list(outputs.values())
+    for name, array in arrays.items():
+        if not (array.flags.aligned and _fit(order, *known, array)):
+            for taken_name, out in outputs.items():
+                if np.may_share_memory(out, array):
+                    raise ValueError(f"{taken_name} overlaps {name}, which cannot go to the library together with it")
+            arrays[name] = empty_like(model)
+            np.copyto(arrays[name], array)
+        known.append(arrays[name])
+    arrays.update({name: outputs[name] if name in outputs else empty_like(model) for name in taken})
+    return _described(order, axis, arrays)
+
+
+def _described(order: Order, axis: Axis, arrays: dict[str, Array]) -> CallTensors:
+    x = arrays["x"]
+    found = extents(order, x.shape, x.itemsize, *(array.strides for array in arrays.values()))
+    fit = plan(x.shape, x.dtype, axis if type(axis) is int else as_axis(axis), x.strides)
+    assert found is not None, "arrange() has seen to it"
+    assert fit is not None, "so it has to this"
+    strides = dict(zip(arrays, found.strides))
+    # x and y, or with dy for y and dx for an output; the others have their strides elsewhere.
+    y = strides["dy"] if "dy" in strides else strides.get("out", 0)
+    dx = strides.get("out", 0) if "dy" in strides else 0
+    struct = Shape(ctypes.sizeof(Shape), found.outer, fit.channels, found.inner, strides["x"], y, dx)
+    return CallTensors(fit._replace(shape=struct), arrays, strides)
+
+
+@lru_cache(maxsize=512)
+def extents(order: Order, shape: tuple[int, ...], itemsize: int, *strides: tuple[int, ...]) -> Extents | None:
+    """The extents for tensors of these strides; None if they do not go together, or not as the call asks."""
+    if 0 in shape:
+        return Extents(0, 1, (0,) * len(strides))
+    orders = [memory_order(shape, each, itemsize) for each in strides]
+    outside = 0
+    for each in orders:
+        if each is None or (order.exactly is not None and each.axes != order.exactly):
+            return None
+        if order.samples_first and shape[0] > 1:
+            outside = 1
+            if each.axes[0] != 0:
+                return None
+    return combine(shape, order.axes, orders, outside)
+
+
+def _fit(order: Order, *arrays: Array) -> bool:
+    x = arrays[0]
+    return extents(order, x.shape, x.itemsize, *dict.fromkeys(array.strides for array in arrays)) is not None
+
+
+def _copied(x: Array, order: Order) -> Array:
+    if order.exactly is not None:
+        rest = [a for a in range(x.ndim) if a not in order.exactly]
+        axes = [*rest, *order.exactly]
+        copy: Array = np.empty([x.shape[a] for a in axes], x.dtype).transpose(np.argsort(axes))
+        np.copyto(copy, x)
+        return copy
+    dense: Array = x.copy(order="K")
+    return dense if _fit(order, dense) else x.copy(order="C")
+
+
+def _reason(order: Order) -> str:
+    if order.exactly is not None:
+        return ", in the memory order of the forward call's tensors, which its bits have"
+    return ", the samples outermost, as they are in groups" if order.samples_first else ""
+
+
+def _tensors(**values: Any) -> dict[str, Array]:
+    """The values as arrays of one dtype and shape: those of x, which comes first."""
+    x = tensor(values.pop("x"), "x")
+    arrays = {"x": x}
+    for name, value in values.items():
+        # A list has no dtype of its own.
+        own = of_layer(value, name, x.dtype) if isinstance(value, (list, tuple)) else value
+        arrays[name] = tensor(own, name)
+    for name, array in arrays.items():
+        if array.dtype != x.dtype:
+            raise TypeError(f"{name} has dtype {array.dtype}, expected {x.dtype}, the dtype of x")
+        if array.shape != x.shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected {x.shape}, the shape of x")
+    return arrays

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From NumPy's shape and strides to the library's outer x channels x inner.
+
+An axis of length 1 takes no part. The others, sorted by stride, are the array's memory order, and the array can go to
+the library by pointer if in that order
+
+- the channel axes stand side by side and in sequence, and
+- no stride leaves a gap, except one: where the axes before the channels end and the channels begin. There the slices of
+  a larger array may lie further apart, all at one distance, which the library calls the outer stride.
+
+With a single channel there is no channel axis to find, and that one gap may be anywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import math
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .structs import DType, Shape
+
+Axis = Union[int, tuple[int, ...]]
+Strides = Optional[tuple[int, ...]]
+
+DTYPES: dict[np.dtype[Any], DType] = {
+    np.dtype(np.float32): DType.FLOAT32,
+    np.dtype(np.float64): DType.FLOAT64,
+    np.dtype(np.float16): DType.FLOAT16,
+}
+# Two bytes that hold a bfloat16, where no package has made a dtype of it.
+BITS = np.dtype("V2")
+NAMES = "float32, float64, float16 or bfloat16"
+
+
+def code_of(dtype: np.dtype[Any]) -> DType | None:
+    """The bn_dtype of an array's elements; bfloat16 is a dtype of the package ml_dtypes."""
+    is_bfloat16 = dtype == BITS or (dtype.name == "bfloat16" and dtype.itemsize == 2)
+    return DType.BFLOAT16 if is_bfloat16 else DTYPES.get(dtype)
+
+
+def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared."""
+    return np.dtype(dtype.str) if dtype in DTYPES else dtype
+
+
+def dtype_of(value: DTypeLike | None, name: str) -> np.dtype[Any]:
+    """The dtype that the value stands for, if the library knows it. None is float32, as it is to PyTorch."""
+    is_bfloat16 = isinstance(value, str) and str(value) == "bfloat16"
+    try:
+        dtype = bfloat16(name) if is_bfloat16 else np.dtype(np.float32 if value is None else value)
+    except TypeError as error:
+        raise (error if is_bfloat16 else TypeError(f"{name} is {value!r}, expected {NAMES}")) from None
+    if code_of(dtype) is None:
+        raise TypeError(f"{name} is {dtype}, expected {NAMES}")
+    return dtype
+
+
+def bfloat16(name: str) -> np.dtype[Any]:
+    """The dtype of the package ml_dtypes."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        raise TypeError(f"{name} is of bfloat16, a dtype of the package ml_dtypes, which is not installed") from None
+    return dtype
+
+
+def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What gamma, beta and running statistics are by default beside such tensors."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+class Plan(NamedTuple):
+    """What the library has to know of a call's tensors."""
+
+    shape: Shape  # by reference, which is how ctypes passes a structure where a pointer to one is declared
+    code: int  # a bn_dtype
+    misaligned: int  # the bits of an address that have to be zero
+    dtype: np.dtype[Any]
+    channels: int
+    channel_shape: tuple[int, ...]
+    empty: bool
+    param: np.dtype[Any]
+    param_code: int = 0  # of bn_options
+
+    def beside(self, *parameters: Any) -> Plan:
+        """The plan for a call with these parameters: beside 16-bit tensors they are float32, unless all of them that
+        have a dtype have that of the tensors. Numbers without a fraction or a dtype of their own fit either.
+        """
+        if self.misaligned == 1:
+            kinds = [p.dtype for p in parameters if getattr(getattr(p, "dtype", None), "kind", "i") not in "iu"]
+            if kinds and all(kind == self.dtype for kind in kinds):
+                return self._replace(param=self.dtype, param_code=self.code)
+        return self
+
+
+def as_axis(axis: Any) -> Axis:
+    """`axis` as an int or a tuple of int; plan() could not tell 1 from 1.0, which are equal."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    try:
+        axes = tuple(operator.index(a) for a in given)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}, expected an int or a tuple of int") from None
+    return axes if isinstance(axis, tuple) else axes[0]
+
+
+@lru_cache(maxsize=512)
+def plan(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    axis: Axis,
+    x_strides: tuple[int, ...],
+    y_strides: Strides = None,
+    dx_strides: Strides = None,
+) -> Plan | None:
+    """The plan for tensors of one shape; None if they cannot go to the library as they are.
+
+    `y_strides` are those of y or dy, `dx_strides` those of dx; None stands for a dense array in x's memory order.
+    """
+    code = code_of(dtype)
+    if code is None:
+        return None
+    dtype = canonical(dtype)
+    axes = channel_axes(axis, len(shape))
+    channel_shape = tuple(shape[a] for a in axes)
+    channels = math.prod(channel_shape)
+    if 0 in shape:
+        extents: Extents | None = Extents(0, 1, (0, 0, 0))
+    else:
+        x_order = memory_order(shape, x_strides, dtype.itemsize)
+        dense = x_order and x_order._replace(gap=0, stride=0)
+        others = (memory_order(shape, s, dtype.itemsize) if s else dense for s in (y_strides, dx_strides))
+        extents = combine(shape, axes, [x_order, *others])
+    if extents is None:
+        return None
+    outer, inner, strides = extents
+    struct = Shape(ctypes.sizeof(Shape), outer, channels, inner, *strides)
+    param = parameter_dtype(dtype)
+    return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape, param)
+
+
+@lru_cache(maxsize=512)
+def dense_plan(shape: tuple[int, ...], dtype: np.dtype[Any], axis: Axis) -> Plan | None:
+    """The plan for C-contiguous tensors, whatever strides they give for axes of length 1."""
+    strides = [dtype.itemsize * math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    return plan(shape, dtype, axis, tuple(strides))
+
+
+def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
+    """The channel axes counted from the front, checked: one, or several that are adjacent and in order."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    for a in given:
+        if not -rank <= a < rank:
+            raise ValueError(f"axis {a} is out of range for an array of rank {rank}")
+    axes = tuple(a % rank for a in given)
+    if not axes or axes != tuple(range(axes[0], axes[0] + len(axes))):
+        raise ValueError(f"axis {axis} is not a group of adjacent axes in ascending order")
+    return axes
+
+
+class Order(NamedTuple):
+    """An array's axes of more than one element, outermost first, and the gap that may stand among them."""
+
+    axes: tuple[int, ...]
+    gap: int  # how many axes are outside the gap; 0 if there is none
+    stride: int  # in elements, of the innermost axis outside the gap
+
+
+def memory_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Order | None:
+    """The order of the axes in memory; None if some run backwards, overlap, or leave more than one gap."""
+    axes = sorted((a for a in range(len(shape)) if shape[a] > 1), key=lambda a: -strides[a])
+    gap = stride = 0
+    expected = itemsize
+    for position in reversed(range(len(axes))):
+        actual = strides[axes[position]]
+        if actual != expected:
+            if gap or actual < expected or actual % itemsize:
+                return None
+            gap, stride = position + 1, actual // itemsize
+        expected = actual * shape[axes[position]]
+    return Order(tuple(axes), gap, stride)
+
+
+class Extents(NamedTuple):
+    """The two extents besides the channels, and the outer stride of each tensor in elements (0 is dense)."""
+
+    outer: int
+    inner: int
+    strides: tuple[int, ...]
+
+
+def combine(
+    shape: tuple[int, ...], channel_axes: tuple[int, ...], orders: Sequence[Order | None], outside: int = 0
+) -> Extents | None:
+    """The extents that hold for all tensors at once; None if their memory orders differ or the channels lie apart.
+
+    With a single channel, which may stand anywhere, at least so many axes are outside of it.
+    """
+    first_order = orders[0]
+    known = [order for order in orders if order is not None]
+    if first_order is None or len(known) < len(orders):
+        return None
+    axes = first_order.axes
+    channels = [a for a in channel_axes if shape[a] > 1]
+    start = axes.index(channels[0]) if channels else max(outside, *(order.gap for order in known))
+    stop = start + len(channels)
+    if list(axes[start:stop]) != channels:
+        return None
+    if any(order.axes != axes or order.gap not in (0, start) for order in known):
+        return None
+    outer = math.prod(shape[a] for a in axes[:start])
+    inner = math.prod(shape[a] for a in axes[stop:])
+    return Extents(outer, inner, tuple(order.stride for order in known))

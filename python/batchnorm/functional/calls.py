@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalization as functions of arrays (Ioffe and Szegedy, 2015, arXiv:1502.03167).
+
+With M values x_c in channel c::
+
+    mean_c = sum(x_c) / M        var_c = sum((x_c - mean_c)**2) / M
+    x_hat  = (x - mean_c) * invstd_c        invstd_c = 1 / sqrt(var_c + eps)
+    y      = gamma_c * x_hat + beta_c
+
+Which arrays are copied. An array goes to the library by pointer if it is dense in some order of its axes (C, Fortran,
+transposed, channels-last views) or sliced along its outermost axes in memory only (every second sample, the first
+channels of a channels-first array if the batch axis is the only one outside). Any other input is copied once: one that
+is sliced along an inner axis, runs backwards, repeats elements, is misaligned, is a list, or has another memory order
+than `out` or, without `out`, than x. So are gamma, beta and statistics that are only read, if they are not contiguous.
+Outputs and running statistics that are updated are written in place or refused, never copied.
+
+Subclasses of ndarray, such as memmap, are taken for what they hold, as outputs and running statistics as well; new
+arrays are plain ones. Masked arrays are refused. What is only read for each channel is cast to the dtype that it needs.
+"""
+
+from __future__ import annotations
+
+from ctypes import addressof
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._core import direct
+from .._core.arrays import Array, address
+from .._core.arrays import running as running_address
+from .._core.held import check_again, check_axis_again, check_x, held, read_only
+from .._core.layout import Axis
+from .._core.library import lib
+from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
+from .._core.weights import Masked
+from ..settings.activations import Activation
+from ..settings.groups import Groups
+from ..settings.running import Running
+from ..settings.sources import Source
+from . import extended, extended_backward
+from .extras import Extras
+from .saved import SavedStatistics
+
+
+def forward_training(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *positional: NoReturn,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    axis: Axis = 1,
+    momentum: float = DEFAULT_MOMENTUM,
+    decay: float | None = None,
+    eps: float = 1e-5,
+    unbiased: bool = True,
+    out: Array | None = None,
+    activation: Activation | None = None,
+    residual: ArrayLike | None = None,
+    save_mask: bool = False,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: Masked = "normalize",
+    running: Running | None = None,
+    source: Source | None = None,
+    groups: Groups | None = None,
+) -> tuple[Array, SavedStatistics]:
+    """Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
+
+    Parameters
+    ----------
+    x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or as its bits: dtype V2)
+        A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the
+        running statistics alone.
+    gamma, beta : array_like of real numbers, one element per channel, optional
+        Scale and shift; None stands for 1 and for 0. They are cast to x's dtype; beside an x of 16 bits to float32,
+        unless all parameters and running statistics that are arrays are of x's dtype.
+    running_mean, running_var : ndarray of the parameters' dtype, one element per channel, optional
+        Updated in place: running = (1 - momentum) * running + momentum * batch. Both or neither, and by name only:
+        for arguments in PyTorch's order there is batch_norm().
+    axis : int or tuple of int, default 1
+        The channel axis, or a group of adjacent ones in ascending order; parameters then have the shape of the group or
+        are flat.
+    momentum : float, default 0.1
+        Weight of the new batch, as in PyTorch and cuDNN. The n-th batch with 1 / n gives the cumulative average.
+    decay : float, optional
+        Weight of the old average, as in Keras, flax and ONNX, in place of `momentum`.
+    eps : float, default 1e-5
+        Added to the variance. With 0, a channel of zero variance gives beta.
+    unbiased : bool, default True
+        Whether running_var takes sum((x - mean)**2) / (M - 1), as in the paper and PyTorch, or / M, as in Keras.
+    out : ndarray, optional
+        Takes y in place. It may be x itself; any other overlap is an error.
+    activation : str, LeakyReLU or Clip, optional
+        What follows: "relu", "relu6", "hard_swish" or "silu" (see `activations`). "identity", unlike None, lets
+        backward() find x_hat from y.
+    residual : array_like of x's shape and dtype, optional
+        Added before the activation. Copied once if its memory order is not x's.
+    save_mask : bool, default False
+        Keep a bit for each element that says whether the gradient passes the activation, so that backward() needs no
+        residual. Not for "hard_swish" and "silu".
+    weights : array_like of bool or real numbers, optional
+        What each position counts for in the statistics: a mask (True counts) or frequencies, finite and at least 0. Of
+        x's shape without the channel axes, or with a length of 1 there; any other length may be 1, too::
+
+            mean = sum(w * x) / W        var = sum(w * (x - mean)**2) / W        W = sum(w)
+
+    lengths : array_like of int, optional
+        In place of weights: of each sample (axis 0) so many positions count, from the first, along the axis that is
+        farthest from the channels. That is the last one of (N, C, T) and (N, C, F, T), and axis 1 of (N, T, C) and
+        (N, T, F, C); where two are as far, and for another one, give weights.
+    masked : "normalize", "zero" or "keep", default "normalize"
+        What y is where the weight is 0: as anywhere else (Keras), 0, or x.
+    running : Running, optional
+        Other averages than the exponential one, what is done about single and non-finite values, new running statistics
+        beside the old ones.
+    source : Blend, Renorm or Updated, optional
+        What x is normalized with instead of its own mean and variance. Running statistics are needed then.
+    groups : Ghost, Segments, Split or Conditional, optional
+        Groups of samples along axis 0. Parameters and statistics that there are of each group are (groups, *channels).
+        An x whose samples are not outermost in memory is copied.
+
+    Returns
+    -------
+    y : ndarray
+        `out`, or a new dense array in x's memory order.
+    saved : SavedStatistics
+        mean and invstd, and all that the call was given, for backward(): copies of what is small (gamma, beta, weights,
+        the index of groups), but `residual` itself. Whoever changes that, or x, before backward() changes the gradient.
+
+    Raises
+    ------
+    ValueError
+        A shape, length, axis, option or output does not fit, arrays overlap, or there is one value per channel (or a
+        value that is not finite), and `running` does not say what to do then.
+    TypeError
+        A dtype is none of the above, or does not go with that of x. There are more than three positional arguments.
+    MemoryError
+        Working memory, a few numbers per channel, could not be had.
+    RuntimeError
+        BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured.
+    """
+    if positional:
+        raise _pytorchs_order("forward_training", len(positional))
+    if (
+        activation is not None
+        or residual is not None
+        or weights is not None
+        or lengths is not None
+        or running is not None
+        or source is not None
+        or groups is not None
+        or save_mask
+        or masked != "normalize"
+    ):
+        channels = extended.Channels(gamma, beta, running_mean, running_var)
+        extras = Extras(activation, residual, weights, lengths, masked, running, source, groups, save_mask)
+        weight = weight_of_new(momentum, decay)
+        return extended.forward_training(
+            x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
+        )
+    fit, x, y, x_address, y_address = direct.forward(x, axis, out)
+    fit = fit.beside(gamma, beta, running_mean, running_var)
+    gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
+    saved = SavedStatistics(fit.channel_shape, False, axis, x.shape, fit.dtype, fit.param, gamma, beta)
+    mean_address = addressof(saved._both)
+    lib.bn_forward_training(
+        fit.shape,
+        fit.code,
+        x_address,
+        gamma,
+        beta,
+        running_address(running_mean, "running_mean", fit),
+        running_address(running_var, "running_var", fit),
+        y_address,
+        mean_address,
+        mean_address + 8 * fit.channels,
+        options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
+    )
+    return y, saved
+
+
+def forward_inference(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *positional: NoReturn,
+    running_mean: ArrayLike | None = None,
+    running_var: ArrayLike | None = None,
+    axis: Axis = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    activation: Activation | None = None,
+    residual: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: Masked = "normalize",
+    groups: Groups | None = None,
+) -> Array:
+    """Like forward_training(), but normalizes with the running statistics, which stay as they are.
+
+    One value per channel is fine. A negative running_var is used as it is: where it outweighs eps, y is NaN.
+    frozen_statistics() gives what backward() needs.
+
+    Parameters
+    ----------
+    x, gamma, beta, axis, eps, out, activation, residual
+        As in forward_training().
+    running_mean, running_var : array_like of real numbers, one element per channel
+        Cast as gamma is. Needed, and by name only: for arguments in PyTorch's order there is batch_norm().
+    weights, lengths, masked
+        As in forward_training(); here they only matter to `masked`.
+    groups : Segments, Split or Conditional, optional
+        As in forward_training(). Ghost batches are none here.
+
+    Returns
+    -------
+    y : ndarray
+        activation(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual).
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training().
+    """
+    if positional:
+        raise _pytorchs_order("forward_inference", len(positional))
+    if (
+        activation is not None
+        or residual is not None
+        or weights is not None
+        or lengths is not None
+        or groups is not None
+        or masked != "normalize"
+    ):
+        channels = extended.Channels(gamma, beta, running_mean, running_var)
+        extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
+        return extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out)
+    fit, x, y, x_address, y_address = direct.forward(x, axis, out)
+    fit = fit.beside(gamma, beta, running_mean, running_var)
+    gamma, of_gamma = read_only(gamma, "gamma", fit)
+    beta, of_beta = read_only(beta, "beta", fit)
+    running_mean, of_mean = read_only(running_mean, "running_mean", fit)
+    running_var, of_var = read_only(running_var, "running_var", fit)
+    if of_mean is None or of_var is None:
+        raise ValueError(f"{'running_mean' if of_mean is None else 'running_var'} is None, expected an array")
+    lib.bn_forward_inference(
+        fit.shape,
+        fit.code,
+        x_address,
+        of_gamma,
+        of_beta,
+        of_mean,
+        of_var,
+        y_address,
+        None,
+        None,
+        options(eps, param_code=fit.param_code) if fit.param_code else options(eps),
+    )
+    return y
+
+
+def backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    saved: SavedStatistics,
+    *,
+    gamma: ArrayLike | None = None,
+    axis: Axis | None = None,
+    out: Array | None = None,
+    from_output: bool = False,
+    residual_out: Array | None = None,
+) -> tuple[Array, ...]:
+    """Gradients of a loss with respect to x, gamma and beta, given its gradient dy with respect to y.
+
+    ::
+
+        dbeta = sum(dy)        dgamma = sum(dy * x_hat)
+        dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
+        dx    = gamma * invstd * dy                                           with frozen_statistics()
+
+    What the forward call was given is in `saved`, but x, which must be as it was: that it has changed in place is not
+    noticed. After an activation dy stands for dy * activation'(u), which is the gradient dz of the residual as well.
+    With weights w::
+
+        dx    = gamma * invstd * (dy - w * dbeta / W - w * x_hat * dgamma / W)        W = sum(w)
+
+    Parameters
+    ----------
+    dy : array_like of x's shape and dtype
+        Copied once if its memory order is not that of x.
+    x
+        As in the forward call.
+    saved : SavedStatistics
+        What forward_training() or frozen_statistics() gave.
+    gamma, axis
+        Not needed. If they are given, they have to be those of the forward call, of which `saved` knows, or those that
+        frozen_statistics() was not given.
+    out : ndarray, optional
+        Takes dx in place. It may be dy itself; any other overlap is an error.
+    from_output : bool, default False
+        x is the forward call's y, which may have been written over its x (arXiv:1712.02616). The forward call had no
+        residual, and for activation None, "identity" or a LeakyReLU of a slope above 0; no gamma is 0. Digits are lost
+        where beta is large beside gamma.
+    residual_out : ndarray, optional
+        Takes dz in place, if the forward call had a residual. It may be dy itself.
+
+    Returns
+    -------
+    dx : ndarray
+        `out`, or a new dense array in x's memory order.
+    dgamma, dbeta : ndarray
+        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of gamma.
+    dz : ndarray
+        `residual_out`, or a new array as dx; only if the forward call had a residual.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training(). A ValueError also if x, gamma or axis is not that of the forward call.
+    """
+    if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
+        return extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
+    assert saved._axis is not None, "a forward call tells it"
+    fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, saved._axis, out)
+    if x.shape != saved._shape or fit.dtype != saved._dtype:
+        check_x(x, saved._shape, saved._dtype)
+    fit = saved._beside(fit)
+    if axis is not None:
+        check_axis_again(axis, saved._axis, x.ndim)
+    if gamma is not None:
+        check_again(gamma, saved._gamma, "gamma", fit)
+    dgamma = np.empty(fit.channel_shape, fit.param)
+    dbeta = np.empty(fit.channel_shape, fit.param)
+    mean_address = addressof(saved._both)
+    lib.bn_backward(
+        fit.shape,
+        fit.code,
+        dy_address,
+        x_address,
+        saved._gamma,
+        saved._beta,
+        mean_address,
+        mean_address + 8 * fit.channels,
+        dx_address,
+        address(dgamma),
+        address(dbeta),
+        options(frozen=saved._frozen, param_code=fit.param_code),
+    )
+    return dx, dgamma, dbeta
+
+
+def _pytorchs_order(function: str, extra: int) -> TypeError:
+    return TypeError(
+        f"{function}() takes x, gamma and beta by position, but {3 + extra} arguments were given so: running_mean and "
+        "running_var are given by name; for arguments in PyTorch's order (x, running_mean, running_var, weight, bias) "
+        "there is bn.batch_norm()"
+    )

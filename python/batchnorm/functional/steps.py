@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer in steps, for a batch that lies in parts: several processes, several micro-batches.
+
+Forward::
+
+    parts = exchange(bn.moments(x))                    # every part's (count, mean, m2)
+    count, mean, m2 = bn.merge_moments(parts)
+    invstd = bn.inverse_std(count, m2)
+    y = bn.normalize(x, mean, invstd, gamma, beta)
+    bn.update_running(running_mean, running_var, count, mean, m2)
+
+Backward::
+
+    sums = bn.backward_reduce(dy, x, mean, invstd)     # dbeta and dgamma of this part
+    sum_dy, sum_dy_x_hat = exchange_and_add(sums)      # of the whole batch
+    dx = bn.backward_apply(dy, x, mean, invstd, count, sum_dy, sum_dy_x_hat, gamma)
+
+Statistics and sums are float64 arrays, one element per channel. The parts need not be of equal size, or have any size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._core import direct
+from .._core.arrange import arrange
+from .._core.arrays import Array, Doubles, address, doubles, parameter
+from .._core.layout import Axis
+from .._core.library import lib
+from .._core.options import options
+from .._core.public import publish
+from .._core.weights import Masked, PositionWeights, weighted
+from ..settings.activations import Activation
+from . import extended
+from .extras import Extras
+
+
+@publish
+class Sums(NamedTuple):
+    """sum(dy) and sum(dy * x_hat), per channel."""
+
+    sum_dy: Doubles
+    sum_dy_x_hat: Doubles
+
+
+def normalize(
+    x: ArrayLike,
+    mean: ArrayLike,
+    invstd: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    out: Array | None = None,
+    activation: Activation | None = None,
+    residual: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: Masked = "normalize",
+) -> Array:
+    """y = activation(gamma * (x - mean) * invstd + beta + residual), all arguments as in forward_training()."""
+    extras = Extras(activation, residual, weights, lengths, masked)
+    if extras.activation is not None or residual is not None or extras.positions():
+        return extended.normalize(x, mean, invstd, extended.Channels(gamma, beta), extras, axis=axis, out=out)
+    fit, x, y, x_address, y_address = direct.forward(x, axis, out)
+    mean = doubles(mean, "mean", fit.channel_shape)
+    invstd = doubles(invstd, "invstd", fit.channel_shape)
+    fit = fit.beside(gamma, beta)
+    gamma, gamma_address = parameter(gamma, "gamma", fit)
+    beta, beta_address = parameter(beta, "beta", fit)
+    lib.bn_normalize(
+        fit.shape,
+        fit.code,
+        x_address,
+        gamma_address,
+        beta_address,
+        address(mean),
+        address(invstd),
+        y_address,
+        options(param_code=fit.param_code),
+    )
+    return y
+
+
+def backward_reduce(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    invstd: ArrayLike,
+    *,
+    axis: Axis = 1,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: Masked = "normalize",
+) -> Sums:
+    """sum(dy) and sum(dy * x_hat) of this part of the batch: its dbeta and dgamma, not yet rounded to the dtype.
+
+    `weights`, `lengths` and `masked` as in forward_training(): dy counts alike wherever y depends on it, which with
+    "zero" and "keep" is where the weight is above 0.
+    """
+    tensors = arrange({"x": x, "dy": dy}, {}, axis)
+    fit, positions = tensors.fit, PositionWeights(weights, lengths, masked)
+    shape = weighted(fit.shape, positions, tensors.arrays["x"], axis)
+    mean = doubles(mean, "mean", fit.channel_shape)
+    invstd = doubles(invstd, "invstd", fit.channel_shape)
+    result = Sums(*np.empty((2, *fit.channel_shape)))
+    lib.bn_backward_reduce(
+        shape,
+        fit.code,
+        tensors.address("dy"),
+        tensors.address("x"),
+        address(mean),
+        address(invstd),
+        *map(address, result),
+    )
+    return result
+
+
+def backward_apply(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    invstd: ArrayLike,
+    count: ArrayLike,
+    sum_dy: ArrayLike,
+    sum_dy_x_hat: ArrayLike,
+    gamma: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    out: Array | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    masked: Masked = "normalize",
+) -> Array:
+    """dx = gamma * invstd * (dy - w * sum_dy / count - w * x_hat * sum_dy_x_hat / count), x_hat = (x - mean) * invstd.
+
+    `count` and the sums are those of the whole batch, of which `dy` and `x` may be a part. The weights w are 1 unless
+    given, as are `lengths` and `masked`, as in forward_training().
+    """
+    fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, axis, out)
+    shape = weighted(fit.shape, PositionWeights(weights, lengths, masked), x, axis)
+    statistics = [
+        doubles(value, name, fit.channel_shape)
+        for name, value in {
+            "mean": mean,
+            "invstd": invstd,
+            "count": count,
+            "sum_dy": sum_dy,
+            "sum_dy_x_hat": sum_dy_x_hat,
+        }.items()
+    ]
+    fit = fit.beside(gamma)
+    gamma, gamma_address = parameter(gamma, "gamma", fit)
+    known = options(param_code=fit.param_code)
+    lib.bn_backward_apply(
+        shape, fit.code, dy_address, x_address, gamma_address, *map(address, statistics), dx_address, known
+    )
+    return dx

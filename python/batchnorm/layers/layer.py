@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalization as a layer: parameters, gradients, running statistics, training and evaluation."""
+
+from __future__ import annotations
+
+from ctypes import addressof
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike, DTypeLike
+
+from .._core import direct
+from .._core.arrays import Array, address, of_layer
+from .._core.arrays import running as running_address
+from .._core.held import held, read_only
+from .._core.layout import Axis, Plan, as_axis
+from .._core.library import lib
+from .._core.options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
+from .._core.public import publish
+from .._core.weights import Masked, PositionWeights
+from ..functional.saved import SavedStatistics
+from ..settings.activations import Activation
+from ..settings.groups import Groups, rows_of
+from ..settings.running import Running
+from ..settings.sources import Source
+from . import extended_calls
+from .module import Module, dtypes_of, extents_of
+from .parameters import four_of
+
+
+@publish
+class BatchNorm(Module):
+    """A layer that normalizes each channel and learns its scale and shift (Ioffe and Szegedy, arXiv:1502.03167).
+
+    In training it uses the mean and variance of the batch and moves the running statistics towards them; in evaluation
+    it uses the running statistics. See forward_training() for the formulas and for which arrays are copied.
+
+    Parameters
+    ----------
+    num_features : int or tuple of int
+        Number of channels; for a group of channel axes, the length of each.
+    eps : float, default 1e-5
+        Added to the variance.
+    momentum : float or None, default 0.1
+        Weight of the new batch in the running statistics; None gives every batch the same weight (cumulative average).
+    affine : bool, default True
+        Whether there are gamma (ones at first) and beta (zeros).
+    track_running_stats : bool, default True
+        Without them the statistics of the batch serve in evaluation as well.
+    dtype : float32, float64, float16 or bfloat16 (of the package ml_dtypes), default float32
+        Of x and y, and of the parameters and the running statistics unless it has 16 bits: then they are float32.
+    axis : int or tuple of int, default 1
+        The channel axis, or a group of adjacent ones. It is given by name: what stands in its place is PyTorch's eps.
+    decay : float, optional
+        Weight of the old average, in place of `momentum`.
+    unbiased : bool, default True
+        Whether running_var takes the variance over M - 1 or over M.
+    param_dtype : float32 or `dtype`, optional
+        Of the parameters and the running statistics.
+    activation, source, groups
+        As in forward_training(). With groups that have parameters or running statistics each, those arrays are of shape
+        (groups, *channels); `Segments([], 3)` will do here, as the index is of each batch.
+    running : Running, optional
+        How running statistics are kept, without `pure` and `num_batches`: the layer counts.
+    frozen : bool, default False
+        Training, too, uses the running statistics, which stay as they are and are constants to the gradient; gamma and
+        beta have theirs. FrozenBatchNorm2d is a layer of which nothing is trained.
+
+    Attributes
+    ----------
+    activation, running, source, groups, frozen
+        May be assigned at any time: a limit that grows, the index of the next batch.
+    num_features, axis, dtype, param_dtype
+        What the layer was made with; they cannot be assigned.
+    gamma, beta, running_mean, running_var : ndarray or None
+        May be assigned or changed at any time, by another thread as well: a call looks at all four at one moment, and
+        backward() knows them as they were. Running statistics are updated in place in training, where they may not be
+        read-only.
+    grad_gamma, grad_beta, grad_residual : ndarray or None
+        Written anew, not added to, by each backward().
+    num_batches_tracked : int, or ndarray of int64 if each group has running statistics
+        Training batches that the running statistics have seen. An empty batch, which leaves the statistics as they
+        are, is not positions (PyTorch counts it), so that the cumulative average stays one.
+    training : bool
+        True at first.
+    """
+
+    def __init__(
+        self,
+        num_features: int | tuple[int, ...],
+        eps: float = 1e-5,
+        momentum: float | None = DEFAULT_MOMENTUM,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike | None = np.float32,
+        *,
+        axis: Axis = 1,
+        decay: float | None = None,
+        unbiased: bool = True,
+        param_dtype: DTypeLike | None = None,
+        activation: Activation | None = None,
+        running: Running | None = None,
+        source: Source | None = None,
+        groups: Groups | None = None,
+        frozen: bool = False,
+    ) -> None:
+        axis = as_axis(axis)
+        self._channel_shape = extents = extents_of(num_features)
+        if not extents or min(extents) < 1:
+            raise ValueError(f"num_features is {num_features}, expected at least 1")
+        if len(extents) != (len(axis) if isinstance(axis, tuple) else 1):
+            raise ValueError(
+                f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other"
+            )
+        self._dtype, self._param_dtype = dtypes_of(dtype, param_dtype)
+        self._num_features, self._axis = num_features, axis
+        self.eps, self.unbiased = eps, unbiased
+        self.momentum = weight_of_new(momentum, decay)
+        self.training = True
+        self.activation, self.running, self.source, self.groups = activation, running, source, groups
+        self.frozen = frozen
+        flags = flag(affine, "affine"), flag(track_running_stats, "track_running_stats")
+        super().__init__(self._channel_shape, self.param_dtype, *flags, rows_of(groups))
+        self.grad_gamma = self.grad_beta = self.grad_residual = None
+        self._last = None
+        extended_calls.check(self)
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        out: Array | None = None,
+        *,
+        residual: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        masked: Masked = "normalize",
+        training: bool | None = None,
+    ) -> Array:
+        """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
+
+        `training`, if given, says for this call which of the two it is, in place of train() and eval().
+
+        x is of the layer's dtype. Numbers that have none of floating point, which are lists and arrays of integers, are
+        cast to it. `residual`, `weights`, `lengths` and `masked` as in forward_training().
+
+        `out`, if given, takes y in place; it may be x itself, but then there is no backward(), unless `activation` is
+        "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
+        keeps x, not a copy of it: whoever changes x before backward() changes the gradient.
+        """
+        told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
+        if told or self._is_described:
+            return extended_calls.forward(self, x, out, residual, PositionWeights(weights, lengths, masked), training)
+        if type(x) is not ndarray or x.dtype is not self._dtype:
+            x = of_layer(x, "x", self._dtype)
+        fit, x, y, x_address, y_address = direct.forward(x, self._axis, out)
+        known = self._plan  # of the call before
+        fit = known[1] if fit is known[0] else self._plan_of(fit)
+        gamma, beta, mean, var = four_of(self.__dict__)
+        # As held() does, but that two calls and some attributes less are a tenth of a small call's time.
+        param, shape = self._param_dtype, self._channel_shape
+        if type(gamma) is ndarray and gamma.dtype is param and gamma.shape == shape:
+            gamma = gamma.tobytes()
+        else:
+            gamma = held(gamma, "gamma", fit)
+        if type(beta) is ndarray and beta.dtype is param and beta.shape == shape:
+            beta = beta.tobytes()
+        else:
+            beta = held(beta, "beta", fit)
+        trains = self.training if training is None else flag(training, "training")
+        of_batch = trains or mean is None
+        saved = SavedStatistics(shape, not of_batch, self._axis, x.shape, self._dtype, param, gamma, beta)
+        mean_address = addressof(saved._both)
+        if of_batch:
+            tracking = trains and self.track_running_stats
+            count = self.num_batches_tracked + 1 if tracking else 0
+            lib.bn_forward_training(
+                fit.shape,
+                fit.code,
+                x_address,
+                gamma,
+                beta,
+                running_address(mean, "running_mean", fit) if tracking else None,
+                running_address(var, "running_var", fit) if tracking else None,
+                y_address,
+                mean_address,
+                mean_address + 8 * fit.channels,
+                self._training_options(fit.param_code)
+                if self.momentum is None
+                else options(self.eps, self.momentum, self.unbiased, False, fit.param_code),
+            )
+            if tracking and not fit.empty:
+                self.__dict__["num_batches_tracked"] = count
+        else:
+            mean, of_mean = read_only(mean, "running_mean", fit)
+            var, of_var = read_only(var, "running_var", fit)
+            lib.bn_forward_inference(
+                fit.shape,
+                fit.code,
+                x_address,
+                gamma,
+                beta,
+                of_mean,
+                of_var,
+                y_address,
+                mean_address,
+                mean_address + 8 * fit.channels,
+                options(self.eps, param_code=fit.param_code) if fit.param_code else options(self.eps),
+            )
+        self.__dict__["_last"] = None if x_address == y_address else x, saved, False
+        return y
+
+    def _plan_of(self, fit: Plan) -> Plan:
+        """The plan of a call with the layer's parameters, if its x is one for this layer."""
+        if fit.channel_shape != self._channel_shape or fit.dtype != self._dtype:
+            raise self._mismatch(fit.channel_shape, fit.dtype)
+        mine = fit
+        if fit.param != self._param_dtype:
+            mine = fit._replace(param=self._param_dtype, param_code=fit.code)
+        self._plan = fit, mine
+        return mine
+
+    def _training_options(self, param_code: int) -> Any:
+        """With a factor of their own for every batch: not worth keeping."""
+        weight = 1.0 / (self.num_batches_tracked + 1)
+        return make_options(self.eps, weight, self.unbiased, False, param_code)
+
+    def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
+        """dx, given the gradient dy of a loss with respect to the last y. grad_gamma, grad_beta and grad_residual are
+        written anew.
+
+        gamma and beta are those that y was made with, whatever has become of the layer's since then. x has to be what
+        it was: the layer keeps no copy, and does not notice a change in place.
+
+        `out`, if given, takes dx in place; it may be dy itself. RuntimeError if there was no forward call, or if it
+        wrote y over x.
+        """
+        last = self._last
+        if last is None:
+            raise RuntimeError("backward() was called before the layer")
+        x, saved, _ = last
+        if x is None:
+            raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
+        if type(dy) is not ndarray or dy.dtype is not self._dtype:
+            dy = of_layer(dy, "dy", self._dtype)
+        if type(saved) is not SavedStatistics or saved._dtype is None:
+            return extended_calls.backward(self, last, dy, out)
+        fit, dy, _, dx, dy_address, x_address, dx_address = direct.backward(dy, x, self._axis, out)
+        known = self._plan
+        fit = known[1] if fit is known[0] else self._plan_of(fit)
+        grad_gamma = None if saved._gamma is None else np.empty(self._channel_shape, self._param_dtype)
+        grad_beta = None if saved._beta is None else np.empty(self._channel_shape, self._param_dtype)
+        mean_address = addressof(saved._both)
+        lib.bn_backward(
+            fit.shape,
+            fit.code,
+            dy_address,
+            x_address,
+            saved._gamma,
+            saved._beta,
+            mean_address,
+            mean_address + 8 * fit.channels,
+            dx_address,
+            None if grad_gamma is None else address(grad_gamma),
+            None if grad_beta is None else address(grad_beta),
+            options(frozen=saved._frozen, param_code=fit.param_code),
+        )
+        self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
+        return dx

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics per channel: taking them, merging them, and keeping a running average of them.
+
+They are float64 arrays, one element per channel. `steps` tells how they make up a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._core.arrays import Array, Doubles, address, doubles, running, tensor
+from .._core.layout import Axis, plan
+from .._core.library import lib
+from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
+from .moments import NAMES, Three, _pooled
+from .moments import Moments as Moments
+
+
+def moments(
+    x: ArrayLike,
+    axis: Axis = 1,
+    *,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+) -> Moments:
+    """Number of values, mean = sum(x) / count and m2 = sum((x - mean)**2), per channel. Of nothing: 0, 0 and 0.
+
+    With weights w, count = sum(w), mean = sum(w * x) / count and m2 = sum(w * (x - mean)**2).
+
+    Parameters
+    ----------
+    x : array_like of float32, float64, float16 or bfloat16
+    axis : int or tuple of int, default 1
+        The channel axis, or a group of adjacent ones.
+    weights, lengths
+        As in forward_training().
+
+    Returns
+    -------
+    Moments
+        (count, mean, m2), float64 arrays in the shape of the channel axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> count, mean, m2 = bn.moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    >>> print(count, mean, m2)
+    [2. 2.] [2. 5.] [2. 0.]
+    """
+    return Moments(axis).update(x, weights, lengths=lengths)
+
+
+def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> Moments:
+    """Moments of the union of disjoint parts, merged in the order given (Chan, Golub and LeVeque, 1979).
+
+    Parameters
+    ----------
+    parts : iterable of Moments or (count, mean, m2), or an array of shape (parts, 3, channels)
+        At least one, all of one shape. A part may be empty.
+
+    Returns
+    -------
+    Moments
+        Of the axis of the first part that is one, or 1.
+
+    Raises
+    ------
+    ValueError
+        There are no parts, a part is not three arrays, their shapes differ, or a count is negative or not finite.
+
+    Examples
+    --------
+    >>> import batchnorm as bn
+    >>> count, mean, m2 = bn.merge_moments([([2.0], [3.0], [2.0]), ([2.0], [7.0], [8.0])])
+    >>> print(count, mean, m2)
+    [4.] [5.] [26.]
+    """
+    given = list((parts,) if isinstance(parts, Moments) else parts)
+    # Moments that know of no channels are no part.
+    threes = [tuple(part) for part in given if not isinstance(part, Moments) or part._three is not None]
+    if not threes:
+        raise ValueError("parts is empty: without a part the number of channels is not known")
+    rows: list[Three] = []
+    for number, part in enumerate(threes):
+        if len(part) != 3 or np.ndim(part[0]) == 0:
+            raise ValueError(f"part {number} is {part}, expected arrays of count, mean and m2, one element per channel")
+        shape = np.shape(threes[0][0])
+        count, mean, m2 = (doubles(a, f"{name} of part {number}", shape).reshape(shape) for a, name in zip(part, NAMES))
+        rows.append((count, mean, m2))
+    axis = next((part.axis for part in given if isinstance(part, Moments)), 1)
+    return Moments(axis)._with(_pooled(rows))
+
+
+def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
+    """invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or `eps` is negative or not finite.
+
+    Examples
+    --------
+    >>> import batchnorm as bn
+    >>> print(bn.inverse_std([4, 0], [16, 0], eps=0))
+    [0.5 0. ]
+    """
+    shape = np.shape(m2)
+    count = doubles(count, "count", shape)
+    m2 = doubles(m2, "m2", shape)
+    invstd = np.empty(shape)
+    lib.bn_inverse_std(invstd.size, address(count), address(m2), address(invstd), options(eps))
+    return invstd
+
+
+def update_running(
+    running_mean: Array,
+    running_var: Array,
+    count: ArrayLike,
+    mean: ArrayLike,
+    m2: ArrayLike,
+    *,
+    momentum: float = DEFAULT_MOMENTUM,
+    decay: float | None = None,
+    unbiased: bool = True,
+) -> None:
+    """Moves running statistics towards the moments of a batch, as forward_training() does. In place.
+
+    Channels with a count of 0 stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> bn.update_running(mean, var, *bn.moments(np.array([[1.0, 5.0], [3.0, 5.0]])), momentum=0.5)
+    >>> print(mean, var)
+    [1.  2.5] [1.5 0.5]
+    """
+    like = np.empty_like(tensor(running_mean, "running_mean"), order="C")
+    fit = plan(like.shape, like.dtype, tuple(range(like.ndim)), like.strides)
+    assert fit is not None, "a C-contiguous array fits"
+    fit = fit.beside(like)
+    mean_address = running(running_mean, "running_mean", fit)
+    var_address = running(running_var, "running_var", fit)
+    values = {"count": count, "mean": mean, "m2": m2}
+    statistics = [doubles(value, name, fit.channel_shape) for name, value in values.items()]
+    known = options(momentum=weight_of_new(momentum, decay), unbiased=unbiased)
+    lib.bn_update_running(fit.channels, fit.code, *map(address, statistics), mean_address, var_address, known)
