@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from enum import IntEnum
 from functools import cache, lru_cache
 from typing import Any, TypeVar
@@ -59,6 +60,16 @@ def number(value: Any, name: str) -> float:
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{name} is of type {type(value).__name__}, expected a number")
     return float(value)
+
+
+def at_least_one(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an int") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, expected at least 1")
+    return number
 
 
 def member(kind: type[Member], value: Any, name: str) -> Member:

@@ -7,10 +7,14 @@ import argparse
 import json
 import math
 import os
+from typing import TYPE_CHECKING
 
 from .numbers import count, rate
 from .problems import UserError, needing
 from .tables import table
+
+if TYPE_CHECKING:
+    from ..machine import Speed
 
 # Times of a machine of which others take this share are not to be trusted.
 BUSY = 0.25
@@ -57,28 +61,31 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     if arguments.json:
-        results = [
-            {"what": s.what, "by": s.by, "ms": 1e3 * s.seconds, "gb_per_s": s.gigabytes_per_second} for s in speeds
-        ]
-        facts = {"shape": extents, "dtype": arguments.dtype, "isa": bn.isa(), "threads": bn.get_num_threads()}
-        print(json.dumps({**facts, "rounds": rounds, "load": load, "busy": busy, "results": results}, indent=2))
+        _print_json(arguments, speeds, rounds, load, busy)
         return 0
-    copy = speeds[0].gigabytes_per_second
     megabytes = math.prod(extents) * dtype.itemsize / 1e6
-    print(f"x {arguments.dtype} {extents}, {megabytes:.1f} MB; {bn.isa()}, threads: {bn.get_num_threads()}, of NumPy 1")
-    rows = [
-        [
-            s.what,
-            s.by,
-            f"{1e3 * s.seconds:.3g}",
-            f"{s.gigabytes_per_second:.3g}",
-            f"{s.gigabytes_per_second / copy:.0%}",
-        ]
-        for s in speeds
-    ]
-    print()
-    print(table(("", "by", "ms", "GB/s", "of the copy"), rows, left=2))
+    print(
+        f"x {arguments.dtype} {extents}, {megabytes:.1f} MB; {bn.isa()}, threads: {bn.get_num_threads()}, of NumPy 1\n"
+    )
+    _print_table(speeds)
     print(f"\nMedians of {rounds} rounds in turns; bytes are tensors read and written once.")
     if busy:
         print(f"The machine is busy (load {load:.1f} on {cpus} CPUs): do not trust these figures.")
     return 0
+
+
+def _print_json(arguments: argparse.Namespace, speeds: list[Speed], rounds: int, load: float, busy: bool) -> None:
+    import batchnorm as bn
+
+    results = [{"what": s.what, "by": s.by, "ms": 1e3 * s.seconds, "gb_per_s": s.gigabytes_per_second} for s in speeds]
+    facts = {"shape": arguments.shape, "dtype": arguments.dtype, "isa": bn.isa(), "threads": bn.get_num_threads()}
+    print(json.dumps({**facts, "rounds": rounds, "load": load, "busy": busy, "results": results}, indent=2))
+
+
+def _print_table(speeds: list[Speed]) -> None:
+    """Milliseconds, bandwidth, and its share of the first row's, which is a copy."""
+    rows = []
+    for s in speeds:
+        share = s.gigabytes_per_second / speeds[0].gigabytes_per_second
+        rows.append([s.what, s.by, f"{1e3 * s.seconds:.3g}", f"{s.gigabytes_per_second:.3g}", f"{share:.0%}"])
+    print(table(("", "by", "ms", "GB/s", "of the copy"), rows, left=2))

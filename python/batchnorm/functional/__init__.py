@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch normalization as functions of arrays: forward, backward, in steps, and derivatives beyond the gradient."""
 
-from .calls import backward, forward_inference, forward_training
 from .derivatives import double_backward, jvp
+from .forward import forward_inference, forward_training
 from .frozen import frozen_statistics
+from .gradient import backward
 from .microbatches import MicroBatches
 from .saved import SavedStatistics
 from .steps import Sums, backward_apply, backward_reduce, normalize

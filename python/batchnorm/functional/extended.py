@@ -86,11 +86,7 @@ def forward_training(
         options_with(descriptors, eps, momentum, unbiased=unbiased, param_code=fit.param_code),
     )
     if policy is not None:
-        is_pure = extras.running is not None and extras.running.pure
-        saved.num_batches = policy.num_batches if is_pure else None
-        saved.running_mean, saved.running_var = averages.new or (None, None)
-        saved._outcomes = policy.outcome
-        saved._frozen = bool((policy.outcome == Outcome.RUNNING).all())
+        _take_outcome(saved, policy, averages)
     counted = PositionWeights() if weights is None else PositionWeights(weights, None, extras.masked)
     saved._extras = _kept(extras, function, counted, of_source, tensors, group, bits)
     return tensors.arrays["out"], saved
@@ -186,6 +182,15 @@ def _policy(policy: Running | None, averages: Averages, group: Grouping | None) 
         return None
     rows, statistics = (group.rows(what) if group else 0 for what in (PerGroup.RUNNING, PerGroup.STATISTICS))
     return running_struct(policy, rows or 1, statistics or 1, *(averages.new or (None, None)))
+
+
+def _take_outcome(saved: SavedCall, policy: RunningStruct, averages: Averages) -> None:
+    """What became of the batch, and of running statistics that were not updated in place."""
+    saved._outcomes = policy.outcome
+    saved._frozen = bool((policy.outcome == Outcome.RUNNING).all())
+    saved.num_batches = policy.new_num_batches
+    if averages.new:
+        saved.running_mean, saved.running_var = averages.new
 
 
 def _scratch(source: Source | None, averages: Averages, fit: Plan, group: Grouping | None) -> Doubles | None:

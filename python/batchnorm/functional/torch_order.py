@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from .._core.arrays import Array
 from .._core.options import flag
-from .calls import forward_inference, forward_training
+from .forward import forward_inference, forward_training
 
 
 def batch_norm(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -51,7 +52,6 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
         for norm, _ in norms
         if norm.mean is not None and norm.var is not None
     ]
-    layers, edges = np.arange(len(norms)), np.arange(len(norms) + 1) - 0.5
     panels = (
         ("standard deviation", stds),
         ("|mean| / std", means),
@@ -59,27 +59,9 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
     )
     kinds = ({"tiny", "negative", "exploding", "never", "nonfinite"}, {"cancellation"}, {"dead", "scale"})
     for axis, (label, values), marked in zip(axes, panels, kinds):
-        levels = np.array([_percentiles(each) for each in values]).T
-        for lowest, highest, alpha, said in (
-            (0, 4, 0.15, "smallest to largest"),
-            (1, 3, 0.35, "the middle half of the channels"),
-        ):
-            low, high = (np.append(levels[each], levels[each, -1]) for each in (lowest, highest))
-            axis.fill_between(edges, low, high, color=_BAND, alpha=alpha, linewidth=0, step="post", label=said)
-        axis.plot(layers, levels[2], color=_BAND, marker=".", label="median")
         bad = [index for index, (_, found) in enumerate(norms) if marked & {each.kind for each in found}]
-        axis.plot(bad, levels[4][bad], "v", color=_FOUND, label="a finding")
-        decades = np.log10(np.nanmax(levels) / np.nanmin(levels)) if np.any(levels > 0) else 0
-        if decades > 0.3:
-            axis.set_yscale("log")
-            axis.yaxis.set_minor_formatter(NullFormatter())
-        if 0.3 < decades < 3:  # more numbers than powers of ten
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.7 else range(1, 10)))
-        if decades < 3:
-            axis.yaxis.set_major_formatter("{x:g}")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].set_xlim(edges[0], edges[-1])
+        _panel(axis, label, values, bad)
+    axes[0].set_xlim(-0.5, len(norms) - 0.5)
     number = "1 batch norm" if len(norms) == 1 else f"{len(norms)} batch norms, first layer left"
     axes[0].set_title(f"{printable(title)}: {number}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
@@ -93,6 +75,30 @@ def draw(path: Path, title: str, norms: Sequence[tuple[Norm, Sequence[Finding]]]
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _panel(axis: Axes, label: str, values: list[Array], bad: list[int]) -> None:
+    """One row of the figure: percentiles per layer, with a mark on the layers that have a finding."""
+    layers, edges = np.arange(len(values)), np.arange(len(values) + 1) - 0.5
+    levels = np.array([_percentiles(each) for each in values]).T
+    for lowest, highest, alpha, said in (
+        (0, 4, 0.15, "smallest to largest"),
+        (1, 3, 0.35, "the middle half of the channels"),
+    ):
+        low, high = (np.append(levels[each], levels[each, -1]) for each in (lowest, highest))
+        axis.fill_between(edges, low, high, color=_BAND, alpha=alpha, linewidth=0, step="post", label=said)
+    axis.plot(layers, levels[2], color=_BAND, marker=".", label="median")
+    axis.plot(bad, levels[4][bad], "v", color=_FOUND, label="a finding")
+    decades = np.log10(np.nanmax(levels) / np.nanmin(levels)) if np.any(levels > 0) else 0
+    if decades > 0.3:
+        axis.set_yscale("log")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    if 0.3 < decades < 3:  # more numbers than powers of ten
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.7 else range(1, 10)))
+    if decades < 3:
+        axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.3)
 
 
 def _percentiles(values: Array) -> Array:

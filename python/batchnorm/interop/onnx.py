@@ -23,20 +23,10 @@ current statistics are 0, and the running ones stay what they are. With epsilon 
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from numpy.typing import ArrayLike
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from .._core.arrays import tensor
-from .._core.layout import BITS, NAMES, parameter_dtype
-from .._core.options import number
 from .._core.rounding import cast
-from ..functional.steps import normalize
-from ..statistics.functions import inverse_std, moments, update_running
-
-Array = NDArray[Any]
+from .onnx_formula import Array, Results, check_same_dtype, choice, computed, inputs
 
 
 def batch_normalization_7(
@@ -83,8 +73,8 @@ def batch_normalization_7(
     [[-1. -1.]
      [ 1.  1.]] [[ 2. 20.]] [[  1. 100.]]
     """
-    is_spatial = _choice(spatial, "spatial", (0, 1)) == 1
-    return _of_outputs(_inputs(X, scale, B, mean, var), epsilon, momentum, outputs, 2, is_spatial)
+    is_spatial = choice(spatial, "spatial", (0, 1)) == 1
+    return _of_outputs(inputs(X, scale, B, mean, var), epsilon, momentum, outputs, 2, is_spatial)
 
 
 def batch_normalization_9(
@@ -146,7 +136,7 @@ def batch_normalization_9(
     [ 2. 20.]
     [  1. 100.]
     """
-    return _of_outputs(_inputs(X, scale, B, mean, var), epsilon, momentum, outputs, 1, True)
+    return _of_outputs(inputs(X, scale, B, mean, var), epsilon, momentum, outputs, 1, True)
 
 
 def batch_normalization_14(
@@ -185,9 +175,9 @@ def batch_normalization_14(
     >>> print(bn.onnx.batch_normalization_14(np.float32([2, 4]), one, zero, one, one, epsilon=0))
     [1. 3.]
     """
-    given = _inputs(X, scale, B, input_mean, input_var, prefix="input_")
+    given = inputs(X, scale, B, input_mean, input_var, prefix="input_")
     for name in ("scale", "B"):
-        _alike(given, name, "X")
+        check_same_dtype(given, name, "X")
     return _of_mode(given, epsilon, momentum, training_mode)
 
 
@@ -246,17 +236,7 @@ def batch_normalization_15(
     [ 1. 10.] float32
     [ 1.  50.5] float32
     """
-    return _of_mode(_inputs(X, scale, B, input_mean, input_var, prefix="input_"), epsilon, momentum, training_mode)
-
-
-class _Results(NamedTuple):
-    """Of a call in training; the last two are of float64."""
-
-    y: Array
-    running_mean: Array
-    running_var: Array
-    mean: Array
-    var: Array
+    return _of_mode(inputs(X, scale, B, input_mean, input_var, prefix="input_"), epsilon, momentum, training_mode)
 
 
 def _of_outputs(
@@ -266,11 +246,11 @@ def _of_outputs(
     if given["X"].dtype.name == "bfloat16":
         raise TypeError("X has dtype bfloat16, expected float16, float32 or float64: bfloat16 came with opset 14")
     for name in given:
-        _alike(given, name, "X")
+        check_same_dtype(given, name, "X")
     if given["X"].ndim < least_rank:
         raise ValueError(f"X has shape {given['X'].shape}, expected (N, C, ...)")
-    results = _computed(given, epsilon, momentum, _choice(outputs, "outputs", (1, 5)) == 5, spatial)
-    if isinstance(results, _Results):
+    results = computed(given, epsilon, momentum, choice(outputs, "outputs", (1, 5)) == 5, spatial)
+    if isinstance(results, Results):
         saved = (cast(each, results.y.dtype) for each in (results.mean, results.var))
         return *results[:3], *saved
     return results
@@ -278,68 +258,5 @@ def _of_outputs(
 
 def _of_mode(given: dict[str, Array], epsilon: float, momentum: float, training_mode: int) -> Array | tuple[Array, ...]:
     """A call of opsets 14 and 15."""
-    results = _computed(given, epsilon, momentum, _choice(training_mode, "training_mode", (0, 1)) == 1, True)
-    return results[:3] if isinstance(results, _Results) else results
-
-
-def _computed(
-    given: dict[str, Array], epsilon: float, momentum: float, training: bool, spatial: bool
-) -> Array | _Results:
-    """Y in inference, everything in training. Statistics go to the library as float64, which holds all their types."""
-    x, scale, shift, old_mean, old_var = given.values()
-    names = list(given)
-    epsilon, momentum = number(epsilon, "epsilon"), number(momentum, "momentum")
-    if not 0 <= epsilon < math.inf:
-        raise ValueError(f"epsilon is {epsilon}, expected a finite number of at least 0")
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum is {momentum}, expected a number from 0 to 1")
-    _alike(given, "B", "scale")
-    _alike(given, names[4], names[3])
-    shape, dtype = x.shape, x.dtype
-    x = x[:, None] if x.ndim == 1 else x
-    axis = 1 if spatial else tuple(range(1, x.ndim))
-    channels = x.shape[1:2] if spatial else x.shape[1:]
-    for name in names[1:]:
-        if given[name].shape != channels:
-            raise ValueError(f"{name} has shape {given[name].shape}, expected {channels}, as X has shape {shape}")
-    if 0 in channels:
-        raise ValueError(f"X has shape {shape}, expected at least one channel")
-
-    count, mean, m2 = np.ones(channels), old_mean.astype(np.float64), old_var.astype(np.float64)
-    if training:
-        count, mean, m2 = moments(x, axis)
-    invstd = inverse_std(count, m2, epsilon)
-    # Only a scale of float64 is more than parameters beside an x of other types hold: then x, too, becomes float64.
-    wide = x.astype(np.float64, copy=False) if scale.dtype == np.float64 else x
-    scale, shift = (each.astype(parameter_dtype(wide.dtype)) for each in (scale, shift))
-    y = normalize(wide, mean, invstd, scale, shift, axis=axis)
-    y = (y if y.dtype == dtype else cast(y, dtype)).reshape(shape)
-    if not training:
-        return y
-    running_mean, running_var = old_mean.copy(), old_var.copy()
-    update_running(running_mean, running_var, count, mean, m2, decay=momentum, unbiased=False)
-    return _Results(y, running_mean, running_var, mean, m2 / np.maximum(count, 1))
-
-
-def _inputs(*values: ArrayLike, prefix: str = "") -> dict[str, Array]:
-    """The inputs by name, as arrays of types that ONNX knows."""
-    names = "X", "scale", "B", prefix + "mean", prefix + "var"
-    given = {name: tensor(value, name) for name, value in zip(names, values)}
-    for name, array in given.items():
-        if array.dtype == BITS:
-            raise TypeError(f"{name} has dtype {array.dtype}, expected {NAMES}")
-    return given
-
-
-def _alike(given: dict[str, Array], name: str, other: str) -> None:
-    if given[name].dtype != given[other].dtype:
-        raise TypeError(f"{name} has dtype {given[name].dtype}, expected {given[other].dtype}, the dtype of {other}")
-
-
-def _choice(value: Any, name: str, choices: tuple[int, int]) -> int:
-    expected = f"{name} is {value!r}, expected {choices[0]} or {choices[1]}"
-    if not isinstance(value, (int, np.integer, np.bool_)):
-        raise TypeError(expected)
-    if value not in choices:
-        raise ValueError(expected)
-    return int(value)
+    results = computed(given, epsilon, momentum, choice(training_mode, "training_mode", (0, 1)) == 1, True)
+    return results[:3] if isinstance(results, Results) else results

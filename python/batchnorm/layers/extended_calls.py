@@ -14,10 +14,11 @@ from .._core.layout import channel_axes
 from .._core.options import flag
 from .._core.weights import PositionWeights
 from ..functional import extended
-from ..functional.calls import backward as function_of_backward
+from ..functional.extended import Channels
 from ..functional.extras import Extras
 from ..functional.frozen import frozen_statistics
-from ..functional.saved import Last
+from ..functional.gradient import backward as function_of_backward
+from ..functional.saved import Last, SavedStatistics
 from ..settings.activations import resolve
 from ..settings.groups import Conditional, Ghost, Segments, Split
 from ..settings.running import Running
@@ -65,30 +66,12 @@ def forward(
     is_observed = observer is not None and not observer.is_settled
     seen = observer.look(array, positions) if is_observed else None  # before x may be overwritten
     of_batch = trains and not layer.frozen and observer is None
+    channels = Channels(gamma, beta, mean, var)
     if of_batch or mean is None or is_observed:
         source = None if is_observed else layer.source
-        tracks = _tracks(layer, mean, trains)
-        policy = _policy(layer, tracks)
-        if not tracks and source is None and policy.single_value != "running":
-            mean = var = None
-        y, saved = extended.forward_training(
-            array,
-            extended.Channels(gamma, beta, mean, var),
-            extras._replace(running=policy, source=source),
-            axis=layer.axis,
-            eps=layer.eps,
-            momentum=1.0 if layer.momentum is None else layer.momentum,
-            unbiased=layer.unbiased,
-            out=out,
-        )
-        if tracks:
-            counts = policy.num_batches
-            layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
+        y, saved = _train(layer, array, channels, extras._replace(source=source), trains, out)
     else:
-        known = extended.Channels(gamma, beta, mean, var)
-        y = extended.forward_inference(array, known, extras, axis=layer.axis, eps=layer.eps, out=out)
-        saved = frozen_statistics(mean, var, layer.eps, gamma=gamma, beta=beta, axis=layer.axis, **extras.frozen())
-        saved._shape = array.shape
+        y, saved = _evaluate(layer, array, channels, extras, out)
     if is_observed:
         observer.take(seen)
     kept: Array | None = array
@@ -97,6 +80,41 @@ def forward(
         kept = y if invertible else None
     layer._last = kept, saved, in_place
     return y
+
+
+def _train(
+    layer: Module, x: Array, channels: Channels, extras: Extras, trains: bool, out: Array | None
+) -> tuple[Array, SavedStatistics]:
+    """y from the batch's own statistics, or what a source makes of them."""
+    tracks = _tracks(layer, channels.running_mean, trains)
+    policy = _policy(layer, tracks)
+    if not tracks and extras.source is None and policy.single_value != "running":
+        channels = channels._replace(running_mean=None, running_var=None)
+    y, saved = extended.forward_training(
+        x,
+        channels,
+        extras._replace(running=policy),
+        axis=layer.axis,
+        eps=layer.eps,
+        momentum=1.0 if layer.momentum is None else layer.momentum,
+        unbiased=layer.unbiased,
+        out=out,
+    )
+    if tracks:
+        counts = policy.num_batches
+        layer.num_batches_tracked = int(counts) if counts.ndim == 0 else counts
+    return y, saved
+
+
+def _evaluate(
+    layer: Module, x: Array, channels: Channels, extras: Extras, out: Array | None
+) -> tuple[Array, SavedStatistics]:
+    """y from the running statistics."""
+    gamma, beta, mean, var = channels
+    y = extended.forward_inference(x, channels, extras, axis=layer.axis, eps=layer.eps, out=out)
+    saved = frozen_statistics(mean, var, layer.eps, gamma=gamma, beta=beta, axis=layer.axis, **extras.frozen())
+    saved._shape = x.shape
+    return y, saved
 
 
 def backward(layer: Module, last: Last, dy: ArrayLike, out: Array | None) -> Array:

@@ -170,45 +170,55 @@ class BatchNorm(Module):
         trains = self.training if training is None else flag(training, "training")
         of_batch = trains or mean is None
         saved = SavedStatistics(shape, not of_batch, self._axis, x.shape, self._dtype, param, gamma, beta)
-        mean_address = addressof(saved._both)
         if of_batch:
-            tracking = trains and self.track_running_stats
-            count = self.num_batches_tracked + 1 if tracking else 0
-            lib.bn_forward_training(
-                fit.shape,
-                fit.code,
-                x_address,
-                gamma,
-                beta,
-                running_address(mean, "running_mean", fit) if tracking else None,
-                running_address(var, "running_var", fit) if tracking else None,
-                y_address,
-                mean_address,
-                mean_address + 8 * fit.channels,
-                self._training_options(fit.param_code)
-                if self.momentum is None
-                else options(self.eps, self.momentum, self.unbiased, False, fit.param_code),
-            )
-            if tracking and not fit.empty:
-                self.__dict__["num_batches_tracked"] = count
+            self._train(fit, saved, x_address, y_address, trains and self.track_running_stats, mean, var)
         else:
-            mean, of_mean = read_only(mean, "running_mean", fit)
-            var, of_var = read_only(var, "running_var", fit)
-            lib.bn_forward_inference(
-                fit.shape,
-                fit.code,
-                x_address,
-                gamma,
-                beta,
-                of_mean,
-                of_var,
-                y_address,
-                mean_address,
-                mean_address + 8 * fit.channels,
-                options(self.eps, param_code=fit.param_code) if fit.param_code else options(self.eps),
-            )
+            self._evaluate(fit, saved, x_address, y_address, mean, var)
         self.__dict__["_last"] = None if x_address == y_address else x, saved, False
         return y
+
+    def _train(
+        self, fit: Plan, saved: SavedStatistics, x_address: int, y_address: int, tracking: bool, mean: Any, var: Any
+    ) -> None:
+        """y from the batch's own statistics, which move the running ones if `tracking`."""
+        count = self.num_batches_tracked + 1 if tracking else 0
+        mean_address = addressof(saved._both)
+        lib.bn_forward_training(
+            fit.shape,
+            fit.code,
+            x_address,
+            saved._gamma,
+            saved._beta,
+            running_address(mean, "running_mean", fit) if tracking else None,
+            running_address(var, "running_var", fit) if tracking else None,
+            y_address,
+            mean_address,
+            mean_address + 8 * fit.channels,
+            self._training_options(fit.param_code)
+            if self.momentum is None
+            else options(self.eps, self.momentum, self.unbiased, False, fit.param_code),
+        )
+        if tracking and not fit.empty:
+            self.__dict__["num_batches_tracked"] = count
+
+    def _evaluate(self, fit: Plan, saved: SavedStatistics, x_address: int, y_address: int, mean: Any, var: Any) -> None:
+        """y from the running statistics."""
+        mean, of_mean = read_only(mean, "running_mean", fit)
+        var, of_var = read_only(var, "running_var", fit)
+        mean_address = addressof(saved._both)
+        lib.bn_forward_inference(
+            fit.shape,
+            fit.code,
+            x_address,
+            saved._gamma,
+            saved._beta,
+            of_mean,
+            of_var,
+            y_address,
+            mean_address,
+            mean_address + 8 * fit.channels,
+            options(self.eps, param_code=fit.param_code) if fit.param_code else options(self.eps),
+        )
 
     def _plan_of(self, fit: Plan) -> Plan:
         """The plan of a call with the layer's parameters, if its x is one for this layer."""

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Callable
 
 from .._core.arrays import kind_of
-from .._core.options import flag
-from ..statistics.moments import _at_least_one
+from .._core.options import at_least_one, flag
 from .layer import BatchNorm
 from .observer import Population
 from .passes import Pass, iter_of, settle_in_turn
@@ -99,7 +98,7 @@ def recalibrate(
     if not callable(forward):
         raise TypeError(f"forward is of type {type(forward).__name__}, expected a function of a batch")
     if num_batches is not None:
-        num_batches = _at_least_one(num_batches, "num_batches")
+        num_batches = at_least_one(num_batches, "num_batches")
     if flag(layerwise, "layerwise") and len(populations) > 1 and iter_of(batches) is batches:
         kind = type(batches).__name__
         raise TypeError(f"batches is of type {kind}, which can be gone through once, expected a list or the like")

@@ -77,7 +77,6 @@ def _compare(rng: np.random.Generator, shape: tuple[int, ...], axis: int, dtype:
     channels = shape[axis]
     spread = [1] * len(shape)
     spread[axis] = channels
-    others = tuple(each for each in range(len(shape)) if each != axis % len(shape))
     x = rng.normal(rng.normal(size=spread), rng.uniform(0.5, 2, spread), shape).astype(dtype)
     dy = rng.normal(size=shape).astype(dtype)
     gamma, beta = (rng.uniform(0.5, 1.5, channels).astype(parameters) for _ in range(2))
@@ -88,30 +87,45 @@ def _compare(rng: np.random.Generator, shape: tuple[int, ...], axis: int, dtype:
     dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=gamma)
     inferred = bn.forward_inference(x, gamma, beta, axis=axis, eps=EPS, running_mean=beta, running_var=gamma)
 
-    wide, wide_dy = x.astype(np.float64), dy.astype(np.float64)
-    g, b = gamma.astype(np.float64).reshape(spread), beta.astype(np.float64).reshape(spread)
-    count = x.size // channels
-    mean, var = wide.mean(others, keepdims=True), wide.var(others, keepdims=True)
-    x_hat = (wide - mean) / np.sqrt(var + EPS)
-    sum_dy, sum_dy_x_hat = wide_dy.sum(others, keepdims=True), (wide_dy * x_hat).sum(others, keepdims=True)
-    exact_dx = g / np.sqrt(var + EPS) * (wide_dy - sum_dy / count - x_hat * sum_dy_x_hat / count)
-    # Errors are relative to the terms that a result is made of, as these may cancel.
-    terms = {
-        "dgamma": np.abs(wide_dy * x_hat).sum(others),
-        "dbeta": np.abs(wide_dy).sum(others),
-        "dx": np.abs(g / np.sqrt(var + EPS)) * np.abs(wide_dy).max(),
-    }
-    expected: list[tuple[str, str, Array, Array]] = [
-        ("forward", "y", y, g * x_hat + b),
-        ("forward", "running_mean", running_mean, 0.25 * mean.reshape(-1)),
-        ("forward", "running_var", running_var, 0.75 + 0.25 * var.reshape(-1) * count / (count - 1)),
-        ("backward", "dx", dx, exact_dx),
-        ("backward", "dgamma", dgamma, sum_dy_x_hat.reshape(-1)),
-        ("backward", "dbeta", dbeta, sum_dy.reshape(-1)),
-        ("inference", "y", inferred, (wide - b) / np.sqrt(g + EPS) * g + b),
+    true, terms = _formulas(x, dy, gamma, beta, axis)
+    results = [
+        ("forward", "y", y),
+        ("forward", "running_mean", running_mean),
+        ("forward", "running_var", running_var),
+        ("backward", "dx", dx),
+        ("backward", "dgamma", dgamma),
+        ("backward", "dbeta", dbeta),
+        ("inference", "y", inferred),
     ]
-    for call, name, got, exact in expected:
-        scale = float(np.max(np.abs(exact))) + float(np.max(terms.get(name, np.abs(mean))))
+    for call, name, got in results:
+        exact = true[call, name]
+        scale = float(np.max(np.abs(exact))) + float(np.max(terms[name]))
         difference = float(np.max(np.abs(got.astype(np.float64) - exact)))
         allowed = scale * (_ROUNDINGS * float(np.finfo(got.dtype).eps) + _OF_FORMULAS * 2.0**-52) / 2
         yield Deviation(call, name, str(dtype), shape, axis, difference, allowed)
+
+
+def _formulas(
+    x: Array, dy: Array, gamma: Array, beta: Array, axis: int
+) -> tuple[dict[tuple[str, str], Array], dict[str, Array]]:
+    """Each result in float64; and the terms that it is made of, to which errors are relative, as they may cancel."""
+    others = tuple(each for each in range(x.ndim) if each != axis % x.ndim)
+    spread = [1 if each in others else n for each, n in enumerate(x.shape)]
+    wide, wide_dy = x.astype(np.float64), dy.astype(np.float64)
+    g, b = gamma.astype(np.float64).reshape(spread), beta.astype(np.float64).reshape(spread)
+    count = x.size // x.shape[axis]
+    mean, var = wide.mean(others, keepdims=True), wide.var(others, keepdims=True)
+    x_hat = (wide - mean) / np.sqrt(var + EPS)
+    sum_dy, sum_dy_x_hat = wide_dy.sum(others, keepdims=True), (wide_dy * x_hat).sum(others, keepdims=True)
+    terms = dict.fromkeys(("y", "running_mean", "running_var"), np.abs(mean))
+    terms["dgamma"], terms["dbeta"] = np.abs(wide_dy * x_hat).sum(others), np.abs(wide_dy).sum(others)
+    terms["dx"] = np.abs(g / np.sqrt(var + EPS)) * np.abs(wide_dy).max()
+    return {
+        ("forward", "y"): g * x_hat + b,
+        ("forward", "running_mean"): 0.25 * mean.reshape(-1),
+        ("forward", "running_var"): 0.75 + 0.25 * var.reshape(-1) * count / (count - 1),
+        ("backward", "dx"): g / np.sqrt(var + EPS) * (wide_dy - sum_dy / count - x_hat * sum_dy_x_hat / count),
+        ("backward", "dgamma"): sum_dy_x_hat.reshape(-1),
+        ("backward", "dbeta"): sum_dy.reshape(-1),
+        ("inference", "y"): (wide - b) / np.sqrt(g + EPS) * g + b,
+    }, terms

@@ -69,47 +69,55 @@ def measure(shape: tuple[int, ...], dtype: np.dtype[Any], seconds: float = 10.0)
 def _calls(x: Array, dy: Array) -> list[tuple[str, str, Callable[[], object], int]]:
     """The calls that are timed: name, who does it, the call, and how many tensors it reads and writes."""
     channels = x.shape[1]
-    spread = (1, channels, *[1] * (x.ndim - 2))
-    others = (0, *range(2, x.ndim))
     wide = np.promote_types(x.dtype, np.float32)  # float16 has no sum of its own
     gamma, beta = np.full(channels, 1.5, wide), np.full(channels, 0.5, wide)
-    mean, var = np.zeros(channels, wide), np.ones(channels, wide)
+    running: dict[str, Any] = {"running_mean": np.zeros(channels, wide), "running_var": np.ones(channels, wide)}
     y, dx = np.empty_like(x), np.empty_like(x)
-    saved = bn.forward_training(x, gamma, beta, eps=EPS, running_mean=mean, running_var=var)[1]
-    g, b = gamma.reshape(spread), beta.reshape(spread)
-
-    def statistics() -> tuple[Array, Array]:
-        centre = x.mean(others, dtype=wide, keepdims=True)
-        return centre, 1 / np.sqrt(x.var(others, dtype=wide, keepdims=True) + EPS)
-
-    centre, scale = statistics()
+    _, saved = bn.forward_training(x, gamma, beta, eps=EPS, **running)
 
     def forward() -> object:
-        centre, scale = statistics()
-        return ((x - centre) * (g * scale) + b).astype(x.dtype, copy=False)
-
-    def backward() -> object:
-        x_hat = (x - centre) * scale
-        of_gamma = (dy * x_hat).mean(others, dtype=wide, keepdims=True)
-        of_beta = dy.mean(others, dtype=wide, keepdims=True)
-        return ((g * scale) * (dy - of_beta - x_hat * of_gamma)).astype(x.dtype, copy=False)
+        return bn.forward_training(x, gamma, beta, eps=EPS, out=y, **running)
 
     def inference() -> object:
-        factor = gamma / np.sqrt(var + EPS)
-        return (x * factor.reshape(spread) + (beta - mean * factor).reshape(spread)).astype(x.dtype, copy=False)
+        return bn.forward_inference(x, gamma, beta, eps=EPS, out=y, **running)
 
-    def library_forward() -> object:
-        return bn.forward_training(x, gamma, beta, eps=EPS, running_mean=mean, running_var=var, out=y)
-
-    def library_inference() -> object:
-        return bn.forward_inference(x, gamma, beta, eps=EPS, running_mean=mean, running_var=var, out=y)
-
+    by_numpy = _Formulas(x, dy, gamma, beta, *running.values())
     return [
         ("copy", "NumPy", lambda: np.copyto(y, x), 2),
-        ("forward", "batchnorm", library_forward, 2),
-        ("forward", "NumPy", forward, 2),
+        ("forward", "batchnorm", forward, 2),
+        ("forward", "NumPy", by_numpy.forward, 2),
         ("backward", "batchnorm", lambda: bn.backward(dy, x, saved, gamma=gamma, out=dx), 3),
-        ("backward", "NumPy", backward, 3),
-        ("inference", "batchnorm", library_inference, 2),
-        ("inference", "NumPy", inference, 2),
+        ("backward", "NumPy", by_numpy.backward, 3),
+        ("inference", "batchnorm", inference, 2),
+        ("inference", "NumPy", by_numpy.inference, 2),
     ]
+
+
+class _Formulas:
+    """The same calls as somebody writes them in NumPy."""
+
+    def __init__(self, x: Array, dy: Array, gamma: Array, beta: Array, mean: Array, var: Array) -> None:
+        self.x, self.dy, self.wide = x, dy, gamma.dtype
+        self.others = (0, *range(2, x.ndim))
+        spread = (1, x.shape[1], *[1] * (x.ndim - 2))
+        self.gamma, self.beta, self.mean, self.var = (each.reshape(spread) for each in (gamma, beta, mean, var))
+        self.centre, self.scale = self.statistics()
+
+    def statistics(self) -> tuple[Array, Array]:
+        centre = self.x.mean(self.others, dtype=self.wide, keepdims=True)
+        return centre, 1 / np.sqrt(self.x.var(self.others, dtype=self.wide, keepdims=True) + EPS)
+
+    def forward(self) -> object:
+        centre, scale = self.statistics()
+        return ((self.x - centre) * (self.gamma * scale) + self.beta).astype(self.x.dtype, copy=False)
+
+    def backward(self) -> object:
+        x_hat = (self.x - self.centre) * self.scale
+        of_gamma = (self.dy * x_hat).mean(self.others, dtype=self.wide, keepdims=True)
+        of_beta = self.dy.mean(self.others, dtype=self.wide, keepdims=True)
+        dx: Array = (self.gamma * self.scale) * (self.dy - of_beta - x_hat * of_gamma)
+        return dx.astype(self.x.dtype, copy=False)
+
+    def inference(self) -> object:
+        factor = self.gamma / np.sqrt(self.var + EPS)
+        return (self.x * factor + (self.beta - self.mean * factor)).astype(self.x.dtype, copy=False)

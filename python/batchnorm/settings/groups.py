@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._core.arrays import address, plain
+from .._core.options import at_least_one
 from .._core.pickling import Versioned
 from .._core.public import publish
 from .._core.structs import Groups as Struct
@@ -61,7 +62,7 @@ class Ghost(Versioned):
     averaged: bool = False
 
     def __post_init__(self) -> None:
-        _at_least_one(self.size, "size")
+        at_least_one(self.size, "size")
 
     def _of(self, samples: int) -> Grouping:
         size = operator.index(self.size)
@@ -93,7 +94,7 @@ class Segments(Versioned):
     groups: int
 
     def __post_init__(self) -> None:
-        _at_least_one(self.groups, "groups")
+        at_least_one(self.groups, "groups")
 
     def _of(self, samples: int) -> Grouping:
         return _indexed(self.index, self.groups, samples, ALL)
@@ -116,7 +117,7 @@ class Split(Versioned):
     shared_parameters: bool = False
 
     def __post_init__(self) -> None:
-        _at_least_one(self.groups, "groups")
+        at_least_one(self.groups, "groups")
 
     def _of(self, samples: int) -> Grouping:
         groups = operator.index(self.groups)
@@ -144,7 +145,7 @@ class Conditional(Versioned):
     groups: int
 
     def __post_init__(self) -> None:
-        _at_least_one(self.groups, "groups")
+        at_least_one(self.groups, "groups")
 
     def _of(self, samples: int) -> Grouping:
         return _indexed(self.index, self.groups, samples, PerGroup.PARAMETERS)
@@ -181,15 +182,6 @@ def copied(groups: Groups | None) -> Groups | None:
     index = np.array(plain(groups.index, "index"))
     index.flags.writeable = False
     return type(groups)(index, groups.groups)
-
-
-def _at_least_one(value: Any, name: str) -> None:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected an int") from None
-    if count < 1:
-        raise ValueError(f"{name} is {count}, expected at least 1")
 
 
 def _indexed(index: ArrayLike, groups: int, samples: int, per_group: PerGroup) -> Grouping:

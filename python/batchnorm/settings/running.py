@@ -86,12 +86,12 @@ class Running(Versioned):
 
 
 class RunningStruct(NamedTuple):
-    """A Running as the library takes it, the arrays that it writes, and those that it only reads."""
+    """A Running as the library takes it, and its arrays."""
 
     struct: structs.Running
-    num_batches: Counts | None
+    new_num_batches: Counts | None  # of a policy that is pure
     outcome: NDArray[np.int32]
-    read: Counts | None  # the struct has its address, so that it has to live as long
+    num_batches: Counts | None  # the struct has its address, so that it has to live as long
 
 
 def running_struct(running: Running, rows: int, statistics: int, means: Any, variances: Any) -> RunningStruct:
@@ -114,7 +114,7 @@ def running_struct(running: Running, rows: int, statistics: int, means: Any, var
         None if new_counts is None else address(new_counts),
         address(outcome),
     )
-    return RunningStruct(sized(struct), counts if new_counts is None else new_counts, outcome, counts)
+    return RunningStruct(sized(struct), new_counts, outcome, counts)
 
 
 def _counts(running: Running, rows: int) -> Counts | None:

@@ -15,8 +15,8 @@ from .._core.arrays import Array, Doubles, address, doubles, running, tensor
 from .._core.layout import Axis, plan
 from .._core.library import lib
 from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
-from .moments import NAMES, Three, _pooled
 from .moments import Moments as Moments
+from .pooling import NAMES, Three, pooled
 
 
 def moments(
@@ -92,7 +92,7 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
         count, mean, m2 = (doubles(a, f"{name} of part {number}", shape).reshape(shape) for a, name in zip(part, NAMES))
         rows.append((count, mean, m2))
     axis = next((part.axis for part in given if isinstance(part, Moments)), 1)
-    return Moments(axis)._with(_pooled(rows))
+    return Moments(axis)._with(pooled(rows))
 
 
 def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:

@@ -8,7 +8,6 @@ their sizes (Chan, Golub and LeVeque, 1979).
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, Union
@@ -20,16 +19,15 @@ from .._core import direct
 from .._core.arrays import Doubles, address, doubles
 from .._core.layout import Axis, as_axis, channel_axes
 from .._core.library import lib
-from .._core.options import flag, options
+from .._core.options import at_least_one, flag, options
 from .._core.pickling import Versioned
 from .._core.public import publish
 from .._core.weights import PositionWeights, weighted
+from .pooling import NAMES, Three, extents, pooled, room
 from .streaming import opened, slices
 
 Self = TypeVar("Self", bound="Moments")
-Three = tuple[Doubles, Doubles, Doubles]
 Path = Union[str, "os.PathLike[str]"]
-NAMES = ("count", "mean", "m2")
 
 
 @publish
@@ -74,7 +72,7 @@ class Moments(Versioned):
         self._three: Three | None = None
         self._views: tuple[Three, Three] | None = None
         if num_features is not None:
-            self._three = _room(_extents(num_features, self.axis), np.zeros)
+            self._three = room(extents(num_features, self.axis), np.zeros)
 
     @classmethod
     def of(cls: type[Self], count: ArrayLike, mean: ArrayLike, m2: ArrayLike, axis: Axis = 1) -> Self:
@@ -148,7 +146,7 @@ class Moments(Versioned):
         >>> print(bn.Moments.stream(x, chunk_bytes=100).mean)
         [10. 13.]
         """
-        axis, size = as_axis(axis), _at_least_one(chunk_bytes, "chunk_bytes")
+        axis, size = as_axis(axis), at_least_one(chunk_bytes, "chunk_bytes")
         array = opened(x)
         axes = channel_axes(axis, array.ndim)
         outermost, parts = slices(array, size, progress)
@@ -187,9 +185,9 @@ class Moments(Versioned):
         fit, x, x_address = direct.one(x, self.axis)
         self._fits(fit.channel_shape, f"x has channels of shape {fit.channel_shape} at axis {self.axis}")
         shape = weighted(fit.shape, PositionWeights(weights, lengths), x, self.axis)
-        part = _room(fit.channel_shape)
+        part = room(fit.channel_shape)
         lib.bn_moments(shape, fit.code, x_address, *map(address, part))
-        return self._with(part if self._three is None else _pooled([self._three, part]))
+        return self._with(part if self._three is None else pooled([self._three, part]))
 
     def merge(self: Self, other: Moments | Sequence[ArrayLike]) -> Self:
         """Pools in what others are the moments of. Returns these moments; after an error they are what they were.
@@ -215,7 +213,7 @@ class Moments(Versioned):
             return self
         shape = other.mean.shape
         self._fits(shape, f"other has channels of shape {shape}")
-        return self._with(_pooled([other._three] if self._three is None else [self._three, other._three]))
+        return self._with(pooled([other._three] if self._three is None else [self._three, other._three]))
 
     @property
     def count(self) -> Doubles:
@@ -290,33 +288,3 @@ class Moments(Versioned):
     def _fits(self, shape: tuple[int, ...], given: str) -> None:
         if self._three is not None and shape != self._three[0].shape:
             raise ValueError(f"{given}, expected {self._three[0].shape}, the shape of these moments")
-
-
-def _pooled(parts: Sequence[Three]) -> Three:
-    """New arrays of the moments of disjoint parts, which are of one shape."""
-    rows = [np.stack(arrays) for arrays in zip(*parts)]
-    result = _room(parts[0][0].shape)
-    lib.bn_merge_moments(len(parts), result[0].size, *map(address, rows), *map(address, result))
-    return result
-
-
-def _room(shape: tuple[int, ...], made: Any = np.empty) -> Three:
-    count, mean, m2 = made((3, *shape))
-    return count, mean, m2
-
-
-def _extents(num_features: int | tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    extents = num_features if isinstance(num_features, tuple) else (num_features,)
-    if len(extents) != (len(axis) if isinstance(axis, tuple) else 1):
-        raise ValueError(f"num_features is {num_features} and axis is {axis}, expected as many of one as of the other")
-    return tuple(_at_least_one(n, "num_features") for n in extents)
-
-
-def _at_least_one(value: Any, name: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected an int") from None
-    if number < 1:
-        raise ValueError(f"{name} is {number}, expected at least 1")
-    return number

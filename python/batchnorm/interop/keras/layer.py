@@ -29,8 +29,9 @@ from ..._core.pickling import attributes_of, versioned
 from ..._core.public import publish
 from ..._core.rounding import cast
 from ..._core.structs import Outcome
-from ...functional.calls import backward, forward_inference, forward_training
+from ...functional.forward import forward_inference, forward_training
 from ...functional.frozen import frozen_statistics
+from ...functional.gradient import backward
 from ...functional.saved import SavedStatistics
 from ...settings.running import Running
 from ...statistics.functions import moments, update_running

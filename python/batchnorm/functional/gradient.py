@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gradient of batch normalization: from dy to dx, dgamma and dbeta."""
+
+from __future__ import annotations
+
+from ctypes import addressof
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._core import direct
+from .._core.arrays import Array, address
+from .._core.held import check_again, check_axis_again, check_x
+from .._core.layout import Axis
+from .._core.library import lib
+from .._core.options import options
+from . import extended_backward
+from .saved import SavedStatistics
+
+
+def backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    saved: SavedStatistics,
+    *,
+    gamma: ArrayLike | None = None,
+    axis: Axis | None = None,
+    out: Array | None = None,
+    from_output: bool = False,
+    residual_out: Array | None = None,
+) -> tuple[Array, ...]:
+    """Gradients of a loss with respect to x, gamma and beta, given its gradient dy with respect to y.
+
+    ::
+
+        dbeta = sum(dy)        dgamma = sum(dy * x_hat)
+        dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
+        dx    = gamma * invstd * dy                                           with frozen_statistics()
+
+    What the forward call was given is in `saved`, but x, which must be as it was: that it has changed in place is not
+    noticed. After an activation dy stands for dy * activation'(u), which is the gradient dz of the residual as well.
+    With weights w::
+
+        dx    = gamma * invstd * (dy - w * dbeta / W - w * x_hat * dgamma / W)        W = sum(w)
+
+    Parameters
+    ----------
+    dy : array_like of x's shape and dtype
+        Copied once if its memory order is not that of x.
+    x
+        As in the forward call.
+    saved : SavedStatistics
+        What forward_training() or frozen_statistics() gave.
+    gamma, axis
+        Not needed. If they are given, they have to be those of the forward call, of which `saved` knows, or those that
+        frozen_statistics() was not given.
+    out : ndarray, optional
+        Takes dx in place. It may be dy itself; any other overlap is an error.
+    from_output : bool, default False
+        x is the forward call's y, which may have been written over its x (arXiv:1712.02616). The forward call had no
+        residual, and for activation None, "identity" or a LeakyReLU of a slope above 0; no gamma is 0. Digits are lost
+        where beta is large beside gamma.
+    residual_out : ndarray, optional
+        Takes dz in place, if the forward call had a residual. It may be dy itself.
+
+    Returns
+    -------
+    dx : ndarray
+        `out`, or a new dense array in x's memory order.
+    dgamma, dbeta : ndarray
+        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of gamma.
+    dz : ndarray
+        `residual_out`, or a new array as dx; only if the forward call had a residual.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training(). A ValueError also if x, gamma or axis is not that of the forward call.
+    """
+    if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
+        return extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
+    assert saved._axis is not None, "a forward call tells it"
+    fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, saved._axis, out)
+    if x.shape != saved._shape or fit.dtype != saved._dtype:
+        check_x(x, saved._shape, saved._dtype)
+    fit = saved._beside(fit)
+    if axis is not None:
+        check_axis_again(axis, saved._axis, x.ndim)
+    if gamma is not None:
+        check_again(gamma, saved._gamma, "gamma", fit)
+    dgamma = np.empty(fit.channel_shape, fit.param)
+    dbeta = np.empty(fit.channel_shape, fit.param)
+    mean_address = addressof(saved._both)
+    lib.bn_backward(
+        fit.shape,
+        fit.code,
+        dy_address,
+        x_address,
+        saved._gamma,
+        saved._beta,
+        mean_address,
+        mean_address + 8 * fit.channels,
+        dx_address,
+        address(dgamma),
+        address(dbeta),
+        options(frozen=saved._frozen, param_code=fit.param_code),
+    )
+    return dx, dgamma, dbeta
