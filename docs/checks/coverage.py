@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""coverage HTML: whether the reference of a built site has every name that is public, of the header and of the package.
+"""coverage HTML: fails unless the reference of a built site has every public name of the header and of the package.
 
-What there is comes from the site's inventory. What there should be comes from elsewhere than the site has it from: the
-header without its comments, the fields of the package's ctypes structures, and the package as it is imported.
+The names that the reference has are those of the site's inventory. The names that it should have come from elsewhere:
+from the header without its comments, the fields of the package's ctypes structures, and the package as it is imported.
 """
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib
 import inspect
@@ -35,23 +36,38 @@ def of_header() -> Iterator[str]:
 
 
 def of_package() -> Iterator[str]:
-    """What the package, keras and onnx export, and the methods and modules that have a docstring."""
+    """The names of the package and of its rooms, methods that have a docstring, and the modules that hold the names."""
     import batchnorm
-    from batchnorm import keras, onnx
 
-    for path in (ROOT / "python" / "batchnorm").glob("[!_]*.py"):
-        yield f"batchnorm.{path.stem}"
-        importlib.import_module(f"batchnorm.{path.stem}")
     for name in batchnorm.__all__:
-        thing = getattr(batchnorm, name)
-        if not isinstance(thing, (ModuleType, str)):
-            yield f"batchnorm.{name}"
-            yield from of_class(thing, f"batchnorm.{name}")
-    for module in (keras, onnx):
-        for name, thing in vars(module).items():
-            if name[0] != "_" and callable(thing) and thing.__module__ == module.__name__:
-                yield f"{module.__name__}.{name}"
-                yield from of_class(thing, f"{module.__name__}.{name}")
+        yield from of_name(getattr(batchnorm, name), f"batchnorm.{name}")
+    for place in batchnorm._MODULES.values():
+        room = importlib.import_module(f"batchnorm.{place}")
+        yield room.__name__
+        exported = getattr(room, "__all__", None) or functions_of(room)
+        for name in set(exported) - set(batchnorm.__all__):
+            yield from of_name(getattr(room, name), f"{room.__name__}.{name}")
+        if place.count(".") == 0:
+            yield from modules_of(room)
+
+
+def functions_of(module: ModuleType) -> list[str]:
+    """The public functions that are written in a module."""
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [name for name, function in functions if name[0] != "_" and function.__module__ == module.__name__]
+
+
+def modules_of(room: ModuleType) -> Iterator[str]:
+    """The modules from which a room takes its names: their docstrings say how the names go together."""
+    for statement in ast.parse(inspect.getsource(room)).body:
+        if isinstance(statement, ast.ImportFrom):
+            yield f"{room.__name__}.{statement.module}"
+
+
+def of_name(thing: Any, name: str) -> Iterator[str]:
+    if not isinstance(thing, (ModuleType, str)):
+        yield name
+        yield from of_class(thing, name)
 
 
 def of_class(thing: Any, name: str) -> Iterator[str]:

@@ -30,7 +30,8 @@ def places(env: BuildEnvironment) -> dict[str, Place]:
         if kind != "functionParam":
             found[name.rpartition(".")[2] if kind == "enumerator" else name] = document, anchor
     for name, entry in env.domains["py"].objects.items():
-        for written in (name, name.removeprefix("batchnorm."), name.replace("batchnorm", "bn", 1)):
+        short = name.replace("batchnorm.interop.", "batchnorm.", 1)  # bn.keras, bn.onnx
+        for written in (name, short.removeprefix("batchnorm."), short.replace("batchnorm", "bn", 1)):
             found[written] = entry.docname, entry.node_id
     return found
 

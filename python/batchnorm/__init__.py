@@ -10,12 +10,16 @@
 >>> print(dx.shape, layer.grad_beta)
 (8, 3, 5, 5) [200. 200. 200.]
 
-`functional` has the formulas and says which arrays are copied, and `layers` has the layers. `settings` are what both
-may be told beyond plain arguments: activations, running policies, sources of statistics, groups. `statistics` has
-moments of data of any size, `deploy` folds a layer into its neighbours, and `interop` knows the states and files of
-other frameworks.
+The docstrings of the modules explain them: help(bn.functional), help(bn.functional.steps).
 
-`keras` and `onnx`, of `interop`, are a layer and operators as they are known elsewhere.
+- `functional` has the calls as functions, their formulas, and the rules by which arrays are copied.
+- `layers` has the layers, and the recalibration of their running statistics.
+- `settings` has the objects that calls and layers take beside plain arguments: activations, running policies, sources of
+  statistics, groups.
+- `statistics` has the moments of data of any size.
+- `deploy` folds a layer into its neighbours.
+- `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
+  layer, and ONNX's operator.
 """
 
 from importlib import import_module as _import_module
@@ -117,5 +121,5 @@ def _load() -> None:
 
 
 def __dir__() -> list[str]:
-    """What a user has a use for: the names above, and the modules that have more."""
+    """The names above, and the public modules."""
     return sorted({*__all__, *_MODULES})

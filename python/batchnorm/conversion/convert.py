@@ -75,7 +75,7 @@ def convert_file(
         Of ONNX models the batch norms of all graphs are taken, with their eps and momentum; so are those of .keras and
         .h5 files that have a model's configuration.
     from_framework, to_framework : str
-        Of the table of `batchnorm.frameworks`.
+        A name in the table of `batchnorm.interop.states`.
     prefix : str, default ""
         Takes only the layer there, and those below it.
     count, **settings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A linear layer or a convolution as folding takes it, and what is folded into it; all of it checked."""
+"""A linear layer or a convolution as folding takes it, and the one that folding gives; all of it checked."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
 
     scale = gamma / sqrt(running_var + eps)        shift = beta - running_mean * scale
 
-In this form it stands alone where there is no layer for it, becomes a part of its neighbours (`folding`), and two of
-them in a row become one.
+In this form it stands alone where there is no layer for it, it becomes a part of its neighbours
+(`batchnorm.deploy.folding`), and two of them in a row become one.
 """
 
 from __future__ import annotations

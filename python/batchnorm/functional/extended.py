@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward calls with extras: what `functional` does not pass on by itself.
+"""Forward calls with extras, which `calls` does not pass on by itself.
 
 Activation and residual, weights, running policies, sources and groups go to the library as descriptors. The extras of
 a forward call are kept for backward(), in a SavedCall.
@@ -131,7 +131,7 @@ def normalize(
     axis: Axis,
     out: Array | None,
 ) -> Array:
-    """See steps.normalize()."""
+    """See functional.steps.normalize()."""
     tensors, _, _ = arranged({"x": x, "residual": extras.residual}, {"out": out}, axis, extras.positions(), None)
     fit = tensors.fit.beside(*channels)
     statistics = [doubles(value, name, fit.channel_shape) for name, value in (("mean", mean), ("invstd", invstd))]

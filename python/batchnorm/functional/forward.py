@@ -1,22 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch normalization as functions of arrays (Ioffe and Szegedy, 2015, arXiv:1502.03167).
-
-With M values x_c in channel c::
-
-    mean_c = sum(x_c) / M        var_c = sum((x_c - mean_c)**2) / M
-    x_hat  = (x - mean_c) * invstd_c        invstd_c = 1 / sqrt(var_c + eps)
-    y      = gamma_c * x_hat + beta_c
-
-Which arrays are copied. An array goes to the library by pointer if it is dense in some order of its axes (C, Fortran,
-transposed, channels-last views) or sliced along its outermost axes in memory only (every second sample, the first
-channels of a channels-first array if the batch axis is the only one outside). Any other input is copied once: one that
-is sliced along an inner axis, runs backwards, repeats elements, is misaligned, is a list, or has another memory order
-than `out` or, without `out`, than x. So are gamma, beta and statistics that are only read, if they are not contiguous.
-Outputs and running statistics that are updated are written in place or refused, never copied.
-
-Subclasses of ndarray, such as memmap, are taken for what they hold, as outputs and running statistics as well; new
-arrays are plain ones. Masked arrays are refused. What is only read for each channel is cast to the dtype that it needs.
-"""
+"""The calls of a layer: forward in training, forward in inference, and backward."""
 
 from __future__ import annotations
 
@@ -92,8 +75,8 @@ def forward_training(
     out : ndarray, optional
         Takes y in place. It may be x itself; any other overlap is an error.
     activation : str, LeakyReLU or Clip, optional
-        What follows: "relu", "relu6", "hard_swish" or "silu" (see `activations`). "identity", unlike None, lets
-        backward() find x_hat from y.
+        "relu", "relu6", "hard_swish", "silu" or one of these objects, as `batchnorm.settings.activations` explains them.
+        "identity", unlike None, lets backward() find x_hat from y.
     residual : array_like of x's shape and dtype, optional
         Added before the activation. Copied once if its memory order is not x's.
     save_mask : bool, default False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows normalization: y = activation(u), with u = gamma * x_hat + beta + residual.
+"""Activations, which follow normalization: y = activation(u), with u = gamma * x_hat + beta + residual.
 
 ::
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How running statistics are kept, where a momentum is not all that there is to say."""
+"""Policies for running statistics, beyond a momentum: averages, batches of single and of non-finite values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Nonfinite = Literal["propagate", "skip", "error"]
 @publish
 @dataclass(frozen=True, eq=False)
 class Running(Versioned):
-    """How running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that they see.
+    """A policy by which running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that counts.
 
     Only a batch that is USED (see Outcome) moves them, and counts.
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Statistics per channel: taking them, merging them, and keeping a running average of them.
 
-They are float64 arrays, one element per channel. `steps` tells how they make up a layer.
+They are float64 arrays, one element per channel. `batchnorm.functional.steps` makes a layer of them.
 """
 
 from __future__ import annotations

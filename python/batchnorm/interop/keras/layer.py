@@ -1,21 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNormalization as Keras 3 has it, for NumPy arrays: its arguments, its weights, its meanings.
-
-What is another than in Keras, each on purpose:
-
-- Gradients are a method, backward(), after each call.
-- A batch without values, be it that the mask hides all of them, leaves the moving averages as they are. Keras makes NaN
-  of an empty batch, and moves them towards 0 for a mask that hides everything.
-- Sums under a mask are divided by the number of values, not by that plus 1e-7.
-- A mask of a single channel is fine; one that differs between channels, which another axis than the last lets happen in
-  Keras, is an error.
-- Inputs are converted to the compute dtype, integers too.
-
-It is no BatchNorm. To fold it, recalibrate it, or take it elsewhere, make one of its weights::
-
-    names = "gamma", "beta", "moving_mean", "moving_variance"
-    bn.from_state(dict(zip(names, layer.get_weights())), "keras", momentum=layer.momentum, epsilon=layer.epsilon)
-"""
+"""The Keras layer: its calls, forward and backward."""
 
 from __future__ import annotations
 
@@ -77,7 +61,7 @@ class BatchNormalization(Weights):
     renorm_momentum : float, default 0.99
         Weight of the old average in renorm_mean and renorm_stddev.
     synchronized : False
-        Nothing else; statistics over several processes are in `steps`.
+        Nothing else; statistics over several processes are in `batchnorm.functional.steps`.
     trainable : bool, default True
         A layer that is not is in inference mode in training, too. May be assigned at any time.
     dtype : str, default "float32"

@@ -57,7 +57,7 @@ class Settings:
             if given[none] is not None:
                 raise ValueError(f"{none} is {given[none]!r}, expected None: gradients are for the caller to change")
         if flag(synchronized, "synchronized"):
-            raise ValueError("synchronized is True, expected False: see batchnorm.steps for several processes")
+            raise ValueError("synchronized is True, expected False: see batchnorm.functional.steps for several processes")
         try:
             self.axis = operator.index(axis)
         except TypeError:
