@@ -14,7 +14,7 @@ from batchnorm import __version__  # noqa: E402
 project, release = "libbatchnorm", __version__
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "mathml", "names"]
 nitpicky = True
-# Of C, not of the header.
+# Types of C, which the header does not declare.
 nitpick_ignore = [("c:identifier", name) for name in ("size_t", "int32_t", "int64_t", "uint8_t")]
 default_role = "code"
 highlight_language = "none"

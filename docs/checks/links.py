@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""links PATH...: whether every link of HTML pages, all of a folder, and of Markdown files leads somewhere.
+"""links PATH...: fails unless every link of HTML pages, all of a folder, and of Markdown files leads somewhere.
 
-A link to a file needs the file, and what stands behind a # needs the anchor. Of a link to elsewhere only the form is
-looked at. (LinkChecker can do that as well, but reads a page again for each anchor: 97 seconds instead of one.)
+A link to a file needs the file, and a # needs the anchor behind it. A link to elsewhere is checked in form only. (LinkChecker can do that as well, but reads a page again for each anchor: 97 seconds instead of one.)
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LINKS = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "
 
 
 class Page(NamedTuple):
-    """What can be linked to in a file, and what it links to."""
+    """The anchors of a file, and its links."""
 
     anchors: set[str]
     links: list[str]
@@ -52,7 +51,7 @@ def page(path: Path) -> Page:
 
 
 def wrong(path: Path, link: str) -> str:
-    """What is wrong with a link, or nothing."""
+    """The fault of a link, or nothing."""
     try:
         parts = urlsplit(link)
     except ValueError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mentions FILE...: whether the files and the tests that Markdown names in code are there.
+"""mentions FILE...: fails unless the files and the tests that Markdown names in code exist.
 
-A figure that a test holds is worth as much as the name of the test.
+A reader who wants to check a figure needs the test that holds it.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from sphinx.util.docutils import SphinxDirective
 
 Part = Union[Title, Declared, str]
 
-# Two columns: a few words, and what is said of them. The second column of a formula begins with its equals sign.
+# Two columns: a few words, and their explanation. The second column of a formula begins with its equals sign.
 ROW = re.compile(r"([A-Za-z][\w ,()]*?)( {2,})([^= ].*)")
-# What reads better as code: names of C, calls, and what the comment itself puts in quotes.
+# Shown as code: names of C, calls, and words that the comment itself puts in backquotes.
 CODE = re.compile(r"`(\w+)`|(\w*[a-z0-9]_\w+(?:->\w+)?(?:\(\))?|BN_\w+|BATCHNORM_\w+)")
 
 

@@ -28,14 +28,14 @@ MEMBER = {
 
 
 class Title(NamedTuple):
-    """A section's title, and what is said of the section."""
+    """A section's title, and the comment below it."""
 
     text: str
     about: str
 
 
 class Declared(NamedTuple):
-    """What is declared: as which kind of thing, how, what is said of it, what it has inside."""
+    """A declaration: its kind, its text, the comment about it, and its members."""
 
     kind: str
     signatures: list[str]
@@ -78,7 +78,7 @@ def declared(part: re.Match[str], about: str) -> Declared:
 
 
 def members(kind: str, body: str) -> Iterator[Declared | str]:
-    """Of an enum or a struct. A comment above them is of those that have none behind them."""
+    """The members of an enum or a struct. A comment above some is about those of them that have none behind them."""
     found: list[tuple[str, list[str], str]] = []  # the comment above, the declaration, the comment behind
     above, end = "", 0
     for part in MEMBER[kind].finditer(body):

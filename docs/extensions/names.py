@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code that is a name of the reference becomes a link to it, be it in a page, a docstring, or a comment of the header.
 
-A name of ours (bn_, BN_, bn.) that the reference does not have is a warning: it was misspelt, or is no more.
+A name of ours (bn_, BN_, bn.) that the reference does not have is a warning: it was misspelt, or is gone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def link(app: Sphinx, doctree: nodes.document, document: str) -> None:
 def nearest(
     name: str, described: list[addnodes.desc_signature], document: str, known: dict[str, Place]
 ) -> Place | None:
-    """What a text means by `f()`: a method of the class that it is about, else the only one of the document."""
+    """The place of `f()` in a text: a method of the class that it is about, else the only one of the document."""
     for signature in described:
         method = f"{signature['module']}.{signature['fullname'].partition('.')[0]}.{name}"
         if method in known:

@@ -14,8 +14,8 @@ The docstrings of the modules explain them: help(bn.functional), help(bn.functio
 
 - `functional` has the calls as functions, their formulas, and the rules by which arrays are copied.
 - `layers` has the layers, and the recalibration of their running statistics.
-- `settings` has the objects that calls and layers take beside plain arguments: activations, running policies, sources of
-  statistics, groups.
+- `settings` has the objects that calls and layers take beside plain arguments: activations, running policies, sources
+  of statistics, groups.
 - `statistics` has the moments of data of any size.
 - `deploy` folds a layer into its neighbours.
 - `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's

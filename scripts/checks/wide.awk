@@ -5,7 +5,7 @@
 BEGIN {
     fma = "^vfn?m(add|sub)"
 
-    # What only an EVEX prefix can say: 512 bits, masks, registers beyond 15, broadcasts, and names of its own.
+    # Only an EVEX prefix can say these: 512 bits, masks, registers beyond 15, broadcasts, and names of its own.
     avx512 = "%zmm|%k[0-7]|%[xy]mm(1[6-9]|2[0-9]|3[01])|[{]1to"
     avx512 = avx512 "|^v(extract|insert|broadcast|shuf)[fi](32|64)x[248]|^vmovdq[au](8|16|32|64)"
     avx512 = avx512 "|^valign[dq]|^vperm[ti]2|^vpternlog"

@@ -21,7 +21,7 @@ Axes = tuple[int, ...]
 
 
 class Order(NamedTuple):
-    """What a call asks of the memory order of its tensors."""
+    """The demands of a call on the memory order of its tensors."""
 
     axes: Axes
     samples_first: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package takes for an array, and its address.
+"""Arrays that the package takes, and their addresses.
 
 The functions here see to what the library cannot: types, dtypes, lengths, and whether an array may be written.
 """
@@ -76,7 +76,7 @@ def kind_of(value: Any) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array that can be written in place: also a memmap, and other subclasses than masked arrays."""
+    """True of an array that can be written in place: also of memory maps, and of all subclasses but masked arrays."""
     return isinstance(value, ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
@@ -96,7 +96,7 @@ def output(value: Any, name: str, like: Array) -> Any:
 
 
 def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
-    """What a call reads for each channel, and its address; it is cast where it has another dtype.
+    """An array of one element per channel that a call reads, and its address; cast where it has another dtype.
 
     What is scattered or misaligned is copied.
     """

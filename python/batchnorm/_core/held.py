@@ -68,7 +68,7 @@ def check_axis_again(given: Any, axis: Any, rank: int) -> None:
 
 
 def check_x(x: NDArray[Any], shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None) -> None:
-    """Whether x can be the x of a forward call, as far as its shape and dtype are known."""
+    """An error unless x can be that of a forward call, as far as its shape and dtype are known."""
     if shape is not None and x.shape != shape:
         raise ValueError(f"x has shape {x.shape}, expected {shape}, that of the forward call")
     if dtype is not None and code_of(x.dtype) != code_of(dtype):

@@ -72,12 +72,12 @@ def bfloat16(name: str) -> np.dtype[Any]:
 
 
 def parameter_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What gamma, beta and running statistics are by default beside such tensors."""
+    """The default dtype of gamma, beta and running statistics beside tensors of this dtype."""
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 class Plan(NamedTuple):
-    """What the library has to know of a call's tensors."""
+    """The facts about a call's tensors that the library asks for."""
 
     shape: Shape  # by reference, which is how ctypes passes a structure where a pointer to one is declared
     code: int  # a bn_dtype

@@ -80,7 +80,7 @@ def find_library() -> Path:
 
 
 def _advice(built: Path) -> str:
-    """What to do in a checkout, where the library is what a build leaves there."""
+    """Advice for a checkout, in which a build leaves the library."""
     checkout = built.parents[2] if len(built.parents) > 2 else built
     return f": `make lib` in {checkout} builds it" if (checkout / "Package.swift").is_file() else ""
 
@@ -114,7 +114,7 @@ def _declare(library: ctypes.CDLL, name: str, path: Path) -> None:
 
 
 def last_error() -> str:
-    """What was wrong with the last call that failed on this thread."""
+    """The message of the last call that failed on this thread."""
     message: bytes = lib.bn_last_error()
     return in_python(message.decode("utf-8", "replace"))
 

@@ -79,7 +79,7 @@ _WORDS = (
     (r"\bBN_([A-Z0-9_]+)", lambda found: repr(found[1].lower())),
 )
 
-# What an output of the library's is called by the functions here.
+# Outputs of the library's functions, and their names in the functions here.
 _OUTPUTS = {
     "bn_forward_training": ("y", "out"),
     "bn_forward_inference": ("y", "out"),
@@ -90,7 +90,7 @@ _OUTPUTS = {
 
 
 def in_python(message: str) -> str:
-    """What the library said, without the name of its function, and with the names that arguments have in Python."""
+    """A message of the library without the name of its function, and with the names that arguments have in Python."""
     function, colon, said = message.partition(": ")
     if not (colon and re.fullmatch(r"bn_\w+", function)):
         function, said = "", message

@@ -40,7 +40,7 @@ class Status(enum.IntEnum):
 
 
 class Masked(enum.IntEnum):
-    """What becomes of positions of weight 0: ``bn_masked``."""
+    """The choice of y at positions of weight 0: ``bn_masked``."""
 
     NORMALIZE = 0
     ZERO = 1
@@ -76,7 +76,7 @@ class Shape(ctypes.Structure):
 
 
 class Activation(enum.IntEnum):
-    """What follows normalization: ``bn_activation``."""
+    """The activation that follows normalization: ``bn_activation``."""
 
     IDENTITY = 0
     RELU = 1
@@ -105,7 +105,7 @@ class Epilogue(ctypes.Structure):
 
 
 class Average(enum.IntEnum):
-    """How a batch weighs in the running statistics: ``bn_average``."""
+    """The rule by which a batch weighs in the running statistics: ``bn_average``."""
 
     EXPONENTIAL = 0
     CUMULATIVE = 1
@@ -115,7 +115,7 @@ class Average(enum.IntEnum):
 
 
 class SingleValue(enum.IntEnum):
-    """What a batch of one value per channel is normalized to: ``bn_single_value``."""
+    """The choice of y for a batch of one value per channel: ``bn_single_value``."""
 
     ERROR = 0
     RUNNING = 1
@@ -123,7 +123,7 @@ class SingleValue(enum.IntEnum):
 
 
 class Nonfinite(enum.IntEnum):
-    """What is done about a batch whose statistics are not finite: ``bn_nonfinite``."""
+    """The treatment of a batch whose statistics are not finite: ``bn_nonfinite``."""
 
     PROPAGATE = 0
     SKIP = 1
@@ -132,7 +132,7 @@ class Nonfinite(enum.IntEnum):
 
 @publish
 class Outcome(enum.IntEnum):
-    """What became of a batch: ``bn_outcome``.
+    """The outcome of a batch: ``bn_outcome``.
 
     USED
         Normalized with its own statistics, and counted in the running ones.
@@ -157,7 +157,7 @@ class Outcome(enum.IntEnum):
 
 
 class Running(ctypes.Structure):
-    """How the running statistics are kept: ``bn_running``."""
+    """The policy for running statistics: ``bn_running``."""
 
     _fields_ = [
         ("struct_size", c_size_t),
@@ -174,7 +174,7 @@ class Running(ctypes.Structure):
 
 
 class SourceKind(enum.IntEnum):
-    """What x is normalized with in training: ``bn_source_kind``."""
+    """The kind of statistics that x is normalized with in training: ``bn_source_kind``."""
 
     BATCH = 0
     BLEND = 1
@@ -198,7 +198,7 @@ class Source(ctypes.Structure):
 
 
 class PerGroup(enum.IntFlag):
-    """What there is a row of for each group: ``bn_per_group``."""
+    """The arrays that have a row for each group: ``bn_per_group``."""
 
     STATISTICS = 1
     RUNNING = 2
@@ -221,7 +221,7 @@ class Groups(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    """What a call may be told: ``bn_options``."""
+    """The options of a call: ``bn_options``."""
 
     _fields_ = [
         ("struct_size", c_size_t),

@@ -14,7 +14,7 @@ from .layout import bfloat16 as bfloat16
 
 
 def detached(value: Any, name: str) -> NDArray[Any]:
-    """What NumPy makes of the value, or would make of it if it knew gradients and bfloat16."""
+    """The value as NumPy converts it, or would convert it if it knew gradients and bfloat16."""
     given = value
     if value is None:
         raise TypeError(f"{name} is None, expected an array")

@@ -20,7 +20,7 @@ Masked = Literal["normalize", "zero", "keep"]
 
 
 class PositionWeights(NamedTuple):
-    """What a caller said of positions."""
+    """A caller's arguments about positions."""
 
     weights: ArrayLike | None = None
     lengths: ArrayLike | None = None
@@ -48,12 +48,12 @@ class PositionWeights(NamedTuple):
 
 
 def masked_of(masked: Any) -> structs.Masked:
-    """What becomes of positions of weight 0."""
+    """The choice of y at positions of weight 0, as the library takes it."""
     return member(structs.Masked, masked, "masked")
 
 
 def dtype_beside(x: Array) -> np.dtype[Any]:
-    """What weights are beside x."""
+    """The dtype of weights beside x."""
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROWS = 20
 PACKAGES = {"onnx": "onnx", "h5py": "h5py", "torch": "torch", "safetensors": "safetensors"}
-# The same as in batchnorm.interop.states, which would have to import NumPy.
+# As in batchnorm.interop.states, which would have to import NumPy.
 FRAMEWORKS = (
     "pytorch", "keras", "flax", "nnx", "onnx", "mlx", "tensorflow", "caffe", "caffe2", "cudnn", "cudnn_saved",
     "darknet", "mxnet", "gluon", "dlib", "flux", "lux",

@@ -99,7 +99,7 @@ class Foldable:
         return given.scale.reshape(spread), given.shift.reshape(spread)
 
     def _check_axis(self, norm: BatchNorm) -> None:
-        """Whether the axis of the norm can be that of the layer's channels: the first after the batch, or the last."""
+        """ValueError unless the axis of the norm can be that of the layer's channels: axis 1, or the last one."""
         axis = norm.axis[0] if isinstance(norm.axis, tuple) else norm.axis
         rank = 2 + len(self.kernel)
         if self.kernel and axis in (1, rank - 1, -1, 1 - rank):
@@ -121,7 +121,7 @@ class Foldable:
 
 
 def check_norm(norm: Any, weight: Any = None) -> None:
-    """TypeError for what is no norm, or for a norm in the place of the weight."""
+    """TypeError if `norm` is no norm, or if a norm is in the place of the weight."""
     if isinstance(weight, (BatchNorm, ScaleShift)):
         raise TypeError(f"weight is a {type(weight).__name__}, expected an array: were the arguments swapped?")
     if not isinstance(norm, (BatchNorm, ScaleShift)):

@@ -249,7 +249,7 @@ def _after(layer: Foldable, norm: Norm) -> Folded:
 
 
 def _before(layer: Foldable, norm: Norm) -> tuple[Folded, NDArray[np.bool_]]:
-    """And for each input whether its shift goes into an output."""
+    """The folded layer, and for each input whether its shift goes into an output."""
     scale, shift = layer.take(norm, layer.inputs)
     with np.errstate(all="ignore"):
         shifts = layer.blocks * shift

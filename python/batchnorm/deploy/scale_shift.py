@@ -52,7 +52,7 @@ class ScaleShift(NamedTuple):
 
     @classmethod
     def of(cls, layer: BatchNorm, name: str = "layer") -> ScaleShift:
-        """What a layer does in evaluation, also while it is in training.
+        """The scale and the shift of a layer in evaluation, also while it is in training.
 
         Parameters
         ----------

@@ -18,8 +18,8 @@ Subclasses of ndarray, such as memmap, are taken for what they hold, as outputs 
 arrays are plain ones. Masked arrays are refused. Arrays of one element per channel that are only read are cast to the
 dtype that a call needs.
 
-`calls` and `torch_order` have the calls of a layer, `saved` and `frozen` the statistics that backward() reads, `steps`
-and `microbatches` the layer for a batch in parts, and `derivatives` the derivatives beyond the gradient.
+`forward`, `gradient` and `torch_order` have the calls of a layer, `saved` and `frozen` the statistics that backward()
+reads, `steps` and `microbatches` the layer for a batch in parts, and `derivatives` the derivatives beyond the gradient.
 """
 
 from .derivatives import double_backward, jvp

@@ -185,7 +185,7 @@ def _policy(policy: Running | None, averages: Averages, group: Grouping | None) 
 
 
 def _take_outcome(saved: SavedCall, policy: RunningStruct, averages: Averages) -> None:
-    """What became of the batch, and of running statistics that were not updated in place."""
+    """Adds the outcome of the batch, and running statistics that were not updated in place."""
     saved._outcomes = policy.outcome
     saved._frozen = bool((policy.outcome == Outcome.RUNNING).all())
     saved.num_batches = policy.new_num_batches
@@ -194,7 +194,7 @@ def _take_outcome(saved: SavedCall, policy: RunningStruct, averages: Averages) -
 
 
 def _scratch(source: Source | None, averages: Averages, fit: Plan, group: Grouping | None) -> Doubles | None:
-    """What the library saves of a source for backward()."""
+    """Memory for what the library saves of a source for backward()."""
     if source is None:
         return None
     for name, found in zip(("running_mean", "running_var"), averages.addresses):
@@ -212,7 +212,7 @@ def _kept(
     group: Grouping | None,
     bits: NDArray[np.uint8] | None,
 ) -> SavedExtras:
-    """What backward() has to know."""
+    """The extras that backward() has to know."""
     # The gradient of the identity needs no residual, and neither does one whose bits are known.
     is_needed = extras.residual is not None and bits is None and function.kind != Kind.IDENTITY
     if bits is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a call may be told besides its plain arguments, in one object."""
+"""The arguments of a call beside the plain ones, in one object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..settings.sources import Source
 
 
 class Extras(NamedTuple):
-    """As a caller gives them; see forward_training(). The defaults say nothing."""
+    """The extras as a caller gives them; see forward_training(). The defaults change nothing."""
 
     activation: Activation | None = None
     residual: ArrayLike | None = None
@@ -39,7 +39,7 @@ class Extras(NamedTuple):
 
 
 class SavedExtras(NamedTuple):
-    """Those of a forward call, as far as backward() has to know them."""
+    """The extras of a forward call, as far as backward() has to know them."""
 
     activation: ResolvedActivation = resolve(None)
     has_residual: bool = False
@@ -55,5 +55,5 @@ class SavedExtras(NamedTuple):
 
     @property
     def has_rows(self) -> bool:
-        """Whether each group has statistics of its own."""
+        """True if each group has statistics of its own."""
         return isinstance(self.groups, (Ghost, Segments, Split))

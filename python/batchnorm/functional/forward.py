@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of a layer: forward in training, forward in inference, and backward."""
+"""The forward calls of a layer, in training and in inference."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def forward_training(
     out : ndarray, optional
         Takes y in place. It may be x itself; any other overlap is an error.
     activation : str, LeakyReLU or Clip, optional
-        "relu", "relu6", "hard_swish", "silu" or one of these objects, as `batchnorm.settings.activations` explains them.
-        "identity", unlike None, lets backward() find x_hat from y.
+        "relu", "relu6", "hard_swish", "silu" or such an object (see `batchnorm.settings.activations`). "identity",
+        unlike None, lets backward() find x_hat from y.
     residual : array_like of x's shape and dtype, optional
         Added before the activation. Copied once if its memory order is not x's.
     save_mask : bool, default False

@@ -72,7 +72,7 @@ class MicroBatches(Versioned):
 
     @property
     def mean(self) -> Doubles:
-        """Of all that was added, one element per channel."""
+        """The mean of all values that were added, one element per channel."""
         return self._added().mean
 
     @property

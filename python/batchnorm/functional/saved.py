@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What backward() needs to know of the forward pass, besides x."""
+"""The part of a forward pass that backward() needs beside x."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .restored import PLAIN, UPDATED, restored
 
 @publish
 class SavedStatistics:
-    """What a forward pass knew: its mean and inverse standard deviation, and all that it was given but x.
+    """The record of a forward call: its mean and inverse standard deviation, and all that it was given except x.
 
     It is read-only. A pickle or a copy has all of it as well.
 
@@ -142,7 +142,7 @@ class SavedStatistics:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the call normalized, scaled and shifted, and nothing else."""
+        """True if the call normalized, scaled and shifted, and did nothing else."""
         extras = self._extras
         if extras is None:
             return True
@@ -169,7 +169,7 @@ class SavedStatistics:
         return SavedStatistics._restored, (versioned(state),)
 
     def _of_call(self) -> dict[str, Any] | None:
-        """What else a copy has, in terms of NumPy and of public classes."""
+        """The rest of a copy, in terms of NumPy and of public classes."""
         return None
 
     @classmethod  # which a pickle finds by the name of the class
@@ -190,7 +190,7 @@ class SavedStatistics:
 
 
 class SavedCall(SavedStatistics):
-    """The same of a call with extras, all of which it remembers."""
+    """The record of a call with extras, which it keeps."""
 
     __slots__ = ("_extras", "_outcomes", "num_batches", "running_mean", "running_var")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a framework calls the arrays and the settings of its batch normalization, and what it means by them."""
+"""The names that a framework has for the arrays and settings of its batch normalization, and their meanings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .._core.options import flag, number
 
-# What the arrays are here, in the order in which all frameworks list theirs.
+# The names of the arrays here, in the order in which all frameworks list theirs.
 AFFINE = "gamma", "beta"
 RUNNING = "running_mean", "running_var"
 ARRAYS = AFFINE + RUNNING
@@ -125,7 +125,7 @@ class Convention:
         return None
 
     def is_below(self, path: Path, layer: Path) -> bool:
-        """Whether what is at this path would be a part of the layer; its path may be without what is a collection."""
+        """True if this path lies below that of the layer, which may lack the name of a collection in front."""
         path = path[1:] if "/" in self.keys["running_mean"] else path
         return path[: len(layer)] == layer
 

@@ -85,7 +85,7 @@ def dtypes_of(of_arrays: np.dtype[Any], dtype: DTypeLike | None) -> tuple[np.dty
 
 
 def bessel(is_unbiased: bool, unbiased: bool, count: float | None) -> float:
-    """What a variance is multiplied by to become unbiased, or biased, if the number of values is known."""
+    """The factor that makes a variance unbiased, or biased, if the number of values is known."""
     if count is None:
         return 1.0
     count = number(count, "count")

@@ -109,7 +109,7 @@ def _within(file: IO[bytes], size: int, h5py: Any) -> Arrays:
 
 
 def _checked(item: Any, key: str, h5py: Any) -> int:
-    """How many bytes of the file a dataset takes; an error if it is no array, or one that is not in the file."""
+    """The number of bytes that a dataset takes in the file; an error if it is no array, or one in another file."""
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise ValueError(f"{key} is no array")
     if item.dtype.kind not in "fiubc" and item.dtype != BITS:
@@ -160,7 +160,7 @@ def _of_torch(file: IO[bytes], torch: Any) -> Arrays:
 
 
 def _loaded(file: IO[bytes], torch: Any) -> Any:
-    """What torch.load() gives. Its own messages are a page, and advise to let the file run what it likes."""
+    """torch.load(), with short messages: its own fill a page, and advise to let the file run any code."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -173,7 +173,7 @@ def _loaded(file: IO[bytes], torch: Any) -> Any:
 
 
 def _leaves(state: Mapping[Any, Any], above: str, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """What is in a checkpoint, with its path; mappings count as well, so that whoever counts sees an end."""
+    """The values of a checkpoint with their paths. Mappings count as well, so that whoever counts sees an end."""
     if id(state) in within or len(within) > 100:
         raise ValueError(f"{above} is nested without end, or too deeply")
     for own, value in state.items():

@@ -22,7 +22,7 @@ def read_npz(file: IO[bytes]) -> Arrays:
     arrays: Arrays = {}
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        # What it claims is what is read at once.
+        # As many bytes as the header claims are read at once.
         if sum(entry.compress_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise ValueError("its entries claim more than the file has")
         # In a damaged directory one entry may hide others. The record at the end, of 22 bytes, has their number.

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class Results(NamedTuple):
-    """Of a call in training; the last two are of float64."""
+    """The results of a call in training; the last two are float64."""
 
     y: Array
     running_mean: Array

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any]) -> dict[str, Found]:
-    """What belongs to the layer at `prefix`, by the name that it has here; `told` are the layer's settings."""
+    """The arrays of the layer at `prefix`, by the names that they have here; `told` are the layer's settings."""
     if not isinstance(state, Mapping):
         raise TypeError(f"state is of type {kind_of(state)}, expected a mapping of names to arrays")
     layer = path_of(prefix)
@@ -58,7 +58,7 @@ def find(state: Any, convention: Convention, prefix: str, told: Mapping[str, Any
 
 
 def _check_keys(found: Mapping[str, Found], convention: Convention, prefix: str, told: Mapping[str, Any]) -> None:
-    """Whether the arrays are there that the others, or flags, ask for."""
+    """Raises StateError unless all arrays are there that the others, or flags, ask for."""
     reasons = {
         name: f", but {found[asking].key} is there" if asking else ""
         for name, asking in convention.needed(found).items()
@@ -134,7 +134,7 @@ def count(given: Found) -> int:
 
 
 def factor(given: Found) -> float:
-    """What sums are divided by: Caffe's third blob. 0 has seen nothing, and its sums count as 0."""
+    """The divisor of sums: Caffe's third blob. It is 0 before the first batch, and then the sums count as 0."""
     array = detached(given.value, given.key)
     if array.size != 1 or not np.can_cast(array.dtype, np.float64):
         raise ValueError(f"{given.key} is {array.dtype} of shape {array.shape}, expected one number")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What frameworks keep in the place of a variance, as a variance and an eps that say the same; and back.
+"""Conversion of what frameworks keep in place of a variance to a variance and an eps that give the same, and back.
 
 ::
 
@@ -36,7 +36,7 @@ def as_variance(values: Doubles, spread: str, eps: float, key: str) -> tuple[Dou
 
 
 def from_variance(variance: Doubles, spread: str, eps: float, told: float, key: str) -> Doubles:
-    """What is kept as "inverse" or "outside" by a framework that has the eps `told` in its own sense."""
+    """The values that a framework keeps as "inverse" or "outside", if it has the eps `told` in its own sense."""
     under = variance + eps
     if spread == "inverse":
         _check(np.isfinite(under) & (under > 0), variance, key, f"finite numbers above -eps ({0 - eps:g})")
@@ -48,7 +48,7 @@ def from_variance(variance: Doubles, spread: str, eps: float, told: float, key: 
 
 
 def check_rounded(array: NDArray[Any], exact: Doubles, eps: float, key: str) -> None:
-    """Whether the root is right after the variance was rounded."""
+    """ValueError unless the root is right after the variance was rounded."""
     with np.errstate(invalid="ignore"):  # a sum below 0 is an error of its own
         wanted, root = np.sqrt(exact + eps), np.sqrt(array.astype(np.float64) + eps)
     wrong = abs(root - wanted) > wanted * 2.0**-20

@@ -190,7 +190,7 @@ def from_state(
 
 
 def to_state(layer: BatchNorm, framework: Framework, *, prefix: str = "", count: float | None = None) -> FrameworkState:
-    """What from_state() reads: a layer's arrays under a framework's keys, and its settings in the framework's terms.
+    """A state for from_state(): a layer's arrays under a framework's keys, and its settings in the framework's terms.
 
     Parameters
     ----------

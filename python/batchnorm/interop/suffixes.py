@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow and Keras write behind the names of arrays, and in their place."""
+"""Suffixes that TensorFlow and Keras write behind the names of arrays, and numbers in the place of names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .._core.errors import StateError
 from .convention import AFFINE, ARRAYS, Path
 
-# What optimizers keep beside each parameter, and what they call it.
+# The names of arrays that optimizers keep beside each parameter.
 SLOTS = frozenset(
     f"{name}{number}"
     for name in ("Adadelta", "Adagrad", "AdagradDA", "Adam", "AdaMax", "Ftrl", "LARS", "Momentum", "RMSProp")
@@ -19,7 +19,7 @@ AVERAGE = "ExponentialMovingAverage"
 
 
 def bare(path: Path) -> Path:
-    """Without what says that it is the output of a variable: gamma:0, and gamma/.ATTRIBUTES/VARIABLE_VALUE."""
+    """The path without the suffix of a variable's output: gamma:0, or gamma/.ATTRIBUTES/VARIABLE_VALUE."""
     if path[-2:] == ("ATTRIBUTES", "VARIABLE_VALUE"):
         path = path[:-2]
     if path and path[-1].endswith(":0") and path[-1] != ":0":
@@ -28,7 +28,7 @@ def bare(path: Path) -> Path:
 
 
 def is_passed_over(path: Path, key: str, arrays: Collection[Path]) -> bool:
-    """Whether this is no array of the layer, but of an optimizer; an error where it is one that could be meant."""
+    """True if this is an array of an optimizer, not of the layer; an error where it is one that could be meant."""
     if "OPTIMIZER_SLOT" in path and path[: path.index("OPTIMIZER_SLOT")] in arrays:
         return True
     if path[:-1] not in arrays:

@@ -28,7 +28,7 @@ from .parameters import four_of
 
 
 def check(layer: Module) -> None:
-    """Whether the settings are ones that a call would take, as far as they can be looked at without a batch."""
+    """An error if a setting is one that a call would refuse, as far as that can be seen without a batch."""
     resolve(layer.activation)
     for value, kinds, name in (
         (layer.running, (Running,), "running"),

@@ -201,7 +201,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
         super().load_state_dict({key: state[key] for key in state if key != "num_batches_tracked"}, strict)
 
     def extra_repr(self) -> str:
-        """What repr() has between the brackets."""
+        """The text that repr() has between the brackets."""
         text = f"{self.num_features}, eps={self.eps:g}"
         text += "" if self.dtype == np.float32 else f", dtype={self.dtype}"
         for name in ("activation", "groups"):

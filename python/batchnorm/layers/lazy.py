@@ -136,7 +136,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         """Nothing, as in PyTorch."""
 
     def extra_repr(self) -> str:
-        """What repr() has between the brackets; the arguments, of which num_features is none."""
+        """The text that repr() has between the brackets: the arguments, without num_features."""
         return super().extra_repr().partition(", ")[2]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a state may hold, whoever wrote it: from_state() and load_state_dict() go by the same rules."""
+"""Rules for the values of a state, which from_state() and load_state_dict() share."""
 
 from __future__ import annotations
 

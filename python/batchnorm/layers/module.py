@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a layer has beside its arithmetic: the methods that PyTorch's modules have, checked attributes, its pickle."""
+"""The part of a layer beside its arithmetic: the methods of PyTorch's modules, checked attributes, its pickle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def count_of(value: Any) -> Any:
     return int(count) if count.ndim == 0 else count
 
 
-# What a layer's plain attributes may be.
+# The checks of a layer's plain attributes.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "eps": eps_of,
     "momentum": momentum_of,
@@ -212,7 +212,7 @@ class Module(Named):
 
     @property
     def outcome(self) -> Any:
-        """What became of the last batch in training, as SavedStatistics has it; None before, and where all is usual."""
+        """The outcome of the last batch in training, as SavedStatistics has it; None before, and where all is usual."""
         return None if self._last is None else self._last[1].outcome
 
     def train(self: Self, mode: bool = True) -> Self:
@@ -258,7 +258,7 @@ def dtypes_of(dtype: DTypeLike | None, param_dtype: DTypeLike | None) -> tuple[n
 
 
 def _is_strange(kind: type, name: str) -> bool:
-    """Whether no such layer has the attribute; a class of a user's own may have its own."""
+    """True if no layer has such an attribute; a class of a user's own may have its own."""
     return not hasattr(kind, name) and kind.__module__.partition(".")[0] == __package__.partition(".")[0]
 
 

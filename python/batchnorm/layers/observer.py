@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into a layer while recalibrate() runs, pooled."""
+"""The moments of all values that go into a layer while recalibrate() runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Statistics(NamedTuple):
-    """What a layer is to have, where, and in which of its rows: those that have seen something."""
+    """New statistics of a layer, the arrays that they go into, and which rows of these: those that have seen values."""
 
     targets: list[Array]
     rows: Any  # an index; without rows, all of an array
@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
 
 
 class Turn:
-    """Of several layers, the one that this pass is for: the first that is called of those that are not settled."""
+    """The layer, of several, that this pass is for: the first one called of those that are not settled."""
 
     def __init__(self) -> None:
         self.owner: Population | None = None
@@ -42,7 +42,7 @@ class Turn:
         self.other: Population | None = None
 
     def is_of(self, population: Population) -> bool:
-        """Whether it is this one's turn, which is about to be called."""
+        """True if it is the turn of this layer, which is about to be called."""
         self.owner = self.owner or population
         if population is not self.owner:
             self.other = self.other or population
@@ -57,7 +57,7 @@ class Turn:
 
 
 class Population:
-    """What goes into a layer; the layer's observer, which its calls report to."""
+    """The moments of what goes into a layer: an observer that the layer's calls report to."""
 
     def __init__(self, layer: BatchNorm, name: str) -> None:
         self.layer = layer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a layer keeps between calls: its arrays, and how they are saved and loaded."""
+"""The arrays that a layer keeps between calls, saved and loaded."""
 
 from __future__ import annotations
 

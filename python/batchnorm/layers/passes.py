@@ -53,7 +53,7 @@ class Pass:
             raise ValueError(asked if self.num_batches else "batches is empty")
 
     def _advice(self) -> str:
-        """What may be the matter with an array: its items are batches only if it has an axis more than x."""
+        """Advice about an array in place of batches: its items are batches only if it has one axis more than x."""
         if not isinstance(self.batches, np.ndarray):
             return ""
         return " batches is an array, which gives one item of its first axis after the other: [x] is one batch."
@@ -82,7 +82,7 @@ def settle_in_turn(populations: list[Population], run: Pass) -> None:
 
 
 def _undo(population: Population) -> Callable[[], None]:
-    """What gives a layer the statistics back that it has now."""
+    """A function that gives a layer the statistics back that it has now."""
     layer, count = population.layer, population.layer.num_batches_tracked
     kept = [(target, target.copy()) for target in population.targets()]
 

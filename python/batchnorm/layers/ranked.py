@@ -73,7 +73,7 @@ class _RankedBatchNorm(BatchNorm):
             raise ValueError(f"expected {expected} input (got {rank}D input){_advice(self.ranks, rank)}")
 
     def extra_repr(self) -> str:
-        """What repr() has between the brackets, as PyTorch calls it."""
+        """The text that repr() has between the brackets, under PyTorch's name."""
         text = super().__repr__().partition("(")[2][:-1]
         return text + (", bias=False" if self.affine and self._beta is None else "")
 
@@ -85,7 +85,7 @@ class _RankedBatchNorm(BatchNorm):
 
 
 def _advice(ranks: tuple[int, ...], rank: int) -> str:
-    """What to do about an x of another rank: take another layer, or make a batch of one sample."""
+    """Advice about an x of another rank: take another layer, or make a batch of one sample."""
     others = [kind.__name__ for kind in (BatchNorm1d, BatchNorm2d, BatchNorm3d) if rank in kind.ranks]
     advice = [f"{name} takes {rank}D" for name in others] or ["BatchNorm takes any rank"] * (rank > 1)
     if rank + 1 == ranks[0]:

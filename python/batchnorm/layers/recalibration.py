@@ -13,7 +13,7 @@ from .layer import BatchNorm
 from .observer import Population
 from .passes import Pass, iter_of, settle_in_turn
 
-# What a call changes of a layer that is observed.
+# The attributes of an observed layer that a call changes.
 _CHANGED = ("training", "grad_gamma", "grad_beta", "grad_residual", "_last")
 
 

@@ -24,7 +24,7 @@ class Setting:
 
 
 def describe(layer: Any) -> None:
-    """Whether the layer has any setting, which its own lines would pass by."""
+    """Notes if the layer has any setting, which its own lines would pass by."""
     keys = "_activation", "_running", "_source", "_groups", "_frozen", "__observer"
     set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
     layer._is_described = bool(set_ones)

@@ -79,7 +79,7 @@ class ResolvedActivation(NamedTuple):
 
     @property
     def is_bitwise(self) -> bool:
-        """Whether a bit for each element says all of the gradient."""
+        """True if a bit for each element says all of the gradient."""
         return self.kind not in (structs.Activation.HARD_SWISH, structs.Activation.SILU)
 
     @property
@@ -98,7 +98,7 @@ _NAMED = {
 
 
 def resolve(activation: Activation | None) -> ResolvedActivation:
-    """What a caller's `activation` means."""
+    """A caller's `activation` as the library takes it."""
     if activation is None:
         return _NAMED["identity"]
     if isinstance(activation, str) and activation in _NAMED:

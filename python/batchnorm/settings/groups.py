@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samples of a batch, along axis 0, in groups. What there is of each group has a row per group: (groups, channels).
+"""The samples of a batch, along axis 0, in groups. Arrays that groups do not share have a row per group, and channels.
 
 ::
 
@@ -35,7 +35,7 @@ class Grouping(NamedTuple):
     of_sample: NDArray[np.int32]  # by reference, where the library is given an index
 
     def rows(self, what: PerGroup) -> int:
-        """How many rows there are of something: 0 if it has none."""
+        """The number of rows that something has: 0 without a row per group."""
         return self.groups if self.per_group & what else 0
 
 

@@ -25,7 +25,7 @@ Nonfinite = Literal["propagate", "skip", "error"]
 @publish
 @dataclass(frozen=True, eq=False)
 class Running(Versioned):
-    """A policy by which running statistics move: running = (1 - w) * running + w * batch, for the n-th batch that counts.
+    """A policy by which running statistics move: running = (1 - w) * running + w * batch, for the n-th batch they see.
 
     Only a batch that is USED (see Outcome) moves them, and counts.
 

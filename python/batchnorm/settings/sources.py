@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What x is normalized with in training, where that is not its own mean and variance alone.
+"""Sources of the statistics that x is normalized with in training, other than its own mean and variance alone.
 
-The running statistics, as they are before the call, are needed.
+All of them need the running statistics as they are before the call.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Blend(Versioned):
         return f"Blend(pseudo_samples={self.pseudo_samples!r})"
 
     def _values(self, x: Array, axis: Axis) -> float:
-        """How many values per channel the running statistics count as beside x."""
+        """The number of values per channel that the running statistics count as beside x."""
         if self.pseudo_samples is None:
             return float(self.pseudo_count or 0)
         axes = channel_axes(as_axis(axis), x.ndim)
@@ -133,7 +133,7 @@ class Renorm(Versioned):
 
     @property
     def least_r(self) -> float:
-        """r_min, or what stands for it."""
+        """r_min, or 1 / r_max if it is None."""
         return 1 / self.r_max if self.r_min is None else self.r_min
 
 
@@ -185,5 +185,5 @@ def struct_of(source: Source, saved: Doubles, x: Array, axis: Axis) -> structs.S
 
 
 def scratch(rows: int, channels: int) -> Doubles:
-    """What the library saves of a source: four numbers for each mean."""
+    """Memory for what the library saves of a source: four numbers for each mean."""
     return np.zeros((4, rows, channels))

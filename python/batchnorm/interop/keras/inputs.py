@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Keras layer is called with: tensors of its compute dtype, and masks."""
+"""Inputs of the Keras layer's calls: tensors of its compute dtype, and masks."""
 
 from __future__ import annotations
 

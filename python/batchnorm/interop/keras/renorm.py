@@ -74,7 +74,7 @@ def forward(x: Array, axis: int, batch: Renormed, gamma: Any, beta: Any) -> Arra
 def backward(dy: Array, x: Array, axis: int, batch: Renormed, gamma: Any) -> tuple[Array, Array, Array]:
     """dx, and dgamma and dbeta, not yet rounded."""
     (count, mean, _), _, invstd, r, d, weights = batch
-    # What a mask hides is normalized, so that it counts here.
+    # Masked values are normalized as well, so that they count here.
     sum_dy, sum_dy_x_hat = backward_reduce(dy, x, mean, invstd, axis=axis)
     with np.errstate(all="ignore"):
         dgamma = r * sum_dy_x_hat + d * sum_dy
@@ -92,6 +92,6 @@ def moved(average: Array, value: Doubles, momentum: float) -> Doubles:
 
 
 def variance_of(stddev: Doubles, eps: float) -> Doubles:
-    """What moving_variance is beside such a moving_stddev, which has eps in it."""
+    """The moving_variance that belongs to a moving_stddev, which has eps in it."""
     with np.errstate(all="ignore"):
         return np.maximum(stddev**2 - eps, 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Keras layer is told when it is made, and the config that says so."""
+"""The arguments with which the Keras layer is made, and the config that holds them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Settings:
             if given[none] is not None:
                 raise ValueError(f"{none} is {given[none]!r}, expected None: gradients are for the caller to change")
         if flag(synchronized, "synchronized"):
-            raise ValueError("synchronized is True, expected False: see batchnorm.functional.steps for several processes")
+            raise ValueError("synchronized is True, expected False: bn.functional.steps is for several processes")
         try:
             self.axis = operator.index(axis)
         except TypeError:

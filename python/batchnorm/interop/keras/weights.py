@@ -18,7 +18,7 @@ from .settings import INITIALIZED, Settings
 
 
 class Weights(Settings):
-    """The part of the layer that is saved, beside what it was told."""
+    """The part of the layer that is saved, beside its arguments."""
 
     # Any, because Optional would have every use of them assert.
     gamma: Any = None
@@ -112,7 +112,7 @@ class Weights(Settings):
 
     @property
     def _names(self) -> list[str]:
-        """Of the weights that there are, or will be."""
+        """The names of the weights that there are, or will be."""
         affine = ["gamma"] * self.scale + ["beta"] * self.center
         of_renorm = ["moving_stddev", "renorm_mean", "renorm_stddev"] if self.renorm else []
         return [*affine, "moving_mean", "moving_variance", *of_renorm]
