@@ -51,3 +51,7 @@ def layer_for(framework: str, channels: int = 3, **told: Any) -> bn.BatchNorm:
 
 def attributes(layer: bn.BatchNorm) -> list[Any]:
     return [layer.gamma, layer.beta, layer.running_mean, layer.running_var]
+
+
+def same(layer: bn.BatchNorm, arrays: list[Array]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(attributes(layer), arrays))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
+from states import arrays_of
 
 import batchnorm as bn
 from batchnorm.interop import conventions
@@ -150,15 +151,10 @@ FRAMEWORKS: dict[str, tuple[str, Callable[..., Theirs]]] = {
 }
 
 
-def drawn(rng: np.random.Generator, channels: int = 4) -> list[Array]:
-    gamma, beta, mean = rng.normal(size=(3, channels))
-    return [gamma, beta, mean, rng.uniform(0.2, 3, channels)]
-
-
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_inference_and_a_step_of_training(rng: np.random.Generator, name: str) -> None:
     framework, made = FRAMEWORKS[name]
-    theirs = made(rng, *drawn(rng))
+    theirs = made(rng, *arrays_of(rng, 4, float))
     x = rng.normal(size=(5, 4, 3)) * 2 + 1
     layer = bn.from_state(theirs.state, framework, prefix="a", axis=1, **theirs.settings)
     expected = theirs.infer(x)
@@ -175,7 +171,7 @@ def test_inference_and_a_step_of_training(rng: np.random.Generator, name: str) -
 def test_there_and_back(rng: np.random.Generator, name: str, dtype: Any) -> None:
     """The layer that comes back does the same; and float32 loses no more than roundings."""
     framework, made = FRAMEWORKS[name]
-    theirs = made(rng, *drawn(rng))
+    theirs = made(rng, *arrays_of(rng, 4, float))
     x = rng.normal(size=(5, 4, 3)).astype(dtype)
     state = {key: np.asarray(value, dtype) for key, value in theirs.state.items()}
     layer = bn.from_state(state, framework, prefix="a", axis=1, **theirs.settings).eval()
@@ -214,7 +210,7 @@ def test_defaults(
     rng: np.random.Generator, framework: str, eps: float, momentum: float, unbiased: bool, axis: int
 ) -> None:
     made = next(made for name, made in FRAMEWORKS.values() if name == framework)
-    state = made(rng, *drawn(rng)).state
+    state = made(rng, *arrays_of(rng, 4, float)).state
     told = {"fix_gamma": False} if framework == "mxnet" else {}
     layer = bn.from_state(state, framework, prefix="a", **told)
     assert layer.eps == pytest.approx(eps, rel=1e-15)
@@ -346,7 +342,7 @@ def test_a_gamma_that_may_be_fixed(rng: np.random.Generator) -> None:
 
 
 def test_names_that_are_joined(rng: np.random.Generator) -> None:
-    arrays = drawn(rng)
+    arrays = arrays_of(rng, 4, float)
     names = "gamma", "beta", "running_mean", "running_var"
     both: dict[str, Any] = {f"features.0.{name}": array for name, array in zip(names, arrays)}
     both.update({f"net_bn0_{name}": array + 1 for name, array in zip(names, arrays)})

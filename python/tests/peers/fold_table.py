@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx_graphs import CASES, Case, Maker, operators
+from onnx_graphs import CASES
+from onnx_making import Case, Maker, operators
 from onnx_runs import drawn, onnx, run
 
 from batchnorm.onnx_files import fold_model

@@ -1,200 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small ONNX models with batch norms in every place, and what folding is to make of them."""
+"""Small ONNX models with batch norms in every other place: CASES has them all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-from comparing import Array, peer
+from onnx_making import CASES, Case, Maker, X, case, node, norm, onnx
 
-onnx = peer("onnx")
-node = onnx.helper.make_node
-KINDS = {
-    np.dtype(np.float16): onnx.TensorProto.FLOAT16,
-    np.dtype(np.float32): onnx.TensorProto.FLOAT,
-    np.dtype(np.float64): onnx.TensorProto.DOUBLE,
-}
-
-
-@dataclass
-class Case:
-    """A model, the operators that are left of it, and a part of the reason of each batch norm that is."""
-
-    model: Any
-    operators: str
-    reasons: Sequence[str] = ()
-
-
-def norm(x: str, y: str, prefix: str = "", **told: Any) -> Any:
-    outputs = told.pop("outputs", [y])
-    return node("BatchNormalization", [x, *(prefix + name for name in "gbmv")], outputs, name=f"norm{prefix}", **told)
-
-
-class Maker:
-    """Draws numbers."""
-
-    def __init__(self, rng: np.random.Generator, dtype: Any = np.float32) -> None:
-        self.rng, self.dtype = rng, np.dtype(dtype)
-
-    def w(self, *shape: int) -> Array:
-        return self.rng.normal(size=shape).astype(self.dtype)
-
-    def params(self, channels: int, prefix: str = "", shift: bool = True) -> dict[str, Array]:
-        """Those of a batch norm; without a shift if mean and beta are 0."""
-        numbers = {
-            "g": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([-1, 1], channels),
-            "b": self.rng.normal(size=channels) * shift,
-            "m": self.rng.normal(size=channels) * shift,
-            "v": self.rng.uniform(0.3, 3, channels),
-        }
-        return {prefix + name: values.astype(self.dtype) for name, values in numbers.items()}
-
-    def model(
-        self,
-        nodes: Sequence[Any],
-        arrays: dict[str, Array],
-        shape: Sequence[Any] | None,
-        *,
-        outputs: Sequence[str] = ("y",),
-        opset: int = 17,
-        ir: int = 8,
-        overridden: Sequence[str] = (),
-        inputs: Sequence[Any] = (),
-        functions: Sequence[Any] = (),
-        imports: Sequence[Any] = (),
-    ) -> Any:
-        kind = KINDS[self.dtype]
-        tensors = [onnx.numpy_helper.from_array(values, name) for name, values in arrays.items()]
-        if ir < 4:
-            overridden = list(arrays)
-        given = [onnx.helper.make_tensor_value_info("x", kind, shape), *inputs]
-        given += [
-            onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors if t.name in overridden
-        ]
-        made = [onnx.helper.make_tensor_value_info(name, kind, None) for name in outputs]
-        graph = onnx.helper.make_graph(list(nodes), "graph", given, made, tensors)
-        opsets = [onnx.helper.make_opsetid("", opset), *imports]
-        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir, functions=functions)
-        inferred = onnx.shape_inference.infer_shapes(model).graph.output
-        for output, told in zip(model.graph.output, inferred):
-            if told.type.tensor_type.HasField("shape"):
-                output.CopyFrom(told)
-            else:
-                like = arrays[output.name].shape if output.name in arrays else shape
-                output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, like))
-        onnx.checker.check_model(model)
-        return model
-
-
-X = [2, 4, 9, 9]
-CASES: dict[str, Callable[[Maker], Case]] = {}
-
-
-def case(function: Callable[[Maker], Case]) -> Callable[[Maker], Case]:
-    CASES[function.__name__] = function
-    return function
-
-
-def operators(model: Any) -> str:
-    return " ".join(each.op_type for each in model.graph.node).replace("BatchNormalization", "BN")
+__all__ = ["CASES"]
 
 
 # After a layer.
-
-
-@case
-def conv(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(6)}, X), "Conv")
-
-
-@case
-def conv_with_bias_and_groups(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w", "a"], ["c"], group=2), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(6, 2, 3, 3), "a": m.w(6), **m.params(6)}, X), "Conv")
-
-
-@case
-def depthwise(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"], group=4), norm("c", "y", epsilon=0.1)]
-    return Case(m.model(nodes, {"w": m.w(8, 1, 3, 3), **m.params(8)}, X), "Conv")
-
-
-@case
-def conv_1d(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(6, 4, 3), **m.params(6)}, [2, 4, 9]), "Conv")
-
-
-@case
-def conv_3d(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"], auto_pad="SAME_UPPER"), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(3, 2, 3, 3, 3), **m.params(3)}, [2, 2, 5, 5, 5]), "Conv")
-
-
-@case
-def conv_transpose(m: Maker) -> Case:
-    nodes = [node("ConvTranspose", ["x", "w"], ["c"], strides=[2, 2]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6, 3, 3), **m.params(6)}, X), "ConvTranspose")
-
-
-@case
-def conv_transpose_with_groups(m: Maker) -> Case:
-    nodes = [node("ConvTranspose", ["x", "w", "a"], ["c"], group=2, output_shape=[10, 10]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 3, 3, 3), "a": m.w(6), **m.params(6)}, X), "ConvTranspose")
-
-
-@case
-def gemm(m: Maker) -> Case:
-    nodes = [node("Gemm", ["x", "w", "a"], ["c"], transB=1), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(6, 4), "a": m.w(6), **m.params(6)}, [3, 4]), "Gemm")
-
-
-@case
-def gemm_scaled_and_transposed(m: Maker) -> Case:
-    nodes = [node("Gemm", ["x", "w", "a"], ["c"], alpha=0.5, beta=3.0, transA=1), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6), "a": m.w(1, 6), **m.params(6)}, [4, 3]), "Gemm")
-
-
-@case
-def gemm_without_bias(m: Maker) -> Case:
-    nodes = [node("Gemm", ["x", "w"], ["c"]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6), **m.params(6)}, ["batch", 4]), "Gemm")
-
-
-@case
-def gemm_with_one_number_for_bias(m: Maker) -> Case:
-    nodes = [node("Gemm", ["x", "w", "a"], ["c"], beta=2.0), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6), "a": m.w(1)[0], **m.params(6)}, [3, 4]), "Gemm")
-
-
-@case
-def gemm_with_bias_per_row(m: Maker) -> Case:
-    nodes = [node("Gemm", ["x", "w", "a"], ["c"]), norm("c", "y")]
-    made = m.model(nodes, {"w": m.w(4, 6), "a": m.w(3, 1), **m.params(6)}, [3, 4])
-    return Case(made, "Gemm BN", ["the bias of Gemm 'c' has shape (3, 1)"])
-
-
-@case
-def dense_of_keras(m: Maker) -> Case:
-    nodes = [node("MatMul", ["x", "w"], ["p"]), node("Add", ["p", "a"], ["c"]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6), "a": m.w(6), **m.params(6)}, ["batch", 4]), "MatMul Add")
-
-
-@case
-def matmul_alone(m: Maker) -> Case:
-    nodes = [node("MatMul", ["x", "w"], ["c"]), norm("c", "y")]
-    return Case(m.model(nodes, {"w": m.w(4, 6), **m.params(6)}, [3, 4]), "MatMul Add")
-
-
-@case
-def matmul_over_the_last_of_three_axes(m: Maker) -> Case:
-    nodes = [node("MatMul", ["x", "w"], ["c"]), norm("c", "y")]
-    made = m.model(nodes, {"w": m.w(4, 6), **m.params(6)}, [2, 6, 4])
-    return Case(made, "MatMul BN", ["has its channels at axis 2 of 3, and the batch norm elsewhere"])
 
 
 @case
@@ -209,111 +24,9 @@ def matmul_of_unknown_rank(m: Maker) -> Case:
 
 
 @case
-def before_conv(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"], group=2)]
-    return Case(m.model(nodes, {"w": m.w(6, 2, 3, 3), **m.params(4)}, X), "Conv")
-
-
-@case
-def before_padded_conv(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"], pads=[0, 0, 1, 0])]
-    made = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(4)}, X)
-    return Case(made, "BN Conv", ["pads with zeros"])
-
-
-@case
-def before_conv_padded_by_same(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"], auto_pad="SAME_LOWER")]
-    made = m.model(nodes, {"w": m.w(6, 4, 1, 3), **m.params(4)}, X)
-    return Case(made, "BN Conv", ["pads with zeros"])
-
-
-@case
-def before_conv_that_same_does_not_pad(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
-    return Case(m.model(nodes, {"w": m.w(6, 4, 1, 1), **m.params(4)}, X), "Conv")
-
-
-@case
 def before_padded_conv_without_shift(m: Maker) -> Case:
     nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"], pads=[1] * 4)]
     return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(4, shift=False)}, X), "Conv")
-
-
-@case
-def before_conv_transpose(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"])]
-    made = m.model(nodes, {"w": m.w(4, 6, 3, 3), **m.params(4)}, X)
-    return Case(made, "BN ConvTranspose", ["taps of their own"])
-
-
-@case
-def before_cropped_conv_transpose(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"], pads=[2, 2, 3, 2], group=2)]
-    return Case(m.model(nodes, {"w": m.w(4, 3, 3, 3), **m.params(4)}, X), "ConvTranspose")
-
-
-@case
-def before_conv_transpose_cropped_at_one_end(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"], pads=[2, 2, 1, 2])]
-    made = m.model(nodes, {"w": m.w(4, 6, 3, 3), **m.params(4)}, X)
-    return Case(made, "BN ConvTranspose", ["taps of their own"])
-
-
-@case
-def before_conv_transpose_of_some_shape(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("ConvTranspose", ["c", "w"], ["y"], output_shape=[9, 9])]
-    made = m.model(nodes, {"w": m.w(4, 6, 1, 1), **m.params(4)}, X)
-    return Case(made, "BN ConvTranspose", ["depends on the shape of x"])
-
-
-@case
-def before_gemm(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Gemm", ["c", "w", "a"], ["y"], transB=1, alpha=0.5, beta=2.0)]
-    return Case(m.model(nodes, {"w": m.w(6, 4), "a": m.w(6), **m.params(4)}, [3, 4]), "Gemm")
-
-
-@case
-def before_transposed_gemm(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Gemm", ["c", "w"], ["y"], transA=1)]
-    made = m.model(nodes, {"w": m.w(3, 6), **m.params(4)}, [3, 4])
-    return Case(made, "BN Gemm", ["transA=1"])
-
-
-@case
-def as_the_weight_of_a_gemm(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Gemm", ["w", "c"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(6, 3), **m.params(4)}, [3, 4]), "BN Gemm", ["as its weight"])
-
-
-@case
-def before_matmul(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("MatMul", ["c", "w"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(4, 6), **m.params(4)}, [3, 4]), "MatMul Add")
-
-
-@case
-def before_dense_of_keras(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("MatMul", ["c", "w"], ["p"]), node("Add", ["a", "p"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(4, 6), "a": m.w(6), **m.params(4)}, [3, 4]), "MatMul Add")
-
-
-@case
-def before_matmul_of_three_axes(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("MatMul", ["c", "w"], ["y"])]
-    made = m.model(nodes, {"w": m.w(5, 6), **m.params(4)}, [3, 4, 5])
-    return Case(made, "BN MatMul", ["x has 3 axes"])
-
-
-@case
-def before_flattened_gemm(m: Maker) -> Case:
-    nodes = [
-        norm("x", "c"),
-        node("Dropout", ["c"], ["d"]),
-        node("Flatten", ["d"], ["f"]),
-        node("Gemm", ["f", "w"], ["y"]),
-    ]
-    return Case(m.model(nodes, {"w": m.w(36, 6), **m.params(4)}, [2, 4, 3, 3]), "Flatten Gemm")
 
 
 @case
@@ -341,13 +54,6 @@ def before_reshaped_matmul(m: Maker) -> Case:
     nodes = [norm("x", "c"), node("Reshape", ["c", "s"], ["f"]), node("MatMul", ["f", "w"], ["y"])]
     arrays = {"w": m.w(36, 6), "s": np.array([0, -1]), **m.params(4)}
     return Case(m.model(nodes, arrays, [2, 4, 3, 3]), "Reshape MatMul Add")
-
-
-@case
-def before_a_flattening_of_other_axes(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Flatten", ["c"], ["f"], axis=2), node("Gemm", ["f", "w"], ["y"])]
-    made = m.model(nodes, {"w": m.w(9, 6), **m.params(4)}, [2, 4, 3, 3])
-    return Case(made, "BN Flatten Gemm", ["may mix up channels"])
 
 
 @case
@@ -400,13 +106,6 @@ def two_alone(m: Maker) -> Case:
 
 
 @case
-def scale_of_caffe(m: Maker) -> Case:
-    nodes = [norm("x", "c"), node("Mul", ["c", "s"], ["d"]), node("Add", ["t", "d"], ["y"])]
-    made = m.model(nodes, {"s": m.w(1, 4, 1, 1), "t": m.w(4, 1, 1), **m.params(4)}, X)
-    return Case(made, "BN", ["no layer is beside it"])
-
-
-@case
 def scale_of_caffe_after_a_conv(m: Maker) -> Case:
     nodes = [
         node("Conv", ["x", "w"], ["k"]),
@@ -416,24 +115,6 @@ def scale_of_caffe_after_a_conv(m: Maker) -> Case:
     ]
     arrays = {"w": m.w(4, 4, 3, 3), "s": m.w(1, 4, 1, 1), "t": m.w(1, 4, 1, 1), **m.params(4)}
     return Case(m.model(nodes, arrays, X), "Conv")
-
-
-@case
-def scale_along_another_axis(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["k"]), norm("k", "c"), node("Mul", ["c", "s"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(7, 4, 3, 3), "s": m.w(7), **m.params(7)}, X), "Conv Mul")
-
-
-@case
-def scale_that_broadcasts_channels(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["k"]), norm("k", "c"), node("Mul", ["c", "s"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(1, 4, 3, 3), "s": m.w(1, 5, 1, 1), **m.params(1)}, X), "Conv Mul")
-
-
-@case
-def scale_that_adds_an_axis(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["k"]), norm("k", "c"), node("Mul", ["c", "s"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), "s": m.w(1, 1, 1, 1, 1), **m.params(6)}, X), "Conv Mul")
 
 
 @case
@@ -506,21 +187,7 @@ def bias_and_nothing_after_a_conv(m: Maker) -> Case:
     return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), "t": m.w(1, 6, 1, 1), **m.params(6)}, X), "Conv Identity")
 
 
-@case
-def a_constant_divided_by_it(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["k"]), node("Div", ["s", "k"], ["c"]), norm("c", "y")]
-    made = m.model(nodes, {"w": m.w(6, 4, 3, 3), "s": m.w(1, 6, 1, 1), **m.params(6)}, X)
-    return Case(made, "Conv Div BN", ["after Div 'c'"])
-
-
 # What something else needs.
-
-
-@case
-def conv_used_twice(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "d"), node("Add", ["c", "d"], ["y"])]
-    made = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(6)}, X)
-    return Case(made, "Conv BN Add", ["the output of Conv 'c' is used elsewhere as well"])
 
 
 @case
@@ -535,12 +202,6 @@ def norm_put_out_before_a_conv(m: Maker) -> Case:
     nodes = [norm("x", "c"), node("Conv", ["c", "w"], ["y"])]
     made = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(4)}, X, outputs=("y", "c"))
     return Case(made, "BN Conv", ["its output is an output of the graph"])
-
-
-@case
-def weight_of_two_convs(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4), norm("c", "d"), node("Conv", ["d", "w"], ["y"])]
-    return Case(m.model(nodes, {"w": m.w(4, 4, 3, 3), **m.params(4)}, X), "Conv Conv")
 
 
 @case
@@ -582,13 +243,6 @@ def weight_of_an_operator(m: Maker) -> Case:
 
 
 @case
-def weight_that_is_computed(m: Maker) -> Case:
-    nodes = [node("Relu", ["u"], ["w"]), node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
-    made = m.model(nodes, {"u": m.w(6, 4, 3, 3), **m.params(6)}, X)
-    return Case(made, "Relu Conv BN", ["'w' is computed by Relu"])
-
-
-@case
 def parameters_that_are_computed(m: Maker) -> Case:
     nodes = [node("Abs", ["u"], ["v"]), node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
     params = m.params(6)
@@ -618,13 +272,6 @@ def variance_that_is_negative(m: Maker) -> Case:
     params["v"][3] = -1
     made = m.model(nodes, {"w": m.w(6, 4, 3, 3), **params}, X)
     return Case(made, "Conv BN", ["running_var is -1 at channel 3"])
-
-
-@case
-def in_training(m: Maker) -> Case:
-    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y", training_mode=1, outputs=["y", "m2", "v2"])]
-    made = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(6)}, X)
-    return Case(made, "Conv BN", ["training_mode=1"])
 
 
 @case

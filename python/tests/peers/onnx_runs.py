@@ -10,6 +10,7 @@ import numpy as np
 from comparing import Array, peer
 
 onnx = peer("onnx")
+runtime = peer("onnxruntime")
 
 
 def drawn(rng: np.random.Generator, model: Any, **lengths: int) -> dict[str, Array]:
@@ -29,7 +30,6 @@ def drawn(rng: np.random.Generator, model: Any, **lengths: int) -> dict[str, Arr
 
 def run(model: Any, given: Mapping[str, Array]) -> list[Array]:
     """By ONNX Runtime."""
-    runtime = peer("onnxruntime")
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1

@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import Array, peer
+from comparing import Array
+from onnx_making import Maker, node, norm, onnx
 
-onnx = peer("onnx")
-
-from onnx_graphs import Maker, node, norm  # noqa: E402
-
-import batchnorm as bn  # noqa: E402
-from batchnorm import cli  # noqa: E402
-from batchnorm.inspection import Norm, findings, read_norms  # noqa: E402
+import batchnorm as bn
+from batchnorm import cli
+from batchnorm.inspection import Norm, findings, read_norms
 
 Captured = pytest.CaptureFixture[str]
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

@@ -14,24 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import Array, peer
+from states import arrays_of, same
 
 import batchnorm as bn
-from batchnorm.interop import model_files
 
 BFLOAT16 = np.dtype("bfloat16")  # of ml_dtypes, which comparing imports
-
-
-def same(layer: bn.BatchNorm, arrays: list[Array]) -> bool:
-    mine = [layer.gamma, layer.beta, layer.running_mean, layer.running_var]
-    return all(np.array_equal(a, b) for a, b in zip(mine, arrays))
-
-
-def drawn(rng: np.random.Generator, channels: int = 3) -> list[Array]:
-    gamma, beta, mean = rng.normal(size=(3, channels))
-    return [each.astype(np.float32) for each in (gamma, beta, mean, rng.uniform(0.2, 3, channels))]
-
-
-# PyTorch
 
 
 @pytest.fixture
@@ -46,7 +33,7 @@ def test_checkpoints_of_pytorch(
 ) -> None:
     path = tmp_path / f"model{suffix}"
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
-    arrays = drawn(rng)
+    arrays = arrays_of(rng)
     with torch.no_grad():
         for target, array in zip((*model[1].parameters(), model[1].running_mean, model[1].running_var), arrays):
             target.copy_(torch.from_numpy(array))
@@ -186,9 +173,6 @@ def test_an_older_pytorch(torch: Any, tmp_path: Path, monkeypatch: pytest.Monkey
             bn.read_state(tmp_path / "a.pt")
 
 
-# Keras
-
-
 @pytest.fixture
 def model(rng: np.random.Generator) -> tuple[Any, list[list[Array]]]:
     """Three layers: with all arrays, without gamma, without beta."""
@@ -201,7 +185,7 @@ def model(rng: np.random.Generator) -> tuple[Any, list[list[Array]]]:
         keras.layers.BatchNormalization(name="scales", center=False),
     ]
     made = keras.Sequential([keras.layers.Input((3,)), *layers], name="net")
-    arrays = [drawn(rng), drawn(rng)[1:], [drawn(rng)[0], *drawn(rng)[2:]]]
+    arrays = [arrays_of(rng), arrays_of(rng)[1:], [arrays_of(rng)[0], *arrays_of(rng)[2:]]]
     for layer, given in zip(layers, arrays):
         layer.set_weights(given)
     return made, arrays
@@ -245,161 +229,9 @@ def test_old_files_of_keras(model: Any, tmp_path: Path) -> None:
     check(read, prefixes, arrays, told=False)
 
 
-# HDF5
-
-
 @pytest.fixture
 def h5py() -> Any:
     return peer("h5py")
-
-
-def test_what_keras_2_wrote(rng: np.random.Generator, h5py: Any, tmp_path: Path) -> None:
-    arrays = drawn(rng)
-    path = tmp_path / "old.h5"
-    with h5py.File(path, "w") as file:
-        for name, array in zip(("gamma", "beta", "moving_mean", "moving_variance"), arrays):
-            file[f"model_weights/bn1/bn1/{name}:0"] = array
-        file["model_weights"].attrs["layer_names"] = [b"bn1"]
-        file["optimizer_weights/training/Adam/bn1/gamma/m:0"] = arrays[0]
-    read = bn.read_state(path)
-    assert same(bn.from_state(read, "keras", prefix="model_weights/bn1/bn1"), arrays)
-    with pytest.raises(KeyError, match="layers are at prefix 'model_weights/bn1/bn1'"):
-        bn.from_state(read, "keras", prefix="bn1")
-
-
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i4", "i8", "u1", "?", "V2"])
-@pytest.mark.parametrize(
-    "told", [{}, {"compression": "gzip"}, {"compression": "lzf", "shuffle": True, "fletcher32": True}]
-)
-def test_datasets(rng: np.random.Generator, h5py: Any, tmp_path: Path, dtype: str, told: dict[str, Any]) -> None:
-    array = abs(rng.normal(size=(3, 4)) * 3).astype("bfloat16" if dtype == "V2" else dtype)
-    path = tmp_path / "data.h5"
-    with h5py.File(path, "w") as file:
-        given = array.view("V2") if dtype == "V2" else array
-        file.create_dataset("b/x", data=given, **told)
-        file["a"] = given[0, 0]
-        file["c"] = given[:0]
-        file["zeros"] = np.zeros(100)
-    read = bn.read_state(path)
-    assert list(read) == ["a", "b/x", "c", "zeros"]
-    assert read["b/x"].tobytes() == array.tobytes()
-    assert read["b/x"].dtype == array.dtype
-    assert read["a"].shape == ()
-    assert read["c"].shape == (0, 4)
-    assert read["b/x"].flags.writeable
-
-
-def written(change: Callable[[Any, Any], None]) -> Callable[[Any, Path], None]:
-    def write(h5py: Any, path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file["first"] = np.ones(3)
-            change(h5py, file)
-
-    return write
-
-
-def external(h5py: Any, file: Any) -> None:
-    file.create_dataset("x", (4,), "u1", external=[("/etc/hostname", 0, 4)])
-
-
-def virtual(h5py: Any, file: Any) -> None:
-    layout = h5py.VirtualLayout((3,), "f8")
-    layout[:] = h5py.VirtualSource("/etc/other.h5", "x", (3,))
-    file.create_virtual_dataset("x", layout)
-
-
-def filtered(h5py: Any, file: Any) -> None:
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_chunk((8,))
-    properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
-    space = h5py.h5s.create_simple((8,))
-    h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F32LE, space, properties)
-
-
-def looping(h5py: Any, file: Any) -> None:
-    file.create_group("a")["up"] = file["/"]
-
-
-HDF5: dict[str, tuple[Callable[[Any, Path], None], str]] = {
-    "a text": (written(lambda h5py, file: file.__setitem__("x", "text")), "x is of dtype object, expected numbers"),
-    "nothing": (written(lambda h5py, file: file.__setitem__("x", h5py.Empty("f4"))), "x is no array"),
-    "a type": (written(lambda h5py, file: file.__setitem__("x", np.dtype("f8"))), "x is no array"),
-    "records": (
-        written(lambda h5py, file: file.__setitem__("x", np.zeros(2, [("a", "f4")]))),
-        r"x is of dtype \[\('a', '<f4'\)\], expected numbers",
-    ),
-    "a soft link": (
-        written(lambda h5py, file: file.__setitem__("x", h5py.SoftLink("/first"))),
-        "x is a link to elsewhere",
-    ),
-    "an external link": (
-        written(lambda h5py, file: file.__setitem__("x", h5py.ExternalLink("/etc/x.h5", "y"))),
-        "x is a link to elsewhere",
-    ),
-    "external numbers": (written(external), "x has its numbers in another file"),
-    "virtual numbers": (written(virtual), "x has its numbers in another file"),
-    "a filter to be loaded": (written(filtered), "x is packed by filter 32015, expected one of deflate"),
-    "a loop": (written(looping), "a/up is there under another name, too"),
-    "a name more": (
-        written(lambda h5py, file: file.__setitem__("x", file["first"])),
-        "is there under another name, too",
-    ),
-    "a petabyte": (
-        written(lambda h5py, file: file.create_dataset("x", (1 << 47,), "f8", chunks=(1024,))),
-        r"x claims shape \(140737488355328,\) of float64, but has 0 bytes in the file",
-    ),
-    "empty": (lambda h5py, path: path.write_bytes(b""), ""),
-    "a text file": (lambda h5py, path: path.write_bytes(b"text" * 1000), ""),
-}
-
-
-@pytest.mark.parametrize("kind", HDF5)
-@pytest.mark.parametrize("suffix", [".h5", ".keras"])
-def test_hostile_hdf5(h5py: Any, tmp_path: Path, kind: str, suffix: str) -> None:
-    write, message = HDF5[kind]
-    plain, path = tmp_path / "plain.h5", tmp_path / f"hostile{suffix}"
-    write(h5py, plain)
-    if suffix == ".keras":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.write(plain, "model.weights.h5")
-    else:
-        plain.rename(path)
-    with pytest.raises(ValueError, match=rf"^{path} cannot be read as {suffix}: .*{message}"):
-        bn.read_state(path)
-
-
-def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of which h5py writes none: they claim more than there is."""
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        file["x"], file["y"] = np.ones(4000), np.ones(4000)
-    monkeypatch.setattr(model_files, "_size", lambda file: 63_999)
-    with pytest.raises(ValueError, match="[xy] and what is before it claim more bytes than the file has"):
-        bn.read_state(path)
-
-
-def test_zeros_that_are_packed_twice(h5py: Any, tmp_path: Path) -> None:
-    """As a file of 3 KB that would fill 256 MB: deflated in HDF5, and that once more in the archive around it."""
-    inner, path = tmp_path / "a.h5", tmp_path / "a.keras"
-    with h5py.File(inner, "w") as file:
-        file.create_dataset("x", data=np.zeros(1 << 25, np.uint8), chunks=(1 << 20,), compression="gzip")
-    assert bn.read_state(inner)["x"].nbytes == 1 << 25
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(inner, "model.weights.h5")
-    assert path.stat().st_size * 1100 < 1 << 25
-    with pytest.raises(ValueError, match="x and what is before it are packed twice: 1100 times what the file is"):
-        bn.read_state(path)
-
-
-def test_damaged_hdf5(rng: np.random.Generator, h5py: Any, tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        file["x"] = rng.normal(size=100)
-    good = path.read_bytes()
-    for end in rng.integers(0, len(good) - 800, 20).tolist():
-        path.write_bytes(good[:end])
-        with pytest.raises(ValueError, match="cannot be read as .h5"):
-            bn.read_state(path)
 
 
 def test_archives_that_are_none_of_keras(h5py: Any, tmp_path: Path) -> None:
@@ -411,9 +243,6 @@ def test_archives_that_are_none_of_keras(h5py: Any, tmp_path: Path) -> None:
     path.write_bytes(b"no zip")
     with pytest.raises(ValueError, match="cannot be read as .keras: File is not a zip file"):
         bn.read_state(path)
-
-
-# ONNX
 
 
 @pytest.fixture
@@ -430,7 +259,7 @@ def graph(onnx: Any, initializers: list[Any], nodes: list[Any] | None = None) ->
 
 def test_initializers(rng: np.random.Generator, onnx: Any, tmp_path: Path) -> None:
     """And how the migrating page gets a layer of them."""
-    arrays, path = drawn(rng), tmp_path / "net.onnx"
+    arrays, path = arrays_of(rng), tmp_path / "net.onnx"
     names = ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"]
     given = [onnx.numpy_helper.from_array(array, name) for array, name in zip(arrays, names)]
     more = [

@@ -8,45 +8,23 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from comparing import peer
+from fold_table import ROWS
+from onnx_commands import names, refused, save, small, value
+from onnx_graphs import CASES
+from onnx_making import Maker, node, norm, onnx, operators
+from onnx_runs import drawn, near_enough, run
 
-onnx = peer("onnx")
-peer("onnxruntime")
-from fold_table import ROWS  # noqa: E402
-from onnx_graphs import CASES, Maker, node, norm, operators  # noqa: E402
-from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
-
-from batchnorm.cli import main  # noqa: E402
-from batchnorm.onnx_files import Constants, read_model, verify  # noqa: E402
-from batchnorm.onnx_files.writing import prepared  # noqa: E402
+from batchnorm.cli import main
+from batchnorm.onnx_files import read_model
+from batchnorm.onnx_files.writing import prepared
 
 
 @pytest.fixture
 def source(rng: np.random.Generator, tmp_path: Path) -> Path:
     return save(CASES["between_convs"](Maker(rng)).model, tmp_path / "in.onnx")
-
-
-def save(model: Any, path: Path, **told: Any) -> Path:
-    onnx.save(model, str(path), **told)
-    return path
-
-
-def names(path: Path) -> list[str]:
-    return sorted(each.name for each in path.parent.iterdir())
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    """The sentence on stderr, after exit 1 and nothing on stdout."""
-    assert main([str(each) for each in arguments]) == 1
-    said = capsys.readouterr()
-    assert not said.out
-    assert said.err.startswith(f"batchnorm {arguments[0]}: ")
-    assert said.err.count("\n") == 1
-    return said.err.partition(": ")[2].strip()
 
 
 def test_fold(rng: np.random.Generator, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,63 +140,6 @@ def test_files_that_are_in_the_way(source: Path, capsys: pytest.CaptureFixture[s
     assert names(source) == ["in.onnx", "link.onnx"]
 
 
-def test_a_model_that_differs_is_not_written(
-    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A mistake in folding, such as this one, is seen by --verify."""
-    folding = __import__("batchnorm.onnx_files.after", fromlist=["composed"])
-    right = folding.composed
-    monkeypatch.setattr(folding, "composed", lambda steps: right(steps)._replace(shift=right(steps).shift + 0.01))
-    target = source.with_name("out.onnx")
-    said = refused(capsys, "fold", source, target, "--verify")
-    assert "the folded model differs by" in said
-    assert names(source) == ["in.onnx"]
-    assert main(["fold", str(source), str(target)]) == 0  # unseen
-
-
-def test_what_verifying_needs(rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    m = Maker(rng)
-    nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
-    model = m.model(nodes, {"w": m.w(6, 4, 3, 3), **m.params(6)}, ["batch", 4, "height", 9])
-    source, target = save(model, tmp_path / "in.onnx"), tmp_path / "out.onnx"
-    said = refused(capsys, "fold", source, target, "--verify")
-    assert said == "input 'x' has shape batch,4,height,9, expected numbers: --shape x=... gives them"
-    assert "has no input 'z'" in refused(capsys, "fold", source, target, "--verify", "--shape", "z=1")
-    assert "ONNX Runtime cannot run" in refused(capsys, "fold", source, target, "--verify", "--shape", "x=1,4,1,9")
-    assert not target.exists()
-    assert main(["fold", str(source), str(target), "--verify", "--shape", "x=1,4,5,9"]) == 0
-    for wrong in ("x", "x=1,a", "=1"):
-        with pytest.raises(SystemExit, match="2"):
-            main(["fold", str(source), str(target), "--shape", wrong])
-
-
-def test_vacuous_comparisons(rng: np.random.Generator) -> None:
-    m = Maker(rng)
-    params = m.params(6)
-    dead = {**m.params(6, "q"), "qb": np.full(6, -100, np.float32)}
-    nodes = [
-        node("Conv", ["x", "w"], ["c1"]),
-        norm("c1", "d"),
-        node("Conv", ["d", "u"], ["c2"]),
-        norm("c2", "f", "q"),
-        node("Relu", ["f"], ["zero"]),
-        node("Conv", ["zero", "u"], ["c3"]),
-        norm("c3", "y", "r"),
-    ]
-    arrays = {"w": m.w(6, 4, 3, 3), "u": m.w(6, 6, 1, 1), **params, **dead, **m.params(6, "r")}
-    model = m.model(nodes, arrays, [2, 4, 5, 5], outputs=["y", "zero"])
-    found = verify(model, model, ["d", "f", "gone"], inputs=1)
-    assert list(found.errors) == ["y", "zero", "d", "f"]
-    assert found.vacuous == {
-        "y": "does not depend on the input",
-        "zero": "is 0 everywhere",
-        "f": "goes into a Relu that lets nothing of it through",
-    }
-    model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(params["g"] * np.inf, "g"))
-    found = verify(model, model, ["d"], inputs=1)
-    assert found.vacuous["d"] == "is not finite"
-
-
 def test_what_the_command_tells(rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nodes that were taken up, batch norms that are left, and comparisons that show nothing."""
     m = Maker(rng)
@@ -277,64 +198,6 @@ def test_the_command_tells_of_subgraphs(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{source}: 2 of 2 batch norms folded"
     assert lines[-2] == "2 were folded in subgraphs, whose tensors cannot be compared, only what comes of them"
-
-
-def value(name: str, shape: Any, kind: int = onnx.TensorProto.FLOAT) -> Any:
-    return onnx.helper.make_tensor_value_info(name, kind, shape)
-
-
-def small(nodes: list[Any], outputs: list[Any], **arrays: Any) -> Any:
-    """A model of an x of (3, 4)."""
-    stored = [onnx.numpy_helper.from_array(np.array(array), name) for name, array in arrays.items()]
-    graph = onnx.helper.make_graph(nodes, "graph", [value("x", [3, 4])], outputs, stored)
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-
-
-def test_verifying_indices_and_shapes() -> None:
-    """Outputs that are whole numbers differ in a share of their elements; those of other shapes altogether."""
-    outputs = [value("index", ["n"], onnx.TensorProto.INT64), value("y", ["n", "m"])]
-    first = small([node("ArgMax", ["x"], ["index"], axis=1, keepdims=0), node("Relu", ["x"], ["y"])], outputs)
-    other = small(
-        [node("ArgMin", ["x"], ["index"], axis=1, keepdims=0), node("ReduceMax", ["x"], ["y"], axes=[1])], outputs
-    )
-    assert verify(first, first, []).errors == {"index": 0, "y": 0}
-    found = verify(first, other, [])
-    assert found.errors == found.too_far == {"index": 1, "y": float("inf")}
-    wide = small(
-        [node("ArgMax", ["x"], ["index"], axis=1, keepdims=1)], [value("index", ["n", 1], onnx.TensorProto.INT64)]
-    )
-    assert verify(first, wide, []).errors == {"index": float("inf")}
-
-
-def test_verifying_what_is_empty() -> None:
-    outputs = [value("y", ["n", 4]), value("index", ["n"], onnx.TensorProto.INT64)]
-    nodes = [node("Slice", ["x", "s", "s"], ["y"]), node("ArgMax", ["y"], ["index"], axis=1, keepdims=0)]
-    model = small(nodes, outputs, s=[0])
-    found = verify(model, model, [])
-    assert found.errors == {"y": 0, "index": 0}
-    assert found.vacuous == {"y": "is empty", "index": "is empty"}
-
-
-def test_models_that_cannot_be_verified(
-    rng: np.random.Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An input of texts, and an operator that ONNX Runtime has not for this type."""
-    m = Maker(rng)
-    source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
-    nodes = [norm("x", "c"), node("Cast", ["words"], ["d"], to=1), node("Add", ["c", "d"], ["y"])]
-    save(m.model(nodes, m.params(4), [2, 4], inputs=[value("words", [2, 4], onnx.TensorProto.STRING)]), source)
-    said = refused(capsys, "fold", source, target, "--verify")
-    assert said == "input 'words' is a tensor(string), of which none can be drawn"
-    short = onnx.TensorProto.INT16
-    nodes = [norm("x", "c"), node("Cast", ["c"], ["d"], to=short), node("Relu", ["d"], ["e"])]
-    save(m.model([*nodes, node("Cast", ["e"], ["y"], to=1)], m.params(4), [2, 4]), source)
-    said = refused(capsys, "fold", source, target, "--verify")
-    assert said.startswith("ONNX Runtime does not take the model: ")
-    assert "Could not find an implementation for Relu" in said
-    monkeypatch.setattr("batchnorm.onnx_files.running.MOST_BYTES", 10)
-    said = refused(capsys, "fold", source, target, "--verify")
-    assert said == "the model is larger than 2 GB, which is more than can be run with outputs from within"
-    assert not target.exists()
 
 
 @pytest.mark.parametrize("kind", ["missing", "short", "outside"])
@@ -477,125 +340,3 @@ def test_the_page_s_table(rng: np.random.Generator) -> None:
         case = CASES[name](Maker(rng))
         left = case.operators.split()
         assert rows[title] == (str(len(case.model.graph.node)), f"{left.count('BN')} ({len(left)})")
-
-
-def test_a_circle_of_constants() -> None:
-    """No model that runs: `read_model` looks at no order."""
-    graph = onnx.GraphProto(node=[node("Identity", ["b"], ["a"]), node("Identity", ["a"], ["b"])])
-    constants = Constants(graph)
-    assert constants.get("a") is None
-    assert constants.why_not("a") == "'a' is computed by Identity"
-    own = Constants(onnx.GraphProto(node=[node("Identity", ["c"], ["c"])]))
-    assert own.why_not("c") == "'c' is computed by Identity"
-
-
-@pytest.mark.parametrize("damage", [{"data_type": 999}, {"dims": [3]}, {"raw_data": b"abc"}])
-def test_a_damaged_constant(damage: dict[str, Any]) -> None:
-    tensor = onnx.numpy_helper.from_array(np.float32([1, 2]), "w")
-    for name, value in damage.items():
-        if name == "dims":
-            tensor.dims[:] = value
-        else:
-            setattr(tensor, name, value)
-    constants = Constants(onnx.GraphProto(initializer=[tensor]))
-    assert constants.get("w") is None
-    assert constants.why_not("w") == "'w' cannot be read"
-
-
-def test_inputs_are_no_constants() -> None:
-    given = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [2])
-    constants = Constants(onnx.GraphProto(input=[given], node=[node("Identity", ["a"], ["b"])]))
-    assert constants.get("b") is None
-    assert constants.why_not("b") == "'a' is an input of the graph"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("value_float", 0.5, np.float32(0.5)),
-        ("value_floats", [0.5, 2.0], np.float32([0.5, 2])),
-        ("value_int", 3, np.int64(3)),
-        ("value_ints", [3, 1], np.int64([3, 1])),
-        ("value_string", "text", None),
-        ("value_strings", ["text"], None),
-    ],
-)
-def test_constants(name: str, value: Any, expected: Any) -> None:
-    found = Constants(onnx.GraphProto(node=[node("Constant", [], ["a"], **{name: value})])).get("a")
-    if expected is None:
-        assert found is None
-    else:
-        assert found is not None
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        np.testing.assert_array_equal(found, expected)
-
-
-COMPUTED: dict[str, tuple[int, Any]] = {
-    "Transpose": (17, {}),
-    "Transpose perm": (17, {"perm": [1, 2, 0]}),
-    "Cast": (17, {"to": 11}),
-    "Reshape": (17, [4, -1]),
-    "Reshape with a length as it is": (17, [0, -1]),
-    "Squeeze": (17, []),
-    "Squeeze an axis": (17, [-2]),
-    "Squeeze of opset 11": (11, {"axes": [1]}),
-    "Unsqueeze": (17, [0, -1]),
-    "Unsqueeze of opset 11": (11, {"axes": [0, 2]}),
-    "Identity": (17, {}),
-}
-
-
-@pytest.mark.parametrize("name", COMPUTED)
-def test_what_is_computed_of_constants(name: str, rng: np.random.Generator) -> None:
-    """Beside the reference of ONNX."""
-    opset, told = COMPUTED[name]
-    x = rng.normal(size=(2, 1, 4)).astype(np.float32)
-    arrays = {"x": x} | ({"s": np.array(told, np.int64)} if isinstance(told, list) and told else {})
-    made = node(name.split()[0], list(arrays), ["y"], **(told if isinstance(told, dict) else {}))
-    stored = [onnx.numpy_helper.from_array(array, key) for key, array in arrays.items()]
-    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UNDEFINED, None)
-    graph = onnx.helper.make_graph([made], "graph", [], [output], stored)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    [expected] = run_by_reference(model, {})
-    found = Constants(graph).get("y")
-    assert found is not None
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_shape_that_is_an_attribute() -> None:
-    """Before opset 5, which the reference has not."""
-    stored = onnx.numpy_helper.from_array(np.arange(8.0).reshape(2, 1, 4), "x")
-    graph = onnx.GraphProto(node=[node("Reshape", ["x"], ["y"], shape=[0, 2, 2])], initializer=[stored])
-    np.testing.assert_array_equal(Constants(graph).get("y"), [[[0, 1], [2, 3]], [[4, 5], [6, 7]]])
-
-
-def test_an_empty_array_reshaped() -> None:
-    """With allowzero a 0 is a length, and else the length that there was."""
-    stored = [
-        onnx.numpy_helper.from_array(np.zeros((0, 3), np.float32), "x"),
-        onnx.numpy_helper.from_array(np.array([3, 0]), "s"),
-    ]
-    shapes = []
-    for told in ({"allowzero": 1}, {}):
-        found = Constants(onnx.GraphProto(node=[node("Reshape", ["x", "s"], ["y"], **told)], initializer=stored))
-        array = found.get("y")
-        shapes.append(None if array is None else array.shape)
-    assert shapes == [(3, 0), None]
-
-
-def test_fills_that_ask_for_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tried with a smaller limit."""
-    monkeypatch.setattr("batchnorm.onnx_files.constants.MOST_ELEMENTS", 8)
-    for shape, there in (([2, 4], True), ([3, 3], False)):
-        stored = onnx.numpy_helper.from_array(np.array(shape), "s")
-        graph = onnx.GraphProto(node=[node("ConstantOfShape", ["s"], ["y"])], initializer=[stored])
-        assert (Constants(graph).get("y") is not None) == there
-
-
-def test_a_chain_without_end() -> None:
-    names = [str(i) for i in range(5000)]
-    graph = onnx.GraphProto(node=[node("Identity", [a], [b]) for a, b in zip(names[1:], names)])
-    constants = Constants(graph)
-    assert constants.get("0") is None
-    assert constants.why_not("0") == "'4999' is no constant"

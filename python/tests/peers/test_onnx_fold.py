@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import peer
+from onnx_graphs import CASES
+from onnx_making import Case, Maker, X, node, norm, onnx, operators
+from onnx_runs import drawn, near_enough, run, run_by_reference
 
-onnx = peer("onnx")
-peer("onnxruntime")
-from onnx_graphs import CASES, Case, Maker, X, node, norm, operators  # noqa: E402
-from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
-
-from batchnorm.onnx_files import Constants, fold_model  # noqa: E402
+from batchnorm.onnx_files import Constants, fold_model
 
 
 def folded(model: Any, **told: Any) -> tuple[Any, Any]:

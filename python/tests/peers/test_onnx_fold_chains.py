@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import Array, peer
+from comparing import Array
+from onnx_making import Maker, node, norm, onnx
+from onnx_runs import drawn, near_enough, run
 
-onnx = peer("onnx")
-peer("onnxruntime")
-from onnx_graphs import Maker, node, norm  # noqa: E402
-from onnx_runs import drawn, near_enough, run  # noqa: E402
-
-from batchnorm.onnx_files import fold_model, verify  # noqa: E402
+from batchnorm.onnx_files import fold_model, verify
 
 
 class Network:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import Array, peer
+from onnx_making import Maker, node, norm, onnx, operators
+from onnx_runs import drawn, near_enough, run, run_by_reference
 
-onnx = peer("onnx")
-from onnx_graphs import Maker, node, norm, operators  # noqa: E402
-from onnx_runs import drawn, near_enough, run, run_by_reference  # noqa: E402
-
-from batchnorm.onnx_files import fold_model  # noqa: E402
+from batchnorm.onnx_files import fold_model
 
 runtime = peer("onnxruntime")
 OPSETS = range(1, onnx.defs.onnx_opset_version() + 1)

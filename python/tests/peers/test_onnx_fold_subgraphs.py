@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import peer
+from onnx_making import Maker, node, norm, onnx, operators
+from onnx_runs import drawn, near_enough, run
 
-onnx = peer("onnx")
-peer("onnxruntime")
-from onnx_graphs import Maker, node, norm, operators  # noqa: E402
-from onnx_runs import drawn, near_enough, run  # noqa: E402
-
-from batchnorm.onnx_files import fold_model, verify  # noqa: E402
+from batchnorm.onnx_files import fold_model, verify
 
 FLOAT, BOOL, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT64
 value = onnx.helper.make_tensor_value_info

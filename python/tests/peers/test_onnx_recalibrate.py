@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparing import Array, peer
+from comparing import Array
+from onnx_graphs import CASES
+from onnx_making import Maker, node, norm, onnx
+from onnx_runs import run
 
-onnx = peer("onnx")
-peer("onnxruntime")
-from onnx_graphs import CASES, Maker, node, norm  # noqa: E402
-from onnx_runs import run  # noqa: E402
-
-from batchnorm.cli import main  # noqa: E402
-from batchnorm.onnx_files import recalibrate_model  # noqa: E402
+from batchnorm.cli import main
+from batchnorm.onnx_files import recalibrate_model
 
 
 def with_outputs(model: Any, names: list[str]) -> Any:

@@ -7,40 +7,32 @@ which is what momentum and the bias of the variance mean.
 
 from __future__ import annotations
 
-import json
 import os
-import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from comparing import Array, Batch, near, peer
+from states import attributes
 
 import batchnorm as bn
 
 os.environ["KERAS_BACKEND"] = "torch"
-
 CASES = range(8)
 FLOATS = ["float32", "float64"]
 
 
-def compare(batch: Batch, ours: Any, theirs: Any, training: bool, computed: Any = None) -> None:
-    """One call of both; `theirs` gives y, and the running statistics after the call."""
-    ours.train(training)
-    sizes = batch.sizes(frozen=not training, squares=training)
-    more: dict[str, Any] = {"computed": computed or batch.dtype, "count": batch.count}
-    y, mean, var = theirs(batch.x, training)
-    near(ours(batch.x), y, size=sizes.y, **more)
-    near(ours.running_mean, mean, size=sizes.mean + abs(batch.running_mean), **more)
-    near(ours.running_var, var, size=sizes.var + batch.running_var, **more)
-
-
 def steps(batch: Batch, ours: Any, theirs: Any, computed: Any = None) -> None:
-    """Inference, training twice, and inference again."""
+    """Inference, training twice, and inference again; `theirs` gives y, and the running statistics after the call."""
+    more: dict[str, Any] = {"computed": computed or batch.dtype, "count": batch.count}
     for training in (False, True, True, False):
         batch.running_mean, batch.running_var = ours.running_mean.copy(), ours.running_var.copy()
-        compare(batch, ours, theirs, training, computed)
+        ours.train(training)
+        sizes = batch.sizes(frozen=not training, squares=training)
+        y, mean, var = theirs(batch.x, training)
+        near(ours(batch.x), y, size=sizes.y, **more)
+        near(ours.running_mean, mean, size=sizes.mean + abs(batch.running_mean), **more)
+        near(ours.running_var, var, size=sizes.var + batch.running_var, **more)
 
 
 def ours_from(batch: Batch, there: dict[str, bool], **told: Any) -> bn.BatchNorm:
@@ -63,12 +55,8 @@ def some(rng: np.random.Generator) -> dict[str, bool]:
 
 def same(first: Any, second: Any) -> bool:
     """Whether two layers are alike, bit for bit."""
-    arrays = [[each.gamma, each.beta, each.running_mean, each.running_var] for each in (first, second)]
-    alike = (one is other is None or np.array_equal(one, other) for one, other in zip(*arrays))
+    alike = (a is b is None or np.array_equal(a, b) for a, b in zip(attributes(first), attributes(second)))
     return (repr(first), first.num_batches_tracked) == (repr(second), second.num_batches_tracked) and all(alike)
-
-
-# PyTorch
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -163,9 +151,6 @@ def test_statistics_that_pytorch_loads(value: float) -> None:
             load(state)
 
 
-# Keras
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", CASES)
 def test_keras(rng: np.random.Generator, dtype: str, case: int) -> None:
@@ -201,9 +186,6 @@ def test_a_model_of_keras() -> None:
     halves = keras.layers.BatchNormalization(name="bn1", dtype="bfloat16")
     halves.build((None, 3))
     assert bn.from_state({each.path: each for each in halves.variables}, "keras", prefix="bn1").dtype.name == "bfloat16"
-
-
-# flax
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -299,9 +281,6 @@ def test_defaults_of_nnx() -> None:
     assert (ours.eps, 1 - ours.momentum, ours.axis) == (theirs.epsilon, theirs.momentum, theirs.axis)
 
 
-# ONNX
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", CASES)
 def test_onnx(rng: np.random.Generator, dtype: str, case: int) -> None:
@@ -357,9 +336,6 @@ def test_names_and_defaults_of_the_operator() -> None:
     assert np.float32(1 - ours.momentum) == np.float32(defaults["momentum"])
 
 
-# MLX
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_mlx(rng: np.random.Generator, case: int) -> None:
     nn, mx, utils = peer("mlx.nn"), peer("mlx.core"), peer("mlx.utils")
@@ -409,9 +385,6 @@ def test_defaults_of_mlx() -> None:
         nn.BatchNorm(3, eps=0)
 
 
-# From one framework to another
-
-
 @pytest.mark.parametrize("case", range(4))
 def test_from_pytorch_to_keras(rng: np.random.Generator, case: int) -> None:
     """With the count of a batch, the running variance is what Keras would have taken."""
@@ -426,158 +399,3 @@ def test_from_pytorch_to_keras(rng: np.random.Generator, case: int) -> None:
     assert settings["momentum"] == 0
     near(arrays["moving_variance"], keras.ops.convert_to_numpy(second.moving_variance), np.float32, 100.0, len(x))
     near(bn.to_state(ours, "keras").arrays["moving_variance"], first.running_var.numpy(), np.float32, 0)
-
-
-# Files
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    peer("safetensors")
-    return tmp_path / "state.safetensors"
-
-
-def alike(first: dict[str, Array], second: dict[str, Array]) -> bool:
-    return first.keys() == second.keys() and all(
-        (first[key].dtype, first[key].shape, first[key].tobytes())
-        == (second[key].dtype, second[key].shape, second[key].tobytes())
-        for key in first
-    )
-
-
-DTYPES = "f2", "f4", "f8", "bfloat16", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (1, 0, 2)])
-def test_safetensors(rng: np.random.Generator, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    array = abs(rng.normal(size=shape) * 3).astype(dtype)
-    arrays = {"a.b": array, "params/c": array[::-1]} if shape else {"a": array}
-    bn.write_state(path, arrays)
-    read = bn.read_state(path)
-    assert alike(read, arrays)
-    assert all(each.flags.writeable for each in read.values())
-    assert alike(peer("safetensors.numpy").load_file(path), arrays)
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
-
-
-def test_safetensors_of_other_orders(path: Path) -> None:
-    x = np.arange(12.0).reshape(3, 4)
-    given = {"a": x.T, "b": x[::2, ::-1], "c": x.astype(">f4"), "d": np.ones(2, "V2")}
-    given["d"] = x[0].astype("bfloat16").view("V2")
-    bn.write_state(path, given)
-    expected = {"a": x.T.copy(), "b": x[::2, ::-1].copy(), "c": x.astype("f4"), "d": x[0].astype("bfloat16")}
-    assert alike(bn.read_state(path), expected)
-
-
-def test_safetensors_of_pytorch(rng: np.random.Generator, path: Path) -> None:
-    """Theirs read here, and ours read there."""
-    torch, of_torch = peer("torch"), peer("safetensors.torch")
-    for dtype in (torch.float32, torch.bfloat16):
-        theirs = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)).to(dtype)
-        torch.nn.init.normal_(theirs[1].weight)
-        of_torch.save_file(theirs.state_dict(), path, metadata={"of": "torch"})
-        ours = bn.from_state(bn.read_state(path), "pytorch", prefix="1")
-        assert np.array_equal(ours.gamma.astype(np.float32), theirs[1].weight.detach().float().numpy())
-        bn.write_state(path, bn.to_state(ours, "pytorch").arrays)
-        other = torch.nn.BatchNorm1d(3).to(dtype)
-        other.load_state_dict(of_torch.load_file(path), strict=True)
-        assert torch.equal(other.weight, theirs[1].weight)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "error", "message"),
-    [
-        ({"x": np.zeros(2, complex)}, TypeError, "x has dtype complex128, which .safetensors does not have"),
-        ({"x": np.zeros(2, "g")}, TypeError, "x has dtype float128, which .safetensors does not have"),
-        ({"x": [None]}, TypeError, "x has dtype object, expected numbers"),
-        ({"__metadata__": [1.0]}, ValueError, "the key '__metadata__' cannot be the name of an array in .safetensors"),
-        ({"": [1.0]}, ValueError, "the key '' cannot be the name of an array in .safetensors"),
-    ],
-)
-@pytest.mark.parametrize("is_there", [True, False])
-def test_what_safetensors_cannot_have(
-    path: Path, arrays: Any, error: type[Exception], message: str, is_there: bool
-) -> None:
-    if is_there:
-        path.write_bytes(b"older")
-    with pytest.raises(error, match=message):
-        bn.write_state(path, {"first": np.ones(3), **arrays})
-    assert list(path.parent.iterdir()) == ([path] if is_there else [])
-    assert not is_there or path.read_bytes() == b"older"
-
-
-def tensor(shape: Any, offsets: tuple[int, int], dtype: str = "F32") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-
-
-HOSTILE: dict[str, tuple[Any, bytes]] = {
-    "empty": (b"", b""),
-    "no JSON": (b"{", b""),
-    "a list": ([], b""),
-    "a number": (3, b""),
-    "no UTF-8": (b"{\xff}", b""),
-    "deep": (b"[" * 100_000, b""),
-    "deeper": (b'{"a":' * 100_000, b""),
-    "no shape": ({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, bytes(4)),
-    "overlapping": ({"a": tensor([2], (0, 8)), "b": tensor([2], (4, 12))}, bytes(12)),
-    "a gap": ({"a": tensor([1], (0, 4)), "b": tensor([1], (8, 12))}, bytes(12)),
-    "beyond the file": ({"a": tensor([2], (0, 8))}, bytes(4)),
-    "backwards": ({"a": tensor([1], (4, 0))}, bytes(4)),
-    "data after the last": ({"a": tensor([1], (0, 4))}, bytes(8)),
-    "huge": ({"a": tensor([2**62], (0, 8))}, bytes(8)),
-    "huge and wrapped": ({"a": tensor([2**32, 2**32], (0, 0))}, b""),
-    "huge of nothing": ({"a": tensor([0, 2**62], (0, 0))}, b""),
-    "negative": ({"a": tensor([-1], (0, 4))}, bytes(4)),
-    "many axes": ({"a": tensor([1] * 100, (0, 4))}, bytes(4)),
-    "an unknown dtype": ({"a": tensor([1], (0, 4), "F5")}, bytes(4)),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_safetensors(path: Path, kind: str) -> None:
-    header, data = HOSTILE[kind]
-    header = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
-    with pytest.raises(ValueError, match=f"^{path} cannot be read as .safetensors: "):
-        bn.read_state(path)
-
-
-def test_a_dtype_that_numpy_does_not_have(path: Path) -> None:
-    header = json.dumps({"a": tensor([4], (0, 4), "F8_E4M3")}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(ValueError, match="a is of F8_E4M3, which NumPy does not have"):
-        bn.read_state(path)
-
-
-@pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\xff" * 8, struct.pack("<Q", 2**40) + b"{}", b"PK\3\4" * 9])
-def test_what_is_not_safetensors_at_all(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=f"^{path} cannot be read as .safetensors: "):
-        bn.read_state(path)
-
-
-def test_damaged_safetensors(rng: np.random.Generator, path: Path) -> None:
-    """Cut anywhere, or with any byte of the header changed: arrays of the file, or an error that names it."""
-    bn.write_state(path, {"a": rng.normal(size=5), "b": np.arange(7)})
-    good = path.read_bytes()
-    header = 8 + struct.unpack("<Q", good[:8])[0]
-    refused = 0
-    for case in range(300):
-        data = bytearray(good)
-        if case % 3:
-            data[int(rng.integers(header))] ^= int(rng.integers(1, 256))
-        else:
-            del data[int(rng.integers(len(data))) :]
-        path.write_bytes(data)
-        message = ""
-        try:
-            read = bn.read_state(path)
-        except ValueError as error:
-            message = str(error)
-        if message:
-            assert message.startswith(f"{path} cannot be read as .safetensors: ")
-            refused += 1
-        else:
-            assert sum(array.nbytes for array in read.values()) == len(good) - header
-    assert refused > 150
