@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """links PATH...: fails unless every link of HTML pages, all of a folder, and of Markdown files leads somewhere.
 
-A link to a file needs the file, and a # needs the anchor behind it. A link to elsewhere is checked in form only. (LinkChecker can do that as well, but reads a page again for each anchor: 97 seconds instead of one.)
+A link to a file needs the file, and a # needs the anchor behind it. A link to elsewhere is checked in form only.
+(LinkChecker can do that as well, but reads a page again for each anchor: 97 seconds instead of one.)
 """
 
 from __future__ import annotations
