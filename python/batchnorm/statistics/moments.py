@@ -121,7 +121,8 @@ class Moments(Versioned):
         ----------
         x : array_like as update() takes it, or the path of a .npy file
             An array may be a numpy.memmap. A file is mapped, read-only; as with any map, it must not be cut off
-            meanwhile. bfloat16 is read from a file as ml_dtypes writes it, as V2.
+            meanwhile. bfloat16 is read from a file as ml_dtypes writes it, as V2. For a file of its bits in uint16, give
+            the map's `.view("V2")`.
         axis
             As of the class.
         chunk_bytes : int, default 64 MiB
