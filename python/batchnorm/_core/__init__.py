@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to the library: how it is loaded and called, and how arrays become addresses. Private."""
+"""The way to the library, which is loaded and called here; arrays become addresses. Private."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of a call in one memory order: those that have another are copied, and what is wrong is found out.
+"""The tensors of a call in one memory order: tensors of another order are copied, and wrong ones are errors.
 
 Groups need the samples outermost. A mask that a forward call wrote needs the order that its tensors had.
 """
@@ -29,7 +29,7 @@ class Order(NamedTuple):
 
 
 class CallTensors(NamedTuple):
-    """Tensors that go to the library in one call, by name, and what it has to know of them."""
+    """Tensors that go to the library in one call, by name, with the facts that it asks for."""
 
     fit: Plan
     arrays: dict[str, Array]
@@ -52,7 +52,7 @@ def arrange(
     samples_first: bool = False,
     exactly: Axes | None = None,
 ) -> CallTensors:
-    """The tensors of a call, x first, and its outputs, of which those that are None are made.
+    """The tensors of a call, x first, and its outputs; outputs that are None are made.
 
     `given` come back as they are if they can go by pointer together, else as copies; outputs are never replaced.
     They take the memory order of the first output that there is; without one, of x, if that will do.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The short way to the library for what nearly all calls give: plain arrays that go by pointer as they are.
+"""The short way to the library for the tensors of nearly all calls: plain arrays that go by pointer as they are.
 
-C-contiguous and writeable ones take one look-up by shape, others one by shape and strides. What does not fit here, be
-it right or wrong, goes the long way through arrange(), which finds out what is wrong with it: nothing is refused here
-but an axis that is out of range.
+C-contiguous and writeable ones take one look-up by shape, others one by shape and strides. All other tensors, right or
+wrong, go the long way through arrange(), which has the errors: only an axis that is out of range is refused here.
 
 For 8x16x8x8 values of float32 forward_training() takes 5.2 µs this way, of which the library has 1.5 and ctypes 0.6.
 It took 7.1 with a look-up by shape and strides and a call for each check and each address.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exception that the builtin ones are not enough for."""
+"""The one exception that is not built into Python."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def held(value: Any, name: str, plan: Plan) -> bytes | None:
 
 
 def read_only(value: Any, name: str, plan: Plan) -> tuple[Any, Any]:
-    """An array that a call only reads: what has to live as long as the call, and what the library is given of it."""
+    """An array that a call only reads: the object that has to live as long as the call, and its address."""
     if plan.channels > FEW:
         return parameter(value, name, plan)
     data = held(value, name, plan)
@@ -42,7 +42,7 @@ def array_of(data: bytes | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def check_again(given: Any, data: bytes | None, name: str, plan: Plan) -> None:
-    """Compares gamma, if a call is given it once more, with the forward call's; None stands for 1 there."""
+    """Compares a gamma that is given to backward() again with that of the forward call, where None stands for 1."""
     if given is None:
         return
     again = held(given, name, plan)

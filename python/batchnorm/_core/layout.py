@@ -46,7 +46,7 @@ def code_of(dtype: np.dtype[Any]) -> DType | None:
 
 
 def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Without the metadata that an array's own may carry, which counts for nothing where dtypes are compared."""
+    """The dtype without metadata, which comparisons of dtypes ignore."""
     return np.dtype(dtype.str) if dtype in DTYPES else dtype
 
 

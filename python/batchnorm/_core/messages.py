@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library's messages in the words of who calls from Python.
+"""The library's messages in the words of Python.
 
 The library speaks to C: of functions that a Python user never called, of pointers, and of members of structures. What
 is said here names arguments as they are called in Python.

@@ -44,7 +44,7 @@ def options(
 
 
 def flag(value: Any, name: str) -> bool:
-    """`value`, if it says yes or no; a text would be a yes, "no" included."""
+    """`value` as a bool. A text is an error: Python would take "no" for True."""
     if not isinstance(value, (bool, np.bool_)):
         shown = repr(value) if value is None or isinstance(value, (str, int, float)) else f"of type {kind_of(value)}"
         raise TypeError(f"{name} is {shown}, expected True or False")
@@ -89,7 +89,7 @@ def _names(kind: type[Member]) -> dict[str, Member]:
 
 
 def weight_of_new(momentum: float | None, decay: float | None) -> float | None:
-    """The weight of the new batch, from whichever of `momentum` and `decay` was given."""
+    """The weight of the new batch, from `momentum` or `decay`."""
     if decay is None:
         return momentum
     if momentum is not DEFAULT_MOMENTUM:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public classes by the names that a user has for them, wherever their code stands.
+"""Public classes under their public names, wherever their code stands.
 
 A pickle names the module of a class; a TypeError about arguments names the class that a method was written in. Both
 would be private here, and the first would keep files from being moved.

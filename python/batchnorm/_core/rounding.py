@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From float64 to the dtype of a parameter, rounded once; and numbers that are not finite, told with their place."""
+"""Conversion of float64 to the dtype of a parameter, rounded once, and errors about values that are not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .structs import DType
 
 
 def cast(values: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-    """A new array of this dtype, to nearest, ties to even; what is beyond it is infinite, without a warning."""
+    """A new array of this dtype, rounded to nearest, ties to even; values beyond its range are infinite."""
     with np.errstate(all="ignore"):
         twice = code_of(dtype) == DType.BFLOAT16 and values.dtype == np.float64
         result: Array = (_odd(values) if twice else values).astype(dtype)

@@ -87,7 +87,7 @@ class Activation(enum.IntEnum):
 
 
 class Epilogue(ctypes.Structure):
-    """An activation, and what is added before it: ``bn_epilogue``."""
+    """An activation, and a residual that is added before it: ``bn_epilogue``."""
 
     _fields_ = [
         ("struct_size", c_size_t),

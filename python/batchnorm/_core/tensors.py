@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of other frameworks as arrays: where a state is taken over, and nobody minds that gradients stay behind."""
+"""Tensors of other frameworks as arrays, for states, in which gradients do not matter."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that others wrote, as a line of a terminal can hold it."""
+"""Text of files and of other packages, made fit for a line of a terminal."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would move a terminal's cursor: names come from files that anybody may have written."""
+    """Text without control characters, which could move a terminal's cursor: names may come from a stranger's file."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of positions, masks and lengths: from what a caller gives to the library's dense array."""
+"""Weights of positions, masks and lengths, as the dense array that the library takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PositionWeights(NamedTuple):
         return self.weights is not None or self.lengths is not None
 
     def owned(self) -> PositionWeights:
-        """With weights that whoever has the original cannot change; others than of floating point are copied later."""
+        """The same with a copy of the weights, which a caller cannot change. Others than floats are copied later."""
         if getattr(getattr(self.weights, "dtype", None), "kind", None) != "f":
             return self
         return self._replace(weights=np.array(plain(self.weights, "weights")))  # type: ignore[arg-type]

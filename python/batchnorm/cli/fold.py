@@ -105,5 +105,5 @@ def _tell_verified(report: Report, found: Verification) -> None:
 
 
 def _kind(how: str) -> str:
-    """Without the names: into Conv before it."""
+    """The kind of a fold, without names: into Conv before it."""
     return re.sub(" '[^']*'", "", how)

@@ -145,7 +145,7 @@ def _tell(file: Path, norms: list[Norm], found: list[list[Finding]], everything:
 
 
 def _tell_findings(norms: list[Norm], found: list[list[Finding]], everything: bool) -> None:
-    """Those of whole layers once for all layers that have them; and the advice of each once."""
+    """Prints findings about whole layers once for all layers that have them, and each advice once."""
     advised: set[str] = set()
     together: dict[Finding, list[str]] = {}
     for norm, of_norm in zip(norms, found):

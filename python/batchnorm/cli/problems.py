@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences that a command has in place of a traceback."""
+"""Errors that a command prints as a sentence, in place of a traceback."""
 
 from __future__ import annotations
 

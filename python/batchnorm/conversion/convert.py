@@ -125,7 +125,7 @@ def convert_arrays(
     count: float | None = None,
     **settings: Any,
 ) -> Conversion:
-    """The same of arrays by name; see convert_file().
+    """Converts the batch norms among arrays by name; see convert_file().
 
     Examples
     --------

@@ -11,7 +11,7 @@ from .layers import Arrays, Found
 
 
 def layers_of_onnx(path: Path, convention: Convention) -> tuple[Arrays, list[Found]]:
-    """ValueError if one is not to be had, or if the framework is another."""
+    """The batch norms of a model; a ValueError if the numbers of one are not known, or if the framework is not ONNX."""
     if convention.framework != "onnx":
         raise ValueError(f"{path} is a model of ONNX, not of {convention.framework}: tell --from onnx")
     arrays: Arrays = {}

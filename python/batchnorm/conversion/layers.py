@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the batch norms of a framework are among arrays."""
+"""Batch norms found among arrays by the names of a framework."""
 
 from __future__ import annotations
 

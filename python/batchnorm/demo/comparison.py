@@ -51,7 +51,7 @@ def best_with_batch_norm(records: Sequence[Record]) -> Record | None:
 
 
 def beside(output: Path) -> Path:
-    """Where the second picture goes: batchnorm-demo-eval.png beside batchnorm-demo.png."""
+    """The path of the second picture: batchnorm-demo-eval.png beside batchnorm-demo.png."""
     return output.with_name(f"{output.stem}-eval{output.suffix}")
 
 

@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Any]]] 
 
 
 class Activation:
-    """One of them by name."""
+    """An activation function by its name."""
 
     def __init__(self, name: str) -> None:
         self._function, self._slope = ACTIVATIONS[name]
@@ -156,18 +156,18 @@ class Network:
         return [layer for layer in self.layers if isinstance(layer, Activation)]
 
     def train(self) -> None:
-        """Batch norm takes its statistics from the batch, and updates the running ones."""
+        """Training mode: batch norm takes its statistics from the batch, and updates the running ones."""
         for norm in self.norms:
             norm.train()
 
     def eval(self) -> None:
-        """Batch norm takes the running statistics: no sample depends on its neighbours any more."""
+        """Evaluation mode: batch norm takes the running statistics, and no sample depends on its neighbours."""
         for norm in self.norms:
             norm.eval()
 
 
 def cross_entropy(logits: Array, labels: Labels) -> tuple[float, Array]:
-    """Mean softmax cross-entropy of a batch, and its gradient by the logits."""
+    """The mean softmax cross-entropy of a batch, and its gradient with respect to the logits."""
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

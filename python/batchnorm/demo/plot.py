@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture: how the loss falls at each learning rate, and what a hidden layer sees while it does."""
+"""The picture: the loss at each learning rate, and the inputs of a hidden layer during training."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def draw_percentiles(axes: Axes, run: Record) -> None:
 
 
 def best_rate_without(records: Sequence[Record]) -> float:
-    """Where the network without batch norm did best: the fairest place to compare what its layers see."""
+    """The learning rate at which the network without batch norm did best, where a comparison of layers is fairest."""
     scores = {
         rate: mean(0.0 if run.diverged else run.accuracy[-1] for run in runs)
         for (rate, batch_norm), runs in groups(records).items()

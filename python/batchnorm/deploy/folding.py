@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch norm in inference as a part of the linear layer or convolution before or after it.
+"""Folding: batch norm in inference becomes a part of the linear layer or convolution before or after it.
 
 ::
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches from 2 images to 128: what the noise of their statistics costs, and what there is against it."""
+"""Batches from 2 images to 128: the cost of noise in their statistics, and remedies."""
 
 from __future__ import annotations
 

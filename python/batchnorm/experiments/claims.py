@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Not a number never holds."""
+        """True if the number passes its threshold; NaN does not."""
         return self.value >= self.threshold if self.sign == ">=" else self.value <= self.threshold
 
     def __str__(self) -> str:

@@ -66,7 +66,7 @@ def png(figure: Figure, title: str) -> bytes:
 
 
 def guessing(axes: Axes) -> None:
-    """Where a network of ten classes is that has learnt nothing."""
+    """Marks the accuracy of a network that guesses among ten classes."""
     axes.axhline(10, color=MUTED, linestyle=":", linewidth=1)
     axes.text(1, 8, "guessing", transform=axes.get_yaxis_transform(), ha="right", va="top", color=MUTED, fontsize=9)
 

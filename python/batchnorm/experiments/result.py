@@ -72,7 +72,7 @@ class Result:
 
     @property
     def when_not(self) -> str:
-        """When the lesson is not so."""
+        """The cases in which the lesson does not hold."""
         return " ".join(module_of(self.name).EXCEPT.split())
 
     @cached_property
@@ -114,7 +114,7 @@ class Result:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """A reader sees the file as it was or as it is to be."""
+    """Writes a file, whole or not at all: a reader sees the old one or the new one."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         beside.write_bytes(content)
@@ -124,6 +124,6 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def perform(name: str, settings: Settings) -> Result:
-    """Runs one. Matrices of 64 rows are multiplied by one thread: more of them get in each other's way."""
+    """Runs an experiment. Matrices of 64 rows are multiplied by one thread: several would be slower."""
     with threadpool_limits(1):
         return Result(name, settings, module_of(name).measure(settings))

@@ -111,7 +111,7 @@ def double_backward(
     grad_dbeta: ArrayLike | None = None,
     axis: Axis | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of backward(), for gradient penalties: with respect to dy, x and gamma, given those of its results.
+    """Gradients of backward() with respect to dy, x and gamma, given those with respect to its results.
 
     With U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - mean(dy))) - U * G / M::
 
@@ -219,7 +219,7 @@ def _shape(tensors: CallTensors, *, y: str, dx: str) -> Shape:
 
 
 def _dense(tensors: CallTensors, *names: str) -> CallTensors:
-    """With copies of those of these tensors that have other strides than the results."""
+    """The tensors, those copied that have other strides than the results."""
     arrays, strides = dict(tensors.arrays), dict(tensors.strides)
     for name in names:
         if name in arrays and strides[name] != strides["grad_x"]:

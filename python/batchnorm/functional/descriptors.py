@@ -29,7 +29,7 @@ def arranged(
     groups: Groups | None,
     exactly: tuple[int, ...] | None = None,
 ) -> tuple[CallTensors, Grouping | None, NDArray[Any] | None]:
-    """Tensors, groups, and the weights, which the shape that the library is given knows; as positions of x, too."""
+    """The tensors, the groups and the weights of a call. The library's shape points to the weights."""
     plain = groups is None and exactly is None and given["residual"] is None and len(taken) == 1
     tensors = _by_the_short_way(given, taken["out"], axis) if plain else None
     if tensors is not None and not positions:
@@ -49,7 +49,7 @@ def arranged(
 
 
 def _by_the_short_way(given: dict[str, Any], out: Array | None, axis: Axis) -> CallTensors:
-    """x, and dy if there is one, and an output, as a call takes them that has no other tensors."""
+    """The tensors of a call that has only x, an output, and perhaps dy."""
     if "dy" in given:
         fit, dy, x, dx, _, _, _ = direct.backward(given["dy"], given["x"], axis, out)
         return CallTensors(fit, {"x": x, "dy": dy, "out": dx}, {})
@@ -63,7 +63,7 @@ def epilogue_of(
     bits: NDArray[np.uint8] | None = None,
     from_output: bool = False,
 ) -> structs.Epilogue | None:
-    """An epilogue with the tensors that there are; None if it would say nothing."""
+    """The epilogue of a call; None if it has neither activation nor tensors."""
     z, dz = tensors.address("residual"), tensors.address("residual_out")
     if function.kind == structs.Activation.IDENTITY and z is None and dz is None and bits is None and not from_output:
         return None
@@ -99,7 +99,7 @@ def options_with(
     frozen: bool = False,
     param_code: int = 0,
 ) -> structs.Options:
-    """Options that point to those of the descriptors that there are, by the names of bn_options."""
+    """Options that point to the given descriptors, by the names of bn_options."""
     options = make_options(eps, momentum, unbiased, frozen, param_code)
     for name, struct in descriptors.items():
         if struct is not None:

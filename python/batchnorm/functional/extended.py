@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward calls with extras, which `calls` does not pass on by itself.
+"""Forward calls with extras, which `forward` and `steps` pass on to here.
 
 Activation and residual, weights, running policies, sources and groups go to the library as descriptors. The extras of
 a forward call are kept for backward(), in a SavedCall.

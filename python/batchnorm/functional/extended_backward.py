@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""backward() of a forward call with extras, or of which no more is known than its statistics."""
+"""backward() of a forward call with extras, or of statistics alone."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def frozen_statistics(
 
 
 def _copy(value: Any, name: str) -> Any:
-    """A copy that whoever has the original cannot change; a list stays one, whose dtype is not yet known."""
+    """A copy, which a caller cannot change. A list stays a list, as its dtype is not yet known."""
     if value is None or isinstance(value, (list, tuple)):
         return copy.deepcopy(value)
     array = value.copy() if type(value) is ndarray else np.array(plain(value, name))

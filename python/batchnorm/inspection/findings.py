@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults, and what may be one, of batch norms: which channels, and what to do about it."""
+"""Faults of batch norms, certain and possible: the channels, and advice."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Norm:
 
     @property
     def channels(self) -> int:
-        """0 if that is not known."""
+        """The number of channels; 0 if it is not known."""
         return next((array.size for array in (self.mean, self.var, self.gamma) if array is not None), 0)
 
     @property
@@ -78,7 +78,7 @@ class Norm:
         return scale if self.gamma is None else np.abs(self.gamma) * scale
 
     def take(self, arrays: Mapping[str, Array | None]) -> Norm:
-        """Takes its numbers, if they fit together; otherwise says why not."""
+        """Takes the numbers of the batch norm if they fit together; otherwise notes the reason."""
         there = {name: array for name, array in arrays.items() if array is not None}
         for name, array in there.items():
             try:

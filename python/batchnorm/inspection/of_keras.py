@@ -51,7 +51,7 @@ def groups_of(arrays: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
 
 
 def settings_at(path: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Those of the layer whose name stands last in a path."""
+    """The settings of the layer whose name stands last in a path."""
     return next((settings[part] for part in reversed(path) if part in settings), None)
 
 

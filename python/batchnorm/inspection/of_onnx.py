@@ -17,7 +17,7 @@ _DEEPEST = 50
 
 
 def norms_of_onnx(path: Path) -> list[Norm]:
-    """ValueError if it is no ONNX model, or a file of its numbers is missing."""
+    """The batch norms of a file; a ValueError if it is no ONNX model, or if a file of its numbers is missing."""
     model = read_model(path, check=False)
     functions = {(each.domain, each.name): each for each in model.functions}
     return list(_Walk(functions).graph(model.graph, opset_of(model.opset_import), None, "", 0))

@@ -32,7 +32,7 @@ def norms_of(arrays: Mapping[str, Array]) -> list[Norm]:
 
 
 def entries_of(names: Iterable[str]) -> dict[Path, str]:
-    """Names by their parts, without suffixes of frameworks."""
+    """The names in parts, without suffixes of frameworks."""
     entries: dict[Path, str] = {}
     for name in names:
         path = bare(path_of(name))

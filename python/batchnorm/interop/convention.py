@@ -142,7 +142,7 @@ class Convention:
         return needed
 
     def senses(self, settings: Mapping[str, Any]) -> tuple[float, float | None]:
-        """eps and momentum as they are here, from settings that are checked."""
+        """eps and momentum in the senses that they have here, from checked settings."""
         extra = [self.fixed_gamma[0]] if self.fixed_gamma else []
         switches = [*self.flags, *extra, *([self.moves_eps] if self.moves_eps else [])]
         known = ["num_features"] * self.takes_num_features + [*self.momentum_names, self.eps_name, *switches]

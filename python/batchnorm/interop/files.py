@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States in files: .npz, which is NumPy's own, .safetensors, which frameworks exchange, and those that they write."""
+"""States in files: NumPy's .npz, .safetensors, which frameworks exchange, and the frameworks' own formats."""
 
 from __future__ import annotations
 

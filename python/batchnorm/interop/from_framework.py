@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A framework's arrays as a layer has them: divided, with a variance in place of what stands for it, rounded once."""
+"""A framework's arrays as a layer has them: sums are divided, variances computed, and all rounded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .convention import FACTOR, RUNNING, Convention
 def drop_fixed_gamma(
     arrays: dict[str, NDArray[Any]], found: Mapping[str, Any], convention: Convention, settings: Mapping[str, Any]
 ) -> None:
-    """Without the gamma that is there, but counts as 1."""
+    """The arrays without a gamma that counts as 1."""
     if not convention.fixed_gamma or "gamma" not in arrays:
         return
     name, fixing, default = convention.fixed_gamma
@@ -35,7 +35,7 @@ def drop_fixed_gamma(
 
 
 def divide(arrays: dict[str, NDArray[Any]], factor: float, found: Mapping[str, Any]) -> None:
-    """Sums become means; those of nothing are 0."""
+    """Turns sums into means; sums of no values become 0."""
     for name in RUNNING:
         values = arrays[name].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -74,7 +74,7 @@ def as_parameter(array: NDArray[Any], given: NDArray[Any], dtype: np.dtype[Any],
 
 
 def dtypes_of(of_arrays: np.dtype[Any], dtype: DTypeLike | None) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Those of x and of the parameters: the arrays' own if it goes with that of x, or a wider one that does."""
+    """The dtypes of x and of the parameters: the arrays' own if it goes with that of x, or a wider one that does."""
     if dtype is None:
         return of_arrays, of_arrays
     wanted = dtype_of(dtype, "dtype")

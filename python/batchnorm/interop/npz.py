@@ -88,5 +88,5 @@ def is_bfloat16(array: NDArray[Any]) -> bool:
 
 
 def typed(array: NDArray[Any], key: str) -> NDArray[Any]:
-    """Bits of bfloat16 as what they are."""
+    """Bits of bfloat16 as an array of its dtype."""
     return array.view(bfloat16(key)) if array.dtype == BITS else array

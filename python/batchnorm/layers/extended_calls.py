@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of a layer that has more to say than its own lines pass on: they go through `functional`."""
+"""Calls of a layer that has settings: they go through `batchnorm.functional`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _tracks(layer: Module, running_mean: Any, training: bool) -> bool:
 
 
 def _policy(layer: Module, tracks: bool) -> Running:
-    """The layer's policy with the layer's own count of batches."""
+    """The layer's Running with the layer's own count of batches."""
     given = layer.running or Running()
     if given.pure or given.num_batches is not None:
         raise ValueError("running is pure, or has num_batches, but a layer keeps and counts its own")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm2d of which nothing is trained, as detection networks have it in their backbones."""
+"""BatchNorm2d without anything to train, as in the backbones of detection networks."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class BatchNorm(Module):
         masked: Masked = "normalize",
         training: bool | None = None,
     ) -> Array:
-        """y, normalized with the statistics of the batch in training, and with the running statistics in evaluation.
+        """Normalizes x with the statistics of the batch in training, and with the running statistics in evaluation.
 
         `training`, if given, says for this call which of the two it is, in place of train() and eval().
 

@@ -30,7 +30,7 @@ _KEYS = {"_gamma": "weight", "_beta": "bias", "_running_mean": "running_mean", "
 
 
 class _Awaited(Parameter):
-    """An array that is not there yet, for which `...` stands, or that there will not be: None."""
+    """An array of a lazy layer: `...` if it will be made, None if not."""
 
     def __get__(self, layer: Parameters | None, owner: type) -> Any:
         if layer is not None and layer.__dict__[self.key] is ...:
@@ -114,7 +114,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         self.__class__ = type(ready)  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """RuntimeError: there is no state yet. PyTorch has placeholders here, which only a lazy module can load."""
+        """Raises RuntimeError, as there is no state yet. PyTorch has placeholders, which only a lazy module can load."""
         raise RuntimeError("there is no state yet: the first call tells the number of channels")
 
     def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> None:
@@ -130,10 +130,10 @@ class _LazyBatchNorm(_RankedBatchNorm):
             self._take(ready)
 
     def reset_running_stats(self) -> None:
-        """Nothing: running statistics start from what this would set them to."""
+        """Does nothing: running statistics start from the values that this would set."""
 
     def reset_parameters(self) -> None:
-        """Nothing, as in PyTorch."""
+        """Does nothing, as in PyTorch."""
 
     def extra_repr(self) -> str:
         """The text that repr() has between the brackets: the arguments, without num_features."""

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 def flat(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(C,) for (1, C, 1, 1) and the like; what could mean something else stays as it is."""
+    """(C,) for (1, C, 1, 1) and the like; a shape that could mean something else is returned as it is."""
     lengths = [length for length in shape if length != 1]
     return shape if len(shape) < 2 or len(lengths) > 1 else (math.prod(shape),)
 
 
 def per_channel(array: NDArray[Any]) -> NDArray[Any]:
-    """The same of an array."""
+    """The array in that shape."""
     return array.reshape(flat(array.shape))
 
 

@@ -216,12 +216,12 @@ class Module(Named):
         return None if self._last is None else self._last[1].outcome
 
     def train(self: Self, mode: bool = True) -> Self:
-        """Statistics of the batch from now on (or, with False, running statistics). Returns the layer."""
+        """Switches to training mode or, with False, to evaluation mode. Returns the layer."""
         self.training = flag(mode, "mode")
         return self
 
     def eval(self: Self) -> Self:
-        """Running statistics from now on. Returns the layer."""
+        """Switches to evaluation mode. Returns the layer."""
         return self.train(False)
 
     def __repr__(self) -> str:
@@ -248,7 +248,7 @@ def extents_of(num_features: Any) -> tuple[int, ...]:
 
 
 def dtypes_of(dtype: DTypeLike | None, param_dtype: DTypeLike | None) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Those of x and of the parameters, checked."""
+    """The dtypes of x and of the parameters, checked."""
     kind = canonical(dtype_of(dtype, "dtype"))
     default = parameter_dtype(kind)
     param = default if param_dtype is None else canonical(dtype_of(param_dtype, "param_dtype"))

@@ -37,7 +37,7 @@ class Turn:
         self.next_batch()
 
     def next_batch(self) -> None:
-        """In each the owner has to come first again: what is called before it does not evaluate yet."""
+        """Begins a batch, in which the owner has to be called first again: layers before it do not evaluate yet."""
         self.was_called = False
         self.other: Population | None = None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running statistics of a whole population, in place of a moving average of batches ("precise" batch normalization)."""
+"""Running statistics of all data, in place of a moving average of batches ("precise" batch normalization)."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _populations(layers: Any) -> list[Population]:
 
 @contextmanager
 def _observed(populations: list[Population]) -> Iterator[None]:
-    """Has the layers report to their populations, and makes them what they were afterwards."""
+    """The layers report to their populations within, and are as before afterwards."""
     before = [{name: getattr(population.layer, name) for name in _CHANGED} for population in populations]
     try:
         for population in populations:

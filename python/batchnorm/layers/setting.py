@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attributes of a layer that its own lines know nothing of."""
+"""Attributes of a layer that send its calls the long way, through `extended_calls`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Setting:
-    """An attribute of which the layer's own lines know nothing: with any that is set, they are passed by."""
+    """An attribute that the short code of a layer's calls does not know: if one is set, they go the long way."""
 
     def __init__(self, default: Any = None) -> None:
         self.default = default
@@ -24,7 +24,7 @@ class Setting:
 
 
 def describe(layer: Any) -> None:
-    """Notes if the layer has any setting, which its own lines would pass by."""
+    """Notes in the layer whether it has any setting."""
     keys = "_activation", "_running", "_source", "_groups", "_frozen", "__observer"
     set_ones = [value for value in map(layer.__dict__.get, keys) if value is not None and value is not False]
     layer._is_described = bool(set_ones)

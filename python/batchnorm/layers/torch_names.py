@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's names of what a layer has: weight and bias, their gradients, parameters(), zero_grad()."""
+"""PyTorch's names for parts of a layer: weight and bias, their gradients, parameters(), zero_grad()."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Named(Parameters):
         self.beta = value
 
     def parameters(self) -> Iterator[NDArray[Any]]:
-        """gamma and beta, those that there are: what an optimizer changes in place."""
+        """gamma and beta, unless they are None: the arrays that an optimizer changes in place."""
         return (array for _, array in self.named_parameters())
 
     def named_parameters(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """The same with their names in state_dict(), "weight" and "bias"."""
+        """Pairs of a parameter's name in state_dict(), "weight" or "bias", and the parameter."""
         named: tuple[tuple[str, Any], ...] = ("weight", self.gamma), ("bias", self.beta)
         return ((name, array) for name, array in named if array is not None)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about the library that is loaded, and what it takes from the machine and its environment."""
+"""Facts about the library that is loaded, and about the machine and its environment."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _has(path: Path, isa: str) -> bool:
 
 
 def threads_from() -> str:
-    """Where the number of threads comes from, if it has not been set by a call."""
+    """The origin of the number of threads, if no call has set it."""
     if os.environ.get("BATCHNORM_NUM_THREADS"):
         return "BATCHNORM_NUM_THREADS"
     # OpenMP allows a list, one number per nesting level; anything else than numbers from 1 on counts as none.

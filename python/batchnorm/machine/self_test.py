@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A self-test of about a second: what the library computes here, beside formulas in NumPy's float64."""
+"""A self-test of about a second: the library's results here beside formulas in NumPy's float64."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Deviation(NamedTuple):
 
     @property
     def is_right(self) -> bool:
-        """NaN is not."""
+        """True if rounding explains the difference; NaN is never right."""
         return self.difference <= self.allowed
 
 

@@ -67,7 +67,7 @@ def measure(shape: tuple[int, ...], dtype: np.dtype[Any], seconds: float = 10.0)
 
 
 def _calls(x: Array, dy: Array) -> list[tuple[str, str, Callable[[], object], int]]:
-    """The calls that are timed: name, who does it, the call, and how many tensors it reads and writes."""
+    """The calls that are timed: name, library, the call, and the number of tensors that it reads and writes."""
     channels = x.shape[1]
     wide = np.promote_types(x.dtype, np.float32)  # float16 has no sum of its own
     gamma, beta = np.full(channels, 1.5, wide), np.full(channels, 0.5, wide)

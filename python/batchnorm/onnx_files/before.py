@@ -43,7 +43,7 @@ def fold_before(scope: Scope, steps: list[Step], report: Report) -> list[Any]:
 
 
 def _targets(scope: Scope, name: str, form: ScaleShift) -> Iterator[tuple[Linear, ScaleShift]]:
-    """The layers that take a tensor, and the form as their inputs see it; an error if something else takes it, too."""
+    """The layers that take a tensor, with the scale and shift of their inputs; an error if any other node takes it."""
     for user in scope.users.get(name, []):
         if is_a(user, "Flatten", "Reshape") and user.input[0] == name and not scope.shown(user.output[0]):
             if not _keeps_batch(scope, user):

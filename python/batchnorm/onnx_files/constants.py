@@ -65,12 +65,12 @@ class Constants:
         return self._known[name]
 
     def put(self, tensor: Any) -> None:
-        """An initializer that is new, or has other numbers now."""
+        """Sets an initializer, an old one or a new one."""
         self._tensors[tensor.name] = tensor
         self._known.pop(tensor.name, None)
 
     def why_not(self, name: str) -> str:
-        """Where a name comes from that get() has nothing for, to go on with "it is"."""
+        """The origin of a name that get() does not know, as words that follow "it is"."""
         passed: set[str] = set()  # a damaged graph may go in circles
         while (maker := self._makers.get(name)) and is_a(maker, *OPERATORS) and name not in passed:
             passed.add(name)
@@ -112,7 +112,7 @@ class Constants:
 
 
 def _decoded(tensor: Any) -> Array | None:
-    """None where a damaged tensor has a type that there is not, or other bytes than its shape asks for."""
+    """The array of a tensor; None if it is damaged: of an unknown type, or of other bytes than its shape asks for."""
     try:
         array: Array = onnx.numpy_helper.to_array(tensor)
     except (TypeError, ValueError, KeyError):

@@ -67,5 +67,5 @@ def fold_file(
 
 
 def same_file(source: PathLike, target: PathLike) -> bool:
-    """True if a file would be overwritten that is still to be read."""
+    """True if the output would overwrite a file that is still to be read."""
     return Path(target).exists() and Path(source).samefile(target)

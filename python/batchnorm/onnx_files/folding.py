@@ -19,7 +19,7 @@ from .steps import Layout, Step, follow
 
 
 def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = False) -> Report:
-    """Folds the batch norms of a model, in place, and says which, and why the others are left.
+    """Folds the batch norms of a model, in place, and reports which, and the reasons why others are left.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _scopes(model: Any, graph: Any, shaped: Any, outer: Scope | None, overridabl
 
 
 def _both(node: Any) -> tuple[str, str]:
-    """The names that a batch norm can be called by."""
+    """Both names of a batch norm: its own, and that of its output."""
     return node.name, node.output[0]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A batch norm takes up what follows it: another one, the Scale of Caffe, or the like."""
+"""A batch norm takes up the steps after it: another batch norm, the Scale of Caffe, or the like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .steps import Step, composed, trimmed
 
 
 def merge(scope: Scope, steps: list[Step], report: Report) -> bool:
-    """Makes one batch norm of steps that begin with one; whether it did.
+    """Makes one batch norm of steps that begin with one, and returns True if it did.
 
     The statistics stay those of the first, which are in the units of x: x is centred with the very mean that was taken
     of it, before anything is scaled. All that follows goes into gamma and beta.

@@ -12,7 +12,7 @@ _SHAPE = 64
 
 
 def with_shapes(model: Any) -> Any:
-    """A model of the same nodes that has what can be inferred of shapes, but not the weights."""
+    """The model with the shapes that can be inferred, and without weights."""
     bare = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.opset_import)
     bare.functions.extend(model.functions)
     bare.graph.name = model.graph.name

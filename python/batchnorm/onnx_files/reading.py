@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model from a file, or a sentence about why there is none."""
+"""A model from a file, or an error in one sentence."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def recalibrate_model(model: Any, data: Mapping[str, Array], *, batch: int | Non
 
 
 def _levels(scope: Scope, result: Recalibration) -> list[list[Any]]:
-    """Batch norms by how many others are before them."""
+    """The batch norms in levels, by the number of others before them."""
     levels: list[list[Any]] = []
     depth: dict[str, int] = {}
     for node in scope.nodes:

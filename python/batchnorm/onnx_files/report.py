@@ -12,12 +12,12 @@ class NotFoldedError(Exception):
 
 
 class NoLayerError(NotFoldedError):
-    """It has a neighbour that can take up no batch norm."""
+    """The neighbour of a batch norm can take none up."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A node that is gone.
+    """A node that was folded.
 
     Attributes
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A graph that is changed: who makes and who takes each tensor, also from the subgraphs within it."""
+"""A graph that can be changed: the nodes that make and that take each tensor, also in the subgraphs within it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scope:
         return users[0] if len(users) == 1 and not self.shown(name) else None
 
     def shown(self, name: str) -> bool:
-        """True if more than nodes of this very graph see the tensor."""
+        """True if not only nodes of this graph see the tensor: it is an output, or a subgraph takes it."""
         return name in self.outputs or self.captured[name] > 0
 
     def rank(self, name: str) -> int | None:

@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a tensor has its channels; `rank` is None where it is not known, `channels` where any number will do."""
+    """The channels of a tensor: `rank` is None if it is not known, `channels` if any number will do."""
 
     rank: int | None
     axis: int
@@ -56,7 +56,7 @@ def follow(scope: Scope, name: str, layout: Layout, keep: frozenset[str]) -> lis
 
 
 def trimmed(steps: list[Step]) -> list[Step]:
-    """Without those at the end that do nothing."""
+    """The steps without those at the end that do nothing."""
     return trimmed(steps[:-1]) if steps and steps[-1].idle else steps
 
 

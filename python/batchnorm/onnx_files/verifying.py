@@ -56,7 +56,7 @@ def verify(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
 ) -> Verification:
-    """Runs two models on the same random inputs by ONNX Runtime, and compares what they make of them.
+    """Runs two models on the same random inputs by ONNX Runtime, and compares their tensors.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def verify(
 
 
 def tolerance(dtype: np.dtype[Any]) -> float:
-    """Half of the digits: what rounding makes of many layers is less, and what a mistake does is more."""
+    """Half of the digits: the rounding of many layers is less, and the effect of a mistake is more."""
     return float(np.sqrt(np.finfo(dtype).eps)) if dtype.kind == "f" else 0.0
 
 
@@ -121,7 +121,7 @@ def difference(a: Array, b: Array) -> float:
 
 
 def _vacuous(values: list[Array], before_relu: bool) -> str:
-    """Why it shows nothing that a tensor is the same in both models; empty if it shows something."""
+    """The reason why it proves nothing that a tensor is the same in both models; empty if it proves something."""
     x = values[0]
     if not x.size:
         return "is empty"

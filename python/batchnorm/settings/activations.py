@@ -4,9 +4,9 @@
 ::
 
     None, "identity"    u
-    "relu"              u above 0, else 0
-    LeakyReLU(slope)    u above 0, else slope * u
-    Clip(low, high)     the nearest of low to high
+    "relu"              u if above 0, else 0
+    LeakyReLU(slope)    u if above 0, else slope * u
+    Clip(low, high)     u, or the limit that it is beyond
     "relu6"             Clip(0, 6)
     "hard_swish"        u * clip(u + 3, 0, 6) / 6        (arXiv:1905.02244)
     "silu"              u / (1 + exp(-u))                (arXiv:1702.03118)
@@ -29,7 +29,7 @@ from .._core.public import publish
 @publish
 @dataclass(frozen=True)
 class LeakyReLU(Versioned):
-    """u above 0, else slope * u.
+    """Leaky ReLU: u where it is above 0, else slope * u.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class LeakyReLU(Versioned):
 @publish
 @dataclass(frozen=True)
 class Clip(Versioned):
-    """The nearest of low to high. The gradient passes between them, not at them.
+    """u, limited to low and high. The gradient passes between the limits, not at them.
 
     Parameters
     ----------

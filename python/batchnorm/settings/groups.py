@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samples of a batch, along axis 0, in groups. Arrays that groups do not share have a row per group, and channels.
+"""The samples of a batch, along axis 0, in groups. An array that is not shared has a row per group: (groups, channels).
 
 ::
 
@@ -78,7 +78,7 @@ class Ghost(Versioned):
 @publish
 @dataclass(frozen=True, eq=False)
 class Segments(Versioned):
-    """A type for each sample, and for each type a batch normalization of its own; as in PyG's HeteroBatchNorm.
+    """Samples of several types, each type with a batch normalization of its own, as in PyG's HeteroBatchNorm.
 
     Running statistics of types that a batch has no sample of stay as they are, and gradients of their parameters are 0.
 
@@ -131,7 +131,7 @@ class Split(Versioned):
 @publish
 @dataclass(frozen=True, eq=False)
 class Conditional(Versioned):
-    """gamma and beta by the class, or the style, of each sample (arXiv:1707.00683).
+    """A gamma and a beta for each class, or style, of samples (arXiv:1707.00683).
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ class RunningStruct(NamedTuple):
 
 
 def running_struct(running: Running, rows: int, statistics: int, means: Any, variances: Any) -> RunningStruct:
-    """For `rows` of running statistics and `statistics` groups; `means` and `variances` take new ones, if any."""
+    """The struct for `rows` of running statistics and `statistics` groups; `means` and `variances` take new ones."""
     counts = _counts(running, rows)
     average = member(structs.Average, running.average, "average")
     if counts is None and average != structs.Average.EXPONENTIAL:

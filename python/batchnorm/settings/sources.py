@@ -24,7 +24,7 @@ from .._core.structs import sized
 @publish
 @dataclass(frozen=True, repr=False)
 class Blend(Versioned):
-    """The running statistics and the batch's together, for adaptation at test time (arXiv:2006.16971).
+    """A mean of the running statistics and the batch's, for adaptation at test time (arXiv:2006.16971).
 
     ::
 
@@ -97,7 +97,7 @@ class Blend(Versioned):
 @publish
 @dataclass(frozen=True)
 class Renorm(Versioned):
-    """Batch renormalization (arXiv:1702.03275).
+    """Batch renormalization: x_hat * r + d, with r and d from the running statistics (arXiv:1702.03275).
 
     ::
 
@@ -140,7 +140,7 @@ class Renorm(Versioned):
 @publish
 @dataclass(frozen=True)
 class Updated(Versioned):
-    """The running statistics that the call updates them to; as in equinox's mode "ema".
+    """The running statistics after the call's own update, as in equinox's mode "ema".
 
     The batch is a part of them, also to the gradient. Each of several ghost batches has those that it alone would give.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics per channel: taking them, merging them, and keeping a running average of them.
+"""Statistics per channel: functions that take them, merge them, and keep a running average of them.
 
 They are float64 arrays, one element per channel. `batchnorm.functional.steps` makes a layer of them.
 """
@@ -26,7 +26,7 @@ def moments(
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
 ) -> Moments:
-    """Number of values, mean = sum(x) / count and m2 = sum((x - mean)**2), per channel. Of nothing: 0, 0 and 0.
+    """The number of values, mean = sum(x) / count and m2 = sum((x - mean)**2), per channel; all 0 without values.
 
     With weights w, count = sum(w), mean = sum(w * x) / count and m2 = sum(w * (x - mean)**2).
 
@@ -96,7 +96,7 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
 
 
 def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
-    """invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0.
+    """invstd = 1 / sqrt(m2 / count + eps), or 0 where that would divide by 0.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def update_running(
     decay: float | None = None,
     unbiased: bool = True,
 ) -> None:
-    """Moves running statistics towards the moments of a batch, as forward_training() does. In place.
+    """Moves running statistics, in place, towards the moments of a batch, as forward_training() does.
 
     Channels with a count of 0 stay as they are.
 

@@ -32,7 +32,7 @@ Path = Union[str, "os.PathLike[str]"]
 
 @publish
 class Moments(Versioned):
-    """Number of values, mean, and sum of squared deviations from the mean, per channel; more values may come.
+    """The number of values, their mean, and the sum of squared deviations from it, per channel; more values may come.
 
     They unpack, index and convert as three arrays: ``count, mean, m2 = moments``.
 
@@ -76,7 +76,7 @@ class Moments(Versioned):
 
     @classmethod
     def of(cls: type[Self], count: ArrayLike, mean: ArrayLike, m2: ArrayLike, axis: Axis = 1) -> Self:
-        """Moments that were taken elsewhere. The arrays are copied.
+        """Moments of a count, means and sums that were computed elsewhere. The arrays are copied.
 
         Parameters
         ----------
@@ -121,8 +121,8 @@ class Moments(Versioned):
         ----------
         x : array_like as update() takes it, or the path of a .npy file
             An array may be a numpy.memmap. A file is mapped, read-only; as with any map, it must not be cut off
-            meanwhile. bfloat16 is read from a file as ml_dtypes writes it, as V2. For a file of its bits in uint16, give
-            the map's `.view("V2")`.
+            meanwhile. bfloat16 is read from a file as ml_dtypes writes it, as V2. For a file of its bits in uint16,
+            give the map's `.view("V2")`.
         axis
             As of the class.
         chunk_bytes : int, default 64 MiB
@@ -167,7 +167,7 @@ class Moments(Versioned):
         *,
         lengths: ArrayLike | None = None,
     ) -> Self:
-        """Pools the values of x in. Returns these moments; after an error they are what they were.
+        """Adds the values of x, and returns these moments. After an error they are as before.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class Moments(Versioned):
         return self._with(part if self._three is None else pooled([self._three, part]))
 
     def merge(self: Self, other: Moments | Sequence[ArrayLike]) -> Self:
-        """Pools in what others are the moments of. Returns these moments; after an error they are what they were.
+        """Adds the values of other moments, and returns these moments. After an error they are as before.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ from .._core.progress import shown
 
 
 def opened(x: Any) -> Array:
-    """x as an array; the path of a .npy file is that of a map of the file."""
+    """x as an array; the path of a .npy file gives a memory map of the file."""
     if isinstance(x, (str, os.PathLike)):
         name = os.fspath(x)
         array = plain(_mapped(name), name)

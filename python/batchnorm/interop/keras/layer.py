@@ -174,7 +174,7 @@ class BatchNormalization(Weights):
         return y
 
     def backward(self, dy: ArrayLike) -> Array:
-        """dx, given the gradient dy of a loss by the last y; grad_gamma and grad_beta are written anew.
+        """dx, given the gradient dy of a loss with respect to the last y; grad_gamma and grad_beta are written anew.
 
         They are as Keras's automatic differentiation would have them: a batch's statistics are functions of x, moving
         averages and renorm's r and d are constants, and what a mask hides has a gradient all the same. There are

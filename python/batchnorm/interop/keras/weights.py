@@ -78,7 +78,7 @@ class Weights(Settings):
 
     @property
     def non_trainable_weights(self) -> list[NDArray[Any]]:
-        """The others."""
+        """The weights that are not trained."""
         return self.weights[len(self.trainable_weights) :]
 
     def get_weights(self) -> list[NDArray[Any]]:

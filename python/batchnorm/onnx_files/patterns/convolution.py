@@ -50,7 +50,7 @@ class Convolution(Linear):
             return fold_into_conv(spread(form, inputs), self.weight, self.bias, **told)
 
     def _padding(self) -> tuple[int, ...]:
-        """Along each axis what matters of the padding: most of what is added, or least of what is cut off."""
+        """The padding along each axis: the larger end of what is added, or the smaller end of what is cut off."""
         kernel = self.weight.shape[2:]
         auto = self.told.get("auto_pad", b"NOTSET")
         if self.transposed and (auto not in (b"NOTSET", b"VALID") or "output_shape" in self.told):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers have in common a weight that is known, and outputs of which each has a scale and a shift."""
+"""The base of all layers: a weight that is known, and outputs that each have a scale and a shift."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Linear:
         return f"{self.node.op_type} {label(self.node)!r}"
 
     def after(self, form: ScaleShift) -> Folded:
-        """The weight and the bias with which it does as well what came after it."""
+        """The weight and the bias of the layer with the batch norm after it folded in."""
         raise NotImplementedError
 
     def before(self, form: ScaleShift) -> Folded:
-        """The weight and the bias with which it does as well what came before it."""
+        """The weight and the bias of the layer with the batch norm before it folded in."""
         raise NotImplementedError
 
     def write(self, folded: Folded) -> None:

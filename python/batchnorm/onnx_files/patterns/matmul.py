@@ -43,7 +43,7 @@ class MatMul(Linear):
             return _columns(fold_into_linear(spread(form, self.weight.shape[0]), self.weight.T, self.bias))
 
     def _find_add(self) -> None:
-        """An Add of a bias behind it, which the new bias can go into."""
+        """The Add of a bias behind the MatMul, which can take the new bias."""
         add = self.scope.only_user(self.node.output[0])
         if add is None or not is_a(add, "Add"):
             return
