@@ -29,7 +29,7 @@ func kernels(_ name: String, _ flags: [String]) -> Target {
         swiftSettings: shipped + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] })])
 }
 
-/// What only x86-64 has.
+/// Targets that only x86-64 has.
 #if arch(x86_64)
     let wider = [
         // Haswell and Zen or newer. FMA is for products that are exact: nothing else may be contracted, for its bits.
@@ -66,7 +66,7 @@ let package = Package(
         .systemLibrary(name: "CBatchNorm", path: "Include"),
         // C headers only: the kernel table, and what Swift has no word for.
         .systemLibrary(name: "CKernels", path: "Sources/CKernels"),
-        // What every x86-64 (SSE2) and every arm64 (NEON) has.
+        // For every x86-64 (SSE2) and every arm64 (NEON).
         kernels("Baseline", []),
         // The engine and the C ABI. It depends on the kernels to have them linked, and imports none of them.
         .target(

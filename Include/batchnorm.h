@@ -2,7 +2,7 @@
  *
  * libbatchnorm: batch normalization for the CPU, behind a C ABI.
  *
- * This header is the contract. What is not declared here is not published.
+ * This header is the contract. The library exports nothing else.
  *
  *     mean_c = sum(x_c) / M           var_c = sum((x_c - mean_c)^2) / M       M values in channel c
  *     x_hat  = (x - mean_c) * invstd_c                invstd_c = 1 / sqrt(var_c + eps)
@@ -136,7 +136,7 @@ typedef struct bn_shape {
 #define BN_SHAPE(outer, channels, inner) \
     {sizeof(bn_shape), (size_t)(outer), (size_t)(channels), (size_t)(inner), 0, 0, 0, NULL}
 
-/* What becomes of positions of weight 0. The values are pinned. */
+/* y at positions of weight 0. The values are pinned. */
 typedef enum bn_masked {
     BN_MASKED_NORMALIZE = 0, /* y as anywhere else, though they have no say in the statistics; as in Keras */
     BN_MASKED_ZERO = 1,      /* y is 0, and dx and dz are */
@@ -162,7 +162,7 @@ typedef struct bn_weights {
 
 #define BN_WEIGHTS_INIT {sizeof(bn_weights), NULL, BN_MASKED_NORMALIZE, 0}
 
-/* What follows normalization: y = activation(u), with u = gamma * x_hat + beta + z; NaN stays NaN. The values are
+/* The activation after normalization: y = activation(u), u = gamma * x_hat + beta + z; NaN stays NaN. The values are
  * pinned. */
 typedef enum bn_activation {
     BN_IDENTITY = 0,
@@ -205,7 +205,7 @@ typedef struct bn_epilogue {
 
 #define BN_EPILOGUE_INIT {sizeof(bn_epilogue), BN_IDENTITY, 0, 0.01, 0, 6, NULL, 0, NULL, 0, NULL}
 
-/* How a batch weighs in the running statistics, as the n-th that they see. The values are pinned. */
+/* The weight of a batch in the running statistics, as the n-th that they see. The values are pinned. */
 typedef enum bn_average {
     BN_AVERAGE_EXPONENTIAL = 0, /* momentum */
     BN_AVERAGE_CUMULATIVE = 1,  /* 1 / n: all batches alike; as PyTorch's momentum=None */
@@ -214,7 +214,7 @@ typedef enum bn_average {
     BN_AVERAGE_FILLED = 4       /* 1 for the first, then momentum; as in equinox */
 } bn_average;
 
-/* What a batch of one value per channel is normalized to. The values are pinned. */
+/* The treatment of a batch of one value per channel. The values are pinned. */
 typedef enum bn_single_value {
     BN_SINGLE_VALUE_ERROR = 0,   /* BN_ERROR_SINGLE_VALUE, unless BN_SOURCE_BLEND has pseudo-values beside it */
     BN_SINGLE_VALUE_RUNNING = 1, /* with the running statistics, which are needed and stay as they are; to bn_backward,
@@ -222,7 +222,7 @@ typedef enum bn_single_value {
     BN_SINGLE_VALUE_BETA = 2     /* beta, as x_hat is 0; the running statistics stay as they are */
 } bn_single_value;
 
-/* What is done about a batch of which some mean or variance is not finite, or would make a running statistic that is not
+/* The treatment of a batch of which some mean or variance is not finite, or would make a running statistic that is not
  * finite, once rounded to its type: a variance beyond float16, say. The values are pinned. */
 typedef enum bn_nonfinite {
     BN_NONFINITE_PROPAGATE = 0, /* nothing: the running statistics of that channel become NaN or infinite */
@@ -230,7 +230,7 @@ typedef enum bn_nonfinite {
     BN_NONFINITE_ERROR = 2      /* BN_ERROR_NONFINITE, and nothing is written; costs one more pass over x */
 } bn_nonfinite;
 
-/* What became of a batch: bn_running's outcome. The values are pinned. */
+/* The outcome of a batch, in bn_running. The values are pinned. */
 typedef enum bn_outcome {
     BN_OUTCOME_USED = 0,      /* normalized with its own statistics, and counted */
     BN_OUTCOME_EMPTY = 1,     /* no values */
@@ -242,7 +242,7 @@ typedef enum bn_outcome {
                                  statistics; not counted */
 } bn_outcome;
 
-/* How the running statistics are kept. bn_forward_training writes what is pointed to here; bn_backward looks at
+/* The policy for running statistics. bn_forward_training writes what is pointed to here; bn_backward looks at
  * single_value alone, and bn_forward_inference and the steps at nothing. Only BN_OUTCOME_USED changes the running
  * statistics, and their number of batches. */
 typedef struct bn_running {
@@ -266,7 +266,7 @@ typedef struct bn_running {
     {sizeof(bn_running), BN_AVERAGE_EXPONENTIAL, BN_SINGLE_VALUE_ERROR, BN_NONFINITE_PROPAGATE, 0, \
      NULL, NULL, NULL, NULL, NULL}
 
-/* What x is normalized with in training. The values are pinned. */
+/* The source of the statistics that x is normalized with in training. The values are pinned. */
 typedef enum bn_source_kind {
     BN_SOURCE_BATCH = 0,  /* mean and variance of the batch */
     BN_SOURCE_BLEND = 1,  /* (pseudo_count * running + M * batch) / (pseudo_count + M), for mean and (biased) variance,
@@ -332,7 +332,7 @@ typedef struct bn_groups {
 
 #define BN_GROUPS_INIT {sizeof(bn_groups), 0, 0, NULL, 0, BN_PER_GROUP_STATISTICS, 0, 0}
 
-/* What a call may be told. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one, as a structure
+/* The options of a call. A NULL pointer means all defaults; start from BN_OPTIONS_INIT to change one, as a structure
  * that is zero elsewhere has momentum 0:
  *
  *     bn_options options = BN_OPTIONS_INIT;
@@ -562,7 +562,7 @@ int bn_version(void);
 /* A few words for a status, "unknown status" for any other number. The string is constant. */
 const char *bn_status_string(bn_status status);
 
-/* What was wrong with the last call that failed on this thread, as one line of UTF-8; "" if none did. The string is
+/* The message of the last call that failed on this thread, as one line of UTF-8; "" if none did. The string is
  * valid until the next call that fails on this thread, or its end. */
 const char *bn_last_error(void);
 

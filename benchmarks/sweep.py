@@ -24,7 +24,7 @@ from peers.floors import Copy, ThreeTensors
 from peers.ours import OursFromC
 
 ONE_BY_ONE = 16  # up to here every number is measured
-# What stays the same while N, C or H*W grows.
+# The other extents, while N, C or H*W grows.
 FIXED = {"N": {"c": 64, "hw": 196}, "C": {"n": 8, "hw": 49}, "H*W": {"n": 8, "c": 32}}
 SECONDS = 0.02  # per case, at least three rounds
 

@@ -30,7 +30,7 @@ from peers.floors import Copy
 # As in peers/__init__.py: name on the command line, module, class.
 KNOWN = (("ours", "ours_variants", "OursVariants"), ("torch", "pytorch_variants", "PyTorchVariants"))
 COMPARED = 4096  # elements at the start of y, which have to be those of this library
-# How far they may be off, in units of max(1, |y|). What is not fused rounds to 8 bits after each step.
+# The errors that are allowed, in units of max(1, |y|). Calls that are not fused round to 8 bits after each step.
 TOLERANCE: dict[Element, float] = {"float32": 1e-3, "bfloat16": 2**-5, "float16": 2**-8}
 
 

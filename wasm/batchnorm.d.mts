@@ -6,10 +6,10 @@ type Halves = typeof globalThis extends { Float16Array: { prototype: infer T } }
 /** The elements of a tensor; those of a Uint16Array are bits, and `dtype` says of what. */
 export type Tensor = Float32Array | Float64Array | Uint16Array | Halves;
 
-/** What has an element per channel. All of a call are of one type, whatever the tensors'. */
+/** An array of an element per channel. All of a call are of one type, whatever the tensors'. */
 export type Parameter = Tensor;
 
-/** What the library refuses, in its own sentence. */
+/** A refusal of the library, in its own sentence. */
 export declare class BatchNormError extends Error {
     /** A bn_status of batchnorm.h: 1 to 8 for the arguments, 20 and 21 for the data, 41 for memory. */
     readonly status: number;
@@ -19,7 +19,7 @@ export declare class BatchNormError extends Error {
 export interface Shape<T extends Tensor> {
     /** A tensor's extents: [N, C, H * W] for NCHW, [N * H * W, C, 1] for NHWC, [N, C, 1] for NC. */
     shape: readonly [outer: number, channels: number, inner: number];
-    /** What the bits of a Uint16Array are. Its parameters are float32 as a rule. */
+    /** The type of the bits in a Uint16Array. Its parameters are float32 as a rule. */
     dtype?: T extends Uint16Array ? "float16" | "bfloat16" : never;
 }
 
@@ -27,9 +27,9 @@ export interface Shape<T extends Tensor> {
 export interface Epilogue<T extends Tensor> {
     /** (default "identity") */
     activation?: "identity" | "relu" | "leakyRelu" | "clip" | "hardSwish" | "silu";
-    /** Of "leakyRelu" (default 0.01). */
+    /** For "leakyRelu" (default 0.01). */
     slope?: number;
-    /** Of "clip" (default 0 and 6). */
+    /** For "clip" (default 0 and 6). */
     low?: number;
     high?: number;
     /** Added before the activation (default none). */
@@ -53,7 +53,7 @@ export interface Training<T extends Tensor, P extends Parameter> extends Forward
     runningVar?: P;
     /** Weight of this batch in the running statistics (default 0.1). */
     momentum?: number;
-    /** Whether runningVar takes the variance / M, and not / (M - 1) (default false). */
+    /** True if runningVar takes the variance / M, and not / (M - 1) (default false). */
     biasedRunningVar?: boolean;
 }
 
@@ -69,7 +69,7 @@ export interface Inference<T extends Tensor, P extends Parameter> extends Forwar
  */
 export interface Saved<T extends Tensor, P extends Parameter> {
     readonly shape: readonly [outer: number, channels: number, inner: number];
-    /** What the elements of the tensors are. */
+    /** The type of the tensors' elements. */
     readonly dtype: "float32" | "float64" | "float16" | "bfloat16";
     readonly mean: Float64Array;
     readonly invstd: Float64Array;
@@ -77,7 +77,7 @@ export interface Saved<T extends Tensor, P extends Parameter> {
     readonly gamma: P | null;
     readonly beta: P | null;
     readonly eps: number;
-    /** Whether mean and invstd are constants to the gradient: after `forwardInference`. */
+    /** True if mean and invstd are constants to the gradient: after `forwardInference`. */
     readonly frozen: boolean;
     readonly activation: "identity" | "relu" | "leakyRelu" | "clip" | "hardSwish" | "silu";
     readonly slope: number;
@@ -93,14 +93,14 @@ export interface Result<T extends Tensor, P extends Parameter> {
     saved: Saved<T, P>;
 }
 
-/** What is in `saved` may be given again, and is then an error if it is not the same. */
+/** Values of `saved` may be given again; it is an error if they are not the same. */
 export interface Backward<T extends Tensor, P extends Parameter>
     extends Partial<Omit<Saved<T, P>, "dtype" | "residual" | "overwritten">> {
     /** The gradient of the loss with respect to y. */
     dy: T;
     /** That of the forward call, as it was then. */
     x: T;
-    /** What the forward call gave. */
+    /** As the forward call returned it. */
     saved: Saved<T, P>;
     dtype?: "float16" | "bfloat16";
     /** That of the forward call, if it is in another array by now (default: `saved.residual`). */
@@ -114,7 +114,7 @@ export interface Backward<T extends Tensor, P extends Parameter>
 
 export interface Gradients<T extends Tensor, P extends Parameter> {
     dx: T;
-    /** Of gamma's type, or beta's. */
+    /** They have gamma's type, or beta's. */
     dgamma: P;
     dbeta: P;
     /** The gradient with respect to the residual, where there is one. */

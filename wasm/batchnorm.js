@@ -16,7 +16,7 @@
  *     const bn = await batchnorm.load(bytes);
  */
 
-/** What the library refuses, in its own sentence; `status` is its bn_status. */
+/** A refusal of the library, in its own sentence; `status` is its bn_status. */
 class BatchNormError extends Error {
     constructor(message, status) {
         super(message);
@@ -149,7 +149,7 @@ const FORWARD_CALLS = "what forwardTraining or forwardInference gave as saved";
 const LINE = 64;
 const NONE = { at: 0 }; // what stands for NULL
 
-/** Of this realm, whatever the array's. */
+/** The constructor of this realm, whatever the array's. */
 const typeOf = (array) => globalThis[array[Symbol.toStringTag]];
 const bytesOf = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength);
 
@@ -280,7 +280,7 @@ class Call {
         return this.#copied(name, this.#tensors, this.#extents[0] * this.#extents[1] * this.#extents[2]);
     }
 
-    /** What has an element per channel, of the type of those before it; each may be absent. */
+    /** Arrays of an element per channel, of the type of those before; each may be absent. */
     parameters(...names) {
         return names.map((name) => {
             if (this.given[name] === undefined) return NONE;
@@ -300,7 +300,7 @@ class Call {
         throw unlike(TypeError, missing[0], undefined, optional ? pair : `an array of ${this.#extents[1]} elements`);
     }
 
-    /** What backward has to know of a forward call besides its arrays of channels. */
+    /** The facts about a forward call that backward needs besides its arrays of channels. */
     settings(frozen) {
         const { residual = null, x, y } = this.given;
         const { activation, slope, low, high } = this.#epilogueOptions();
@@ -367,7 +367,7 @@ class Call {
         return bytes;
     }
 
-    /** What a typed array holds. The bits of 16-bit numbers do not say what they are: `dtype` does. */
+    /** The element type of a typed array. For the bits of 16-bit numbers, `dtype` tells it. */
     #elementOf(name) {
         const array = this.given[name];
         const type = ArrayBuffer.isView(array) ? array[Symbol.toStringTag] : undefined;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What batchnorm.wasm has besides the library: the structures of batchnorm.h for JavaScript, which then need not know
+ * The part of batchnorm.wasm beside the library: the structures of batchnorm.h for JavaScript, which then need not know
  * how they are laid out; and what the C library would ask of WASI, which no browser has.
  */
 #include <batchnorm.h>

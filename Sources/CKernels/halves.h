@@ -8,7 +8,7 @@
 
 #include "vectors.h"
 
-/* How vectors are passed is nobody else's business: what is not inlined is static. */
+/* Functions that are not inlined are static, so that no other file depends on how vectors are passed. */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wpsabi"
 

@@ -20,7 +20,7 @@ enum CLOSED kernel_element {
     KERNEL_BFLOAT16 MEMBER("bfloat16")
 };
 
-/* How channels lie in a tile. */
+/* The order of channels in a tile. */
 enum CLOSED kernel_layout {
     KERNEL_PLANES MEMBER("planes"), /* a channel is a segment of every run (NCHW) */
     KERNEL_ROWS MEMBER("rows")      /* each column of all runs is a channel (NHWC, NC), or an element of a short plane */
@@ -43,14 +43,14 @@ enum CLOSED kernel_activation {
     KERNEL_SILU MEMBER("silu")
 };
 
-/* What becomes of positions of weight 0. */
+/* y at positions of weight 0. */
 enum CLOSED kernel_masked {
     KERNEL_MASKED_NORMALIZE MEMBER("normalize"),
     KERNEL_MASKED_ZERO MEMBER("zero"),
     KERNEL_MASKED_KEEP MEMBER("keep")
 };
 
-/* What is done besides normalizing, the same for all tiles of a call. */
+/* The steps besides normalizing, the same for all tiles of a call. */
 typedef struct kernel_epilogue {
     enum kernel_activation activation;
     enum kernel_masked masked;

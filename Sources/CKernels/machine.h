@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the machine has: instruction sets, processors, and the limits it was given.
+ * Facts about the machine: instruction sets, processors, and the limits it was given.
  */
 #ifndef MACHINE_H
 #define MACHINE_H
@@ -103,7 +103,7 @@ static inline void machine_pause(void) {
 #endif
 }
 
-/* Whether a thread that had not entered has done so. A signal handler on the same thread sees it, or what it does is over
+/* Enters a thread, and returns false if it had entered. A signal handler on the same thread sees it, or has done its work
  * before the thread enters; no other thread looks. */
 static inline bool machine_enter(volatile int *inside) {
     if (*inside) return false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What stands for POSIX threads in a module of WebAssembly, which has one thread: nobody to lock out, to wait for or to
+ * A stand-in for POSIX threads in a module of WebAssembly, which has one thread: nobody to lock out, to wait for or to
  * start, and one value for each key.
  */
 #ifndef SINGLE_THREAD_H

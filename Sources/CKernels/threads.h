@@ -83,7 +83,7 @@ static inline int threads_processor(void) {
     return syscall(SYS_getcpu, &processor, 0, 0) == 0 ? (int)processor : -1;
 }
 
-/* Of the thread itself: before it parks, and when it is awake again. */
+/* For the thread itself: before it parks, and when it is awake again. */
 static inline void threads_park(threads_place *place) {
     place->thread = (int)syscall(SYS_gettid);
     place->processor = threads_processor();
@@ -99,8 +99,8 @@ static inline void threads_rise(threads_place *place) {
     place->moved = others && syscall(SYS_sched_setaffinity, 0, sizeof place->allowed, place->allowed) != 0;
 }
 
-/* Of the one who wakes it: the kernel lets a thread wake where it went to sleep, and after a busy time looks for no idle
- * processor. There it would wait for the one that woke it, and come when the work is done. */
+/* For the thread that wakes it: the kernel lets a thread wake where it went to sleep, and after a busy time looks for no
+ * idle processor. There it would wait for the one that woke it, and come when the work is done. */
 static inline void threads_move_from(threads_place *place, int processor) {
     unsigned long *others = place->others;
     const int bits = 8 * sizeof *others;

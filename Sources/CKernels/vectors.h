@@ -200,7 +200,7 @@ VECTOR_INLINE void vector_stream_end(void) {
 #endif
 }
 
-/* What is read next goes to the first cache; what is read after the rest of this one's contents, to the second. */
+/* Fetches the data of the next read to the first cache, and data beyond this cache's contents to the second. */
 VECTOR_INLINE void vector_prefetch_soon(const void *p) { __builtin_prefetch(p, 0, 3); }
 VECTOR_INLINE void vector_prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 

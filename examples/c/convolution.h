@@ -24,7 +24,7 @@ enum { BATCH = 16, SIDE = 8, PIXELS = SIDE * SIDE, KERNEL = 3, INPUTS = 2, OUTPU
 
 static const bn_shape pixels = BN_SHAPE(BATCH * PIXELS, OUTPUTS, 1);
 
-/* What is learned, and the gradients of a loss with respect to it: one type, so that a step is a loop. */
+/* The learned parameters, or the gradients of a loss with respect to them: one type, so that a step is a loop. */
 struct parameters {
     REAL weights[KERNEL][KERNEL][INPUTS][OUTPUTS], gamma[OUTPUTS], beta[OUTPUTS], readout[OUTPUTS];
 };
@@ -39,7 +39,7 @@ struct network {
     bn_options options;
 };
 
-/* What a forward pass leaves for the backward pass. */
+/* The values that a forward pass leaves for the backward pass. */
 struct pass {
     REAL x[BATCH][SIDE][SIDE][INPUTS], u[BATCH][SIDE][SIDE][OUTPUTS], y[BATCH][SIDE][SIDE][OUTPUTS], score[BATCH];
     double mean[OUTPUTS], invstd[OUTPUTS];

@@ -80,7 +80,7 @@ public final class BatchNorm {
         }
     }
 
-    /** What the library refused, in its own sentence; or why there is no library. */
+    /** A refusal of the library, in its own sentence; or the reason why there is no library. */
     public static final class BatchNormException extends RuntimeException {
         private static final long serialVersionUID = 1;
 
@@ -249,7 +249,7 @@ public final class BatchNorm {
         }
     }
 
-    /** What C cannot know of its arguments. */
+    /** Checks of the arguments that C cannot make. */
     private static final class Checks {
         final int dtype;
         private final Shape shape;

@@ -115,7 +115,7 @@ public final class Values {
         }
     }
 
-    /** What backward has from the forward call: gamma and beta as they were, and their number. */
+    /** The values that backward has from the forward call: gamma and beta as they were, and their number. */
     private static void checkSaved(BatchNorm bn) {
         FloatBuffer x = batch(1), dy = batch(2), gamma = row(1.5f, 2, 0.5f), beta = row(1, 2, 3);
         FloatBuffer before = BatchNorm.floats(SIZE), after = BatchNorm.floats(SIZE);

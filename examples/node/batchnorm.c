@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What a function may be given, in this order. */
+/* The arguments that a function may be given, in this order. */
 enum {
     OUTER, CHANNELS, INNER, EPS, MOMENTUM, BIASED_RUNNING_VAR, FROZEN,
     X, Y, DY, DX, GAMMA, BETA, RUNNING_MEAN, RUNNING_VAR, DGAMMA, DBETA,
@@ -44,7 +44,7 @@ enum {
     OF_MOMENTS = SHAPE | BIT(X) | BIT(COUNT) | BIT(MEAN) | BIT(M2),
 };
 
-/* What only a forward call can put on an object. */
+/* A tag that only a forward call can put on an object. */
 static const napi_type_tag saved_tag = {0x5ba7c4e0d1f94b33, 0x9e0c6a1f27d8b541};
 
 typedef struct arguments {
@@ -237,7 +237,7 @@ static bool copied(napi_env env, napi_value array, napi_value *copy)
     return construct(env, type == napi_float32_array ? "Float32Array" : "Float64Array", array, copy);
 }
 
-/* What backward needs of a forward call. Made before any address is known, as constructors are foreign code, too. */
+/* The values that backward needs. Made before any address is known, as constructors are foreign code, too. */
 static bool make_saved(napi_env env, napi_value *values, bool frozen, napi_value *saved)
 {
     napi_value kept[PROPERTIES];

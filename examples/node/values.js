@@ -53,7 +53,7 @@ function compare(results, file) {
     return compared;
 }
 
-/** What values.txt does not tell: at momentum 1 the running statistics are the batch's, which are its moments. */
+/** Missing from values.txt: at momentum 1 the running statistics are the batch's, which are its moments. */
 function checkOptions(bn) {
     const x = batch(1), dy = batch(2), dx = new Float32Array(size), gamma = Float32Array.of(1.5, 2, 0.5);
     const running = { runningMean: new Float32Array(3), runningVar: new Float32Array(3) };
@@ -75,7 +75,7 @@ function checkOptions(bn) {
     });
 }
 
-/** What backward has from the forward call: gamma and beta as they were, and their number. */
+/** The values that backward has from the forward call: gamma and beta as they were, and their number. */
 function checkSaved(bn) {
     const x = batch(1), dy = batch(2), gamma = Float32Array.of(1.5, 2, 0.5), beta = Float32Array.of(1, 2, 3);
     const [before, after] = [new Float32Array(size), new Float32Array(size)];

@@ -29,7 +29,7 @@ static void *elements(const char *name, const mxArray *array, mxClassID class)
     return mxGetData(array);
 }
 
-/* What a call is about. */
+/* The arguments of a call. */
 struct tensor {
     const void *data;
     bn_shape shape;
@@ -106,7 +106,7 @@ static bn_options options_of(int count, const mxArray **given)
     return options;
 }
 
-/* What backward has to know of a forward call, as a struct: the size and class of x, gamma and beta, what x was
+/* The values of a forward call that backward needs, as a struct: the size and class of x, gamma and beta, what x was
  * normalized with, and whether that was of the batch. */
 enum { SIZE, CLASS, GAMMA, BETA, MEAN, INVSTD, FROZEN, FIELDS };
 static const char *const fields[FIELDS] = {"size", "class", "gamma", "beta", "mean", "invstd", "frozen"};

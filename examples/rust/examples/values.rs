@@ -22,7 +22,7 @@ fn descend(parameters: &mut [f32], gradients: &[f32]) {
     }
 }
 
-/// What values.txt does not tell: the options, and the moments. At momentum 1 the running statistics are the batch's.
+/// Missing from values.txt: the options, and the moments. At momentum 1 the running statistics are the batch's.
 fn check_options() -> Result<(), Box<dyn error::Error>> {
     let (x, dy, gamma) = (batch(1), batch(2), [1.5, 2.0, 0.5]);
     let (mut y, mut dx) = ([0.0; SIZE], [0.0; SIZE]);
@@ -55,7 +55,7 @@ fn check_options() -> Result<(), Box<dyn error::Error>> {
     }
 }
 
-/// What `backward` has from the forward call: gamma and beta as they were, and their number.
+/// The values that `backward` has from the forward call: gamma and beta as they were, and their number.
 fn check_saved() -> Result<(), Box<dyn error::Error>> {
     let (x, dy, mut gamma, mut beta) = (batch(1), batch(2), [1.5, 2.0, 0.5], [1.0, 2.0, 3.0]);
     let (mut y, mut before, mut after) = ([0.0; SIZE], [0.0; SIZE], [0.0; SIZE]);

@@ -80,7 +80,7 @@ mod sealed {
     }
 }
 
-/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with,
+/// The part of a forward call that `backward` needs: its shape, gamma and beta as they were, what x was normalized with,
 /// and whether that was of the batch. Only a forward call makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved<T> {

@@ -98,7 +98,7 @@ def output(value: Any, name: str, like: Array) -> Any:
 def parameter(value: ArrayLike | None, name: str, plan: Plan) -> tuple[Any, int | None]:
     """An array of one element per channel that a call reads, and its address; cast where it has another dtype.
 
-    What is scattered or misaligned is copied.
+    A scattered or misaligned array is copied.
     """
     if type(value) is ndarray and value.dtype == plan.param and value.shape == plan.channel_shape:
         try:

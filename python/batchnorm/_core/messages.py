@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library's messages in the words of Python.
 
-The library speaks to C: of functions that a Python user never called, of pointers, and of members of structures. What
-is said here names arguments as they are called in Python.
+The library's messages are for C: they name functions that a Python user never called, pointers, and members of
+structures. Here they name arguments as Python does.
 """
 
 from __future__ import annotations

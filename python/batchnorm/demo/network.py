@@ -86,14 +86,14 @@ class Network:
     rng : numpy.random.Generator
         Draws the weights; the same ones, whatever stands between the dense layers.
     batch_norm : bool or function of the number of units
-        Whether each hidden layer has batch norm, or what makes it.
+        True if each hidden layer has batch norm, or a function that makes it.
     activation : {"relu", "tanh", "sigmoid"}
     placement : {"before", "after"}
         On which side of the activation batch norm stands.
     first : function of the number of inputs, optional
         Makes a batch norm that the inputs go through.
     scale : float
-        What the first weights are multiplied by.
+        The factor of the first weights.
     dtype : dtype
     """
 

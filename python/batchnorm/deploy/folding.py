@@ -7,9 +7,9 @@
     before a layer     W' = W * scale[in]       b' = b + sum(W * shift[in])
 
 All of it is computed in float64 and rounded once, to the dtype of the weight: float32, float64, float16 or bfloat16 (of
-the package ml_dtypes). A layer without a bias gets one. What is given stays as it is, and what is returned is new.
+the package ml_dtypes). A layer without a bias gets one. The given arrays stay as they are; the returned ones are new.
 
-`norm` is a layer, of which counts what it does in evaluation, or a ScaleShift. Its channels are those of the layer that
+`norm` is a layer, which is folded as it evaluates, or a ScaleShift. Its channels are those of the layer that
 it is folded into: a BatchNorm has them at axis 1 or at the last axis of the tensors, or is refused. A weight does not
 say which of the two its convolution works on: that is for the caller to know.
 
@@ -194,7 +194,7 @@ def fold_into_conv(
         "zeros", "reflect", "replicate" or "circular"; transposed, "zeros".
     stride, dilation : int, or one int per axis of the kernel, default 1
     output_padding : int, or one int per axis of the kernel, default 0
-        Of transposed convolutions only.
+        For transposed convolutions only.
 
     Returns
     -------

@@ -58,7 +58,7 @@ class ScaleShift(NamedTuple):
         ----------
         layer : BatchNorm
         name : str, default "layer"
-            What errors call it.
+            The name of the layer in errors.
 
         Raises
         ------

@@ -29,7 +29,7 @@ def run(name: str, *, seeds: int = 3, quick: bool = False) -> Result:
     seeds : int, default 3
         Splits of the data, each with first weights and an order of its own.
     quick : bool, default False
-        Whether fewer settings are compared, for fewer epochs.
+        True for fewer settings and epochs.
 
     Returns
     -------

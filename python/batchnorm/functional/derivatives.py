@@ -44,9 +44,9 @@ def jvp(
     Parameters
     ----------
     x
-        As in the forward call, which was told nothing else: no activation, weights, groups or source.
+        As in the forward call, which had no activation, weights, groups or source.
     saved : SavedStatistics
-        What forward_training() gave; or frozen_statistics(), of which P is that of constants.
+        The second result of forward_training(); or frozen_statistics(), whose P is that of constants.
     gamma, axis
         Not needed, and checked, as in backward().
     x_tangent : array_like of x's shape and dtype, optional
@@ -68,7 +68,7 @@ def jvp(
 
     Examples
     --------
-    How y moves with x, checked by a small step:
+    The change of y with x, checked by a small step:
 
     >>> import numpy as np
     >>> import batchnorm as bn

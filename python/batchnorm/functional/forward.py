@@ -71,7 +71,7 @@ def forward_training(
     eps : float, default 1e-5
         Added to the variance. With 0, a channel of zero variance gives beta.
     unbiased : bool, default True
-        Whether running_var takes sum((x - mean)**2) / (M - 1), as in the paper and PyTorch, or / M, as in Keras.
+        True: running_var takes sum((x - mean)**2) / (M - 1), as in the paper and PyTorch. False: / M, as in Keras.
     out : ndarray, optional
         Takes y in place. It may be x itself; any other overlap is an error.
     activation : str, LeakyReLU or Clip, optional
@@ -83,7 +83,7 @@ def forward_training(
         Keep a bit for each element that says whether the gradient passes the activation, so that backward() needs no
         residual. Not for "hard_swish" and "silu".
     weights : array_like of bool or real numbers, optional
-        What each position counts for in the statistics: a mask (True counts) or frequencies, finite and at least 0. Of
+        The weight of each position in the statistics: a mask (True counts) or frequencies, finite and at least 0. Of
         x's shape without the channel axes, or with a length of 1 there; any other length may be 1, too::
 
             mean = sum(w * x) / W        var = sum(w * (x - mean)**2) / W        W = sum(w)
@@ -93,14 +93,14 @@ def forward_training(
         farthest from the channels. That is the last one of (N, C, T) and (N, C, F, T), and axis 1 of (N, T, C) and
         (N, T, F, C); where two are as far, and for another one, give weights.
     masked : "normalize", "zero" or "keep", default "normalize"
-        What y is where the weight is 0: as anywhere else (Keras), 0, or x.
+        y where the weight is 0: as anywhere else (Keras), 0, or x.
     running : Running, optional
         Other averages than the exponential one, what is done about single and non-finite values, new running statistics
         beside the old ones.
     source : Blend, Renorm or Updated, optional
-        What x is normalized with instead of its own mean and variance. Running statistics are needed then.
+        The statistics that take the place of x's own mean and variance. They need running statistics.
     groups : Ghost, Segments, Split or Conditional, optional
-        Groups of samples along axis 0. Parameters and statistics that there are of each group are (groups, *channels).
+        Groups of samples along axis 0. Parameters and statistics per group have the shape (groups, *channels).
         An x whose samples are not outermost in memory is copied.
 
     Returns

@@ -37,7 +37,7 @@ def backward(
         dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
         dx    = gamma * invstd * dy                                           with frozen_statistics()
 
-    What the forward call was given is in `saved`, but x, which must be as it was: that it has changed in place is not
+    `saved` has all arguments of the forward call but x, which must be as it was: that it has changed in place is not
     noticed. After an activation dy stands for dy * activation'(u), which is the gradient dz of the residual as well.
     With weights w::
 
@@ -50,7 +50,7 @@ def backward(
     x
         As in the forward call.
     saved : SavedStatistics
-        What forward_training() or frozen_statistics() gave.
+        The second result of a forward call, or frozen_statistics().
     gamma, axis
         Not needed. If they are given, they have to be those of the forward call, of which `saved` knows, or those that
         frozen_statistics() was not given.
@@ -68,7 +68,7 @@ def backward(
     dx : ndarray
         `out`, or a new dense array in x's memory order.
     dgamma, dbeta : ndarray
-        Of gamma's dtype (without gamma: of x's, or float32 for an x of 16 bits), in the shape of gamma.
+        They have gamma's dtype and shape (without gamma: the dtype of x, or float32 for an x of 16 bits).
     dz : ndarray
         `residual_out`, or a new array as dx; only if the forward call had a residual.
 

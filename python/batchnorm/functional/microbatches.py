@@ -47,9 +47,9 @@ class MicroBatches(Versioned):
     Attributes
     ----------
     moments : Moments or None
-        Of all that was added.
+        The moments of all values that were added.
     dgamma, dbeta : ndarray of float64, or None
-        Gradients by gamma and beta of all that add_gradient() was given, one element per channel.
+        Gradients with respect to gamma and beta of all that add_gradient() was given, one element per channel.
 
     Raises
     ------

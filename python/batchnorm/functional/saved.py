@@ -37,7 +37,7 @@ class SavedStatistics:
     axis : int or tuple of int, or None
         The channel axis of the forward call; None if frozen_statistics() was not told.
     frozen : bool
-        Whether they are constants to the gradient (running statistics) instead of functions of x (a batch's own).
+        True if they are constants to the gradient (running statistics), not functions of x (a batch's own).
 
     With statistics per group, a row per group: mean and invstd are of shape (groups, channels). After a call with
     another `source` than the batch they are numbers that only backward() has a use for.
@@ -45,10 +45,10 @@ class SavedStatistics:
     Some are None unless the forward call was asked for them:
 
     outcome : Outcome, or ndarray of int32
-        What became of the batch, or of each group (`running`).
+        The outcome of the batch, or of each group (`running`).
     running_mean, running_var : ndarray
     num_batches : ndarray of int64
-        What the call would have updated in place (`running` that is pure).
+        The new values of what the call would have updated in place (`running` that is pure).
     bits : ndarray of uint8
         Where the gradient passes: a bit for each element in memory order, the first of a byte its lowest (`save_mask`).
     """

@@ -33,7 +33,7 @@ def batch_norm(
     weight, bias : array_like of shape (C,), optional
         gamma and beta.
     training : bool, default False
-        Whether x is normalized with its own statistics.
+        True if x is normalized with its own statistics.
     momentum : float, default 0.1
         Weight of the new batch. None, which a layer has for the cumulative average, is an error, as it is in PyTorch.
     eps : float, default 1e-5

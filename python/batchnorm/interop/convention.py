@@ -35,14 +35,14 @@ class Convention:
     eps, momentum : float
         Its defaults, in its own sense.
     unbiased : bool
-        Whether its running variance takes the variance over M - 1 or over M.
+        True if its running variance takes the variance over M - 1, False if over M.
     axis : int
         Its channel axis, or the default of it.
     eps_name : str, default "epsilon"
     momentum_names : tuple of str, default ("momentum",)
-        What it calls its momentum, which may be more than one word.
+        Its names for momentum, which may be several.
     sense : str, default "old"
-        Whether its momentum is the weight of the "old" average, that of the "new" batch, or the "window", its inverse.
+        Its sense of momentum: the weight of the "old" average, that of the "new" batch, or the "window", its inverse.
     spread : str, default "variance"
         What it keeps as running_var: the "variance"; the variance, to whose root eps is added "outside"; or the
         "inverse" of sqrt(variance + eps).
@@ -53,12 +53,12 @@ class Convention:
         flag are always there.
     beta_needs_gamma : bool, default False
     takes_num_features, takes_axis, takes_axes : bool, default False
-        Whether these are settings of the layer: the number of channels, the axis, and several axes as one.
+        True if these are settings of the layer: the number of channels, the axis, and several axes as one.
     takes_zero_eps : bool, default True
     takes_cumulative : bool, default False
-        Whether momentum may be None, the cumulative average.
+        True if momentum may be None, the cumulative average.
     joins : bool, default False
-        Whether the separator may be a part of names as well, so that only the whole of a prefix counts.
+        True if names may contain the separator, so that only the whole of a prefix counts.
     heads : tuple of str, default ()
         What may stand before a key, as "arg:".
     aliases : mapping of str to str
@@ -68,7 +68,7 @@ class Convention:
     fixed_gamma : tuple of (str, bool, bool), optional
         A setting, which value of it has gamma count as 1, whatever it holds, and the default of it.
     has_factor : bool, default False
-        Whether mean and variance are sums, to be divided by an array of one number.
+        True if mean and variance are sums, to be divided by an array of one number.
     moves_eps : str, default ""
         A setting that says that eps stands under the root after all.
     """

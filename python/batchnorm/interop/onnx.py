@@ -15,7 +15,7 @@ Inputs are not modified. Types that may differ are converted where that is exact
 the type that the specification gives them; floats that are no arrays are float64. Attributes of a model are float32:
 its epsilon of 1e-5 is float(np.float32(1e-5)).
 
-One value per channel has variance 0 in training: Y is B. Of no values, which the specification leaves undefined, the
+One value per channel has variance 0 in training: Y is B. Without values, which the specification leaves undefined, the
 current statistics are 0, and the running ones stay what they are. With epsilon 0, a variance of 0 gives B, not NaN.
 """
 
@@ -100,7 +100,7 @@ def batch_normalization_9(
     momentum : float, default 0.9
         Weight of the old running statistics, from 0 to 1.
     outputs : 1 or 5, default 1
-        How many outputs there are: with 5 it is training.
+        The number of outputs; 5 means training.
 
     Returns
     -------

@@ -7,7 +7,7 @@
     "outside"    v                    sqrt(v) + eps  =  sqrt((v + 2 eps sqrt(v)) + eps**2)
     "inverse"    r                    1 / r          =  sqrt((r**-2 - eps) + eps)
 
-All of it is computed in float64 and rounded once, to float32 or float64. What is rounded is most of the sum under the
+All of it is computed in float64 and rounded once, to float32 or float64. The rounded part is most of the sum under the
 root, or little of it, so that the root is right to a unit of the last place; where it is not, as the variance is beyond
 the dtype's range, that is an error.
 """

@@ -25,7 +25,7 @@ framework       gamma, beta         running_mean       running_var        moment
 
 ¹ Biased; the others take the variance over M - 1. ² Sums, of which scale_factor, the third blob, makes averages.
 ³ The inverse of sqrt(variance + eps). ⁴ Added to the root, outside of it; with eps_under_root=True as everywhere.
-Of ³ and ⁴ the layer has a variance, and an eps under the root, that give the same.
+For ³ and ⁴ the layer has a variance, and an eps under the root, that give the same.
 
 Several axes as one are flax's. PyTorch has num_batches_tracked as well. The names of ONNX are those of the operator's
 inputs since opset 14; what a model calls its arrays is its own affair, as it is of Caffe, whose layers have blobs by
@@ -33,8 +33,8 @@ number: those of BatchNorm, and of the Scale layer after it. In files of MXNet a
 a layer and that of an array, and "arg:" or "aux:" may stand before it. A gamma counts as 1 where fix_gamma is True,
 which it is by default of MXNet's operator, or where scale is False in Gluon.
 
-":0" and ".ATTRIBUTES/VARIABLE_VALUE" behind a name are TensorFlow's, and count as nothing. What an optimizer keeps
-beside an array (gamma/Adam_1) is passed over; an ExponentialMovingAverage beside it is an error, as either could be
+":0" and ".ATTRIBUTES/VARIABLE_VALUE" behind a name are TensorFlow's, and are ignored. The arrays of an optimizer
+(gamma/Adam_1) are passed over; an ExponentialMovingAverage beside it is an error, as either could be
 meant. Keras 3 numbers its arrays: vars/0 to vars/3, or, told scale=False or center=False, fewer.
 """
 
@@ -94,7 +94,7 @@ def from_state(
     Parameters
     ----------
     state : mapping of names to arrays
-        What the framework gives: `module.state_dict()`; `{v.path: v for v in model.variables}` of Keras; `variables` of
+        From the framework: `module.state_dict()`; `{v.path: v for v in model.variables}` of Keras; `variables` of
         flax.linen; `nnx.state(model)` or its pure dict; `dict(mlx.utils.tree_flatten(model.parameters()))`; for ONNX
         `dict(zip(["scale", "B", "input_mean", "input_var"], initializers))` in the order of the node's inputs. It may
         be nested or flat, with "." or "/" between names, or with tuples of names. Values are whatever NumPy takes for
@@ -105,11 +105,11 @@ def from_state(
         Where the layer is in a larger state: "layer1.0.bn2", "sequential/batch_normalization"; for flax the path of the
         module within its collections, "BatchNorm_0" or "Block_1/BatchNorm_0".
     axis : int or tuple of int, optional
-        The channel axis of x here; if it is not given, as the framework has it.
+        The channel axis of x here; by default as the framework has it.
     dtype : optional
-        Of x and y; that of the arrays if it is not given. Arrays are widened to what goes with it, never narrowed.
+        The dtype of x and y; by default that of the arrays. Arrays are widened to fit it, never narrowed.
     unbiased : bool, optional
-        Whether running_var is to take the variance over M - 1 or over M; if it is not given, as the framework has it.
+        True if running_var is to take the variance over M - 1, False if over M; by default as the framework has it.
     count : float, optional
         M, the values per channel of a training batch, above 1. Where `unbiased` is not as the framework has it,
         running_var is multiplied by (M - 1) / M or M / (M - 1); without `count` it is carried over as it is.

@@ -98,7 +98,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
     def convert(cls, layer: BatchNorm) -> FrozenBatchNorm2d:
         """A frozen layer with copies of the arrays of a BatchNorm2d, or a BatchNorm with axis 1, as from_state() gives.
 
-        What is frozen already comes back as it is.
+        A layer that is frozen already is returned as it is.
 
         eps, dtypes, activation, groups and the flag `training` go with it. A layer without gamma and beta has them
         afterwards, 1 and 0.

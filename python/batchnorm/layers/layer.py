@@ -45,24 +45,24 @@ class BatchNorm(Module):
     momentum : float or None, default 0.1
         Weight of the new batch in the running statistics; None gives every batch the same weight (cumulative average).
     affine : bool, default True
-        Whether there are gamma (ones at first) and beta (zeros).
+        True for a layer with gamma (ones at first) and beta (zeros).
     track_running_stats : bool, default True
         Without them the statistics of the batch serve in evaluation as well.
     dtype : float32, float64, float16 or bfloat16 (of the package ml_dtypes), default float32
-        Of x and y, and of the parameters and the running statistics unless it has 16 bits: then they are float32.
+        The dtype of x and y, and of parameters and running statistics, which are float32 beside 16 bits.
     axis : int or tuple of int, default 1
-        The channel axis, or a group of adjacent ones. It is given by name: what stands in its place is PyTorch's eps.
+        The channel axis, or a group of adjacent ones. It is given by name, as PyTorch has eps in its place.
     decay : float, optional
         Weight of the old average, in place of `momentum`.
     unbiased : bool, default True
-        Whether running_var takes the variance over M - 1 or over M.
+        True if running_var takes the variance over M - 1, False if over M.
     param_dtype : float32 or `dtype`, optional
-        Of the parameters and the running statistics.
+        The dtype of the parameters and the running statistics.
     activation, source, groups
         As in forward_training(). With groups that have parameters or running statistics each, those arrays are of shape
         (groups, *channels); `Segments([], 3)` will do here, as the index is of each batch.
     running : Running, optional
-        How running statistics are kept, without `pure` and `num_batches`: the layer counts.
+        The policy for running statistics, without `pure` and `num_batches`: the layer counts.
     frozen : bool, default False
         Training, too, uses the running statistics, which stay as they are and are constants to the gradient; gamma and
         beta have theirs. FrozenBatchNorm2d is a layer of which nothing is trained.
@@ -72,7 +72,7 @@ class BatchNorm(Module):
     activation, running, source, groups, frozen
         May be assigned at any time: a limit that grows, the index of the next batch.
     num_features, axis, dtype, param_dtype
-        What the layer was made with; they cannot be assigned.
+        As the layer was made; they cannot be assigned.
     gamma, beta, running_mean, running_var : ndarray or None
         May be assigned or changed at any time, by another thread as well: a call looks at all four at one moment, and
         backward() knows them as they were. Running statistics are updated in place in training, where they may not be

@@ -114,7 +114,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         self.__class__ = type(ready)  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Raises RuntimeError, as there is no state yet. PyTorch has placeholders, which only a lazy module can load."""
+        """Raises RuntimeError, as there is no state yet. PyTorch has placeholders, which only lazy modules load."""
         raise RuntimeError("there is no state yet: the first call tells the number of channels")
 
     def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> None:

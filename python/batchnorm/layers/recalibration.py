@@ -34,9 +34,9 @@ def recalibrate(
     exactly. PyTorch's update_bn() averages the batches' variances instead, which leaves out how their means differ, and
     has every batch weigh the same, whatever its size.
 
-    Of a layer that no other one comes before, these are the statistics of what evaluation feeds it. What evaluation
-    feeds a later one has gone through running statistics, not through those of each batch, and its mean and variance
-    are others, the more so the smaller the batches. With `layerwise` they are right: one layer after the other, in the
+    For a layer with no other one before it, these are the statistics of what evaluation feeds it. The inputs of a
+    later layer have gone through running statistics in evaluation, not through those of each batch, and their mean and
+    variance differ, the more so the smaller the batches. With `layerwise` they are right: one layer after the other, in the
     order in which they are called, while those before it evaluate with their new statistics already.
 
     If all goes well, running_mean and running_var (as `unbiased` of the layer says) are those of the population, and
@@ -48,15 +48,15 @@ def recalibrate(
     layers : BatchNorm or sequence of BatchNorm
         A layer that is there twice counts once.
     forward : function of a batch
-        Calls the layers. What it returns is not looked at.
+        Calls the layers. Its result is ignored.
     batches : iterable
-        What `forward` is called with, one by one.
+        The arguments of `forward`, one for each call.
     num_batches : int, optional
-        How many of them; all, unless given.
+        The number of batches that are used; by default all.
     progress : bool or None, default None
-        Whether there is a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
+        True for a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
     layerwise : bool, default False
-        Whether later layers get the statistics of what evaluation feeds them. It takes as many passes as there are
+        True if later layers get the statistics of what evaluation feeds them. It takes as many passes as there are
         layers, so that `batches` has to be something that can be gone through again, such as a list, and `forward` has
         to leave the batches as they are. A layer that is called several times for a batch has all of its calls pooled;
         one whose input depends on its own output sees that output as training has it.

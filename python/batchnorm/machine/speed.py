@@ -43,7 +43,7 @@ def measure(shape: tuple[int, ...], dtype: np.dtype[Any], seconds: float = 10.0)
         (N, C, ...), channels at axis 1.
     dtype : numpy.dtype
     seconds : float, default 10
-        How long it goes on, but for a few rounds that it makes at least.
+        The time that it takes; a few rounds are made in any case.
 
     Returns
     -------

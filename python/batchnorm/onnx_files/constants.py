@@ -33,7 +33,7 @@ class Constants:
     outer : Constants, optional
         Those of the graph that this one is a part of.
     overridable : bool, default True
-        Whether an initializer counts that is an input of the graph as well: who runs the model may give another value.
+        True if an initializer counts that is also an input of the graph, for which a caller may give another value.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def draw(
     inputs : mapping
         The type and the shape of each, as Session has them.
     shapes : mapping
-        Of those whose shape is not known.
+        Shapes of the inputs whose shape is not known.
     rng : numpy.random.Generator
 
     Raises

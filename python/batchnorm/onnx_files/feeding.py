@@ -59,7 +59,7 @@ class Feed:
     data : mapping of str to array
         May have more than the inputs.
     batch : int, optional
-        How many samples at a time: as many as the model takes or, if it takes any number, 32.
+        The number of samples at a time: as many as the model takes or, if it takes any number, 32.
 
     Raises
     ------

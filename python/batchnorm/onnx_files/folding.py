@@ -28,7 +28,7 @@ def fold_model(model: Any, *, keep: Iterable[str] = (), overridable: bool = Fals
     keep : iterable of str, optional
         Batch norms to be left, by the name of the node or of its output.
     overridable : bool, default False
-        Whether initializers may change that are inputs of the graph as well, so that who runs the model may override
+        True if initializers may change that are inputs of the graph as well, so that who runs the model may override
         them.
 
     Returns

@@ -21,7 +21,7 @@ def read_model(path: PathLike, *, check: bool = True) -> Any:
     path : str or path
         External data are looked for beside it, as ONNX has it, and nowhere else.
     check : bool, default True
-        Whether it has to pass onnx.checker, too.
+        True if it has to pass onnx.checker, too.
 
     Raises
     ------

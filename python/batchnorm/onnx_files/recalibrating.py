@@ -42,7 +42,7 @@ class Recalibrated:
     spread : tuple of float
         The least and the largest of the new variances over the old ones (with epsilon).
     parted : bool
-        Whether another node goes on with the old numbers.
+        True if another node goes on with the old numbers.
     """
 
     name: str
@@ -83,7 +83,7 @@ def recalibrate_model(model: Any, data: Mapping[str, Array], *, batch: int | Non
     data : mapping of str to array
         The inputs by name, with samples along the first axis.
     batch : int, optional
-        How many samples at a time. The result is the same but for rounding.
+        The number of samples at a time. The result is the same but for rounding.
 
     Raises
     ------

@@ -22,13 +22,13 @@ class Fold:
     Attributes
     ----------
     name : str
-        Of the node or, if it has none, of its output.
+        The name of the node or, if it has none, of its output.
     how : str
         Where it went.
     tensors : tuple of str
         The first tensors that are the same in both models.
     top : bool
-        Whether they are of the graph itself, not of one within it.
+        True if they are of the graph itself, not of one within it.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Fold:
 
 @dataclass
 class Report:
-    """All of a model's.
+    """The batch norms of a model: those that were folded, and those that were left.
 
     Attributes
     ----------

@@ -43,7 +43,7 @@ class Session:
     outputs : iterable of str
         The tensors that are asked for. Only what they need is kept.
     optimized : bool, default False
-        Whether ONNX Runtime may fuse nodes.
+        True if ONNX Runtime may fuse nodes.
     """
 
     def __init__(self, model: Any, outputs: Iterable[str], *, optimized: bool = False) -> None:

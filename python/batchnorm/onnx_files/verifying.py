@@ -28,13 +28,13 @@ class Verification:
     Attributes
     ----------
     inputs : int
-        How many were drawn.
+        The number of random inputs.
     errors : dict
-        Of each tensor, the largest difference over the largest value.
+        For each tensor, the largest difference over the largest value.
     vacuous : dict
-        Of tensors whose agreement shows nothing: why.
+        For tensors whose agreement proves nothing, the reason.
     too_far : dict
-        Of tensors that differ by more than rounding: by how much.
+        For tensors that differ by more than rounding, the difference.
     """
 
     inputs: int
@@ -65,7 +65,7 @@ def verify(
         Those to be compared beside the outputs; such as only one of the models has are left out.
     inputs : int, default 3
     shapes : mapping of str to sequence of int, optional
-        Of inputs whose shape the model does not say. A first axis that it leaves open is 2.
+        Shapes of inputs that the model leaves open. A first axis that it leaves open is 2.
     seed : int, default 0
 
     Raises

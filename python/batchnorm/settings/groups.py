@@ -87,7 +87,7 @@ class Segments(Versioned):
     index : array_like of int
         The type of each sample, from 0 to groups - 1.
     groups : int
-        How many types there are.
+        The number of types.
     """
 
     index: ArrayLike
@@ -108,7 +108,7 @@ class Split(Versioned):
     Parameters
     ----------
     groups : int
-        How many slices; divides the batch.
+        The number of slices, which divides the batch.
     shared_parameters : bool, default False
         gamma and beta are one for all slices.
     """
@@ -138,7 +138,7 @@ class Conditional(Versioned):
     index : array_like of int
         The class of each sample, from 0 to groups - 1.
     groups : int
-        How many classes there are.
+        The number of classes.
     """
 
     index: ArrayLike

@@ -32,24 +32,24 @@ class Running(Versioned):
     Parameters
     ----------
     average : str, default "exponential"
-        What w is::
+        The weight w::
 
             "exponential"    momentum
             "cumulative"     1 / n: all batches alike; as PyTorch's momentum=None
             "windowed"       1 / n, but at least momentum; as in dlib, whose window is 1 / momentum
-            "debiased"       momentum / (1 - (1 - momentum)**n): as if nothing had been before the first batch; as haiku
+            "debiased"       momentum / (1 - (1 - momentum)**n): without the starting values; as haiku
             "filled"         1 for the first, then momentum; as in equinox
 
     single_value : str, default "error"
-        What a batch of one value per channel gives: "error", a ValueError; "running", what the running statistics,
+        For a batch of one value per channel: "error", a ValueError; "running", what the running statistics,
         which are needed, normalize it to; "beta", beta, as x_hat is 0.
     nonfinite : str, default "propagate"
-        What a batch does of which some mean or variance is not finite: "propagate", the running statistics of that
+        For a batch of which some mean or variance is not finite: "propagate", the running statistics of that
         channel take it; "skip", those of all channels stay as they are; "error", a ValueError, for which one more pass
         over x is made.
     pure : bool, default False
         Nothing is updated in place: running_mean, running_var and `num_batches` are only read, and may be any
-        array_like. What they become is saved.running_mean, saved.running_var and saved.num_batches.
+        array_like. Their new values are saved.running_mean, saved.running_var and saved.num_batches.
     num_batches : ndarray of int64, optional
         Batches seen so far, of one element; with groups that have running statistics each, one for each of them.
         Updated in place. Needed for all averages but the exponential one.

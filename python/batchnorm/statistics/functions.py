@@ -65,7 +65,7 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
     Returns
     -------
     Moments
-        Of the axis of the first part that is one, or 1.
+        The axis of the first part that is a Moments, or 1.
 
     Raises
     ------

@@ -128,12 +128,12 @@ class Moments(Versioned):
         chunk_bytes : int, default 64 MiB
             About the size of a slice, which is at least one index.
         progress : bool or None, default False
-            Whether there is a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
+            True for a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
 
         Raises
         ------
         ValueError
-            The file is cut off, or none that can be mapped. What else update() raises.
+            The file is cut off, or cannot be mapped; or a reason of update().
         TypeError
             The dtype is none of update()'s: complex, or in another byte order.
         OSError
@@ -172,14 +172,14 @@ class Moments(Versioned):
         Parameters
         ----------
         x : array_like of float32, float64, float16 or bfloat16
-            Of any shape that has the channels; it may be empty.
+            It may have any shape with these channels, and may be empty.
         weights, lengths
             As in forward_training().
 
         Raises
         ------
         ValueError
-            x has other channels than the values before. What else forward_training() refuses of these arguments.
+            x has other channels than the values before, or forward_training() would refuse these arguments.
         TypeError
             A dtype is none of these.
         """
@@ -196,7 +196,7 @@ class Moments(Versioned):
         Parameters
         ----------
         other : Moments, or three arrays as of() takes them
-            Of the same channels; their axis does not matter. They stay as they are.
+            They have the same channels, along any axis, and stay as they are.
         """
         if not isinstance(other, Moments):
             try:

@@ -67,7 +67,7 @@ extension Double: Element {
     public static var dtype: DType { DType(value: BN_FLOAT64) }
 }
 
-/// What `backward` has to know of a forward call: its shape, gamma and beta as they were, what x was normalized with,
+/// The part of a forward call that `backward` needs: its shape, gamma and beta as they were, what x was normalized with,
 /// and whether that was of the batch. Only a forward call makes one.
 public struct Saved<T: Element>: Sendable {
     fileprivate let shape: Shape

@@ -68,7 +68,7 @@ func compare(_ results: [String: [Float]], with path: String) throws -> Int {
     return compared
 }
 
-/// What values.txt does not tell: at momentum 1 the running statistics are the batch's, which are its moments.
+/// Missing from values.txt: at momentum 1 the running statistics are the batch's, which are its moments.
 func checkOptions() throws {
     let (x, dy, gamma): ([Float], [Float], [Float]) = (batch(1), batch(2), [1.5, 2, 0.5])
     var (runningMean, runningVar, y, dx) = (gamma, gamma, x, x)
@@ -98,7 +98,7 @@ func checkOptions() throws {
     }
 }
 
-/// What `backward` has from the forward call: gamma and beta as they were, and their number.
+/// The values that `backward` has from the forward call: gamma and beta as they were, and their number.
 func checkSaved() throws {
     let (x, dy) = (batch(1), batch(2))
     var (gamma, beta): ([Float], [Float]) = ([1.5, 2, 0.5], [1, 2, 3])

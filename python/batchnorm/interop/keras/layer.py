@@ -47,7 +47,7 @@ class BatchNormalization(Weights):
     epsilon : float, default 1e-3
         Added to the variance: finite, at least 0. With 0, a channel of zero variance gives beta, not NaN.
     center, scale : bool, default True
-        Whether there is a beta, and a gamma.
+        True if there is a beta, and a gamma.
     beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
         "zeros", "ones", a number, an array of one element per channel, or a function that is called with a shape and
         dtype=, as Keras's initializers are.
@@ -125,13 +125,13 @@ class BatchNormalization(Weights):
         Parameters
         ----------
         inputs : array_like of real numbers
-            Of the rank and the channels that the layer was built for. The layer keeps the array, if it is of the
+            They have the rank and the channels that the layer was built for. The layer keeps the array, if it is of the
             compute dtype, not a copy of it: whoever changes it before backward() changes the gradient.
         training : bool, optional
-            Whether the statistics of the batch serve, and move the averages; None is False, as in Keras outside of
+            True if the statistics of the batch serve, and move the averages; None is False, as in Keras outside of
             fit(). Without effect on a layer that is not trainable.
         mask : array_like of bool or real numbers, optional
-            Of the inputs' shape without the last axis; lengths of 1 are repeated. What is not 0 counts in the
+            In the inputs' shape without the last axis; lengths of 1 are repeated. Positions other than 0 count in the
             statistics; all of the inputs are normalized. Without effect in inference.
 
         Raises
@@ -178,7 +178,7 @@ class BatchNormalization(Weights):
 
         They are as Keras's automatic differentiation would have them: a batch's statistics are functions of x, moving
         averages and renorm's r and d are constants, and what a mask hides has a gradient all the same. There are
-        gradients by gamma and beta also for a layer that is not trainable.
+        gradients of gamma and beta also for a layer that is not trainable.
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ class Linear:
     rank, axis : int
         The number of axes of its output, and which of them has the channels.
     channels : int
-        How many there are.
+        The number of outputs.
     """
 
     rank: int
