@@ -27,8 +27,7 @@ from calls import (
     gradient,
     source_of,
 )
-from oracle import Call
-from reference import Real
+from oracle import Call, Real
 
 from events import EVENTS, aside, refused
 from twin import CENTRES, STATE, Twin

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from oracle import PARAMETERS, RUNNING, Call, Result
-from reference import Real
+from oracle import PARAMETERS, RUNNING, Call, Result, Real
 
 Array = np.ndarray[Any, Any]
 

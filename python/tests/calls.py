@@ -14,16 +14,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import oracle
-from oracle import PARAMETERS, RUNNING, STATISTICS, Call
-from reference import Real
+from oracle import PARAMETERS, RUNNING, STATISTICS, Call, Real
 
 import batchnorm as bn
 
 Array = np.ndarray[Any, Any]
 
 DTYPES = {"f8": np.float64, "f4": np.float32, "f2": np.float16, "bf16": ml_dtypes.bfloat16}
-# Channels that fill vectors and do not; planes of one value, of less than a vector, of rows and of planes.
-SHAPES = [(6, 1, 7), (4, 3, 49), (8, 17, 1), (4, 33, 7), (4, 3, 100), (2, 17, 49)]
 ACTIVATIONS = [
     ("identity",),
     ("relu",),
@@ -56,7 +53,6 @@ LAYOUTS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "every second sample": (_every_second, 1),
     "backwards": (lambda x: x[::-1].copy()[::-1], 1),
 }
-FEW_LAYOUTS = ["NCHW", "NHWC", "Fortran"]
 
 
 class Given:

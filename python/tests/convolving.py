@@ -10,7 +10,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from reference import Real
+from oracle import Real
 
 import batchnorm as bn
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
-from calls import ACTIVATIONS, DTYPES, LAYOUTS, check_training, draw
+from calls import ACTIVATIONS, DTYPES, LAYOUTS, Given, check_gradients, check_training, check_y, draw, gradient
+from oracle import Call
 
 import batchnorm as bn
 
@@ -28,12 +30,9 @@ def some_groups(rng: np.random.Generator, n: int) -> Any:
     ][rng.integers(5)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("number", range(60))
-def test_combinations(rng: np.random.Generator, number: int, dtype: str) -> None:
-    n, c = int(rng.integers(1, 13)), int(rng.choice([1, 2, 3, 16, 17, 33]))
-    shape = n, c, int(rng.choice([1, 7, 49, 100]))
-    groups = some_groups(rng, n)
+def some_call(rng: np.random.Generator, shape: tuple[int, int, int], dtype: str, **more: Any) -> tuple[Call, Any]:
+    """A call of the oracle that is told all sorts of things, and its groups."""
+    groups = some_groups(rng, shape[0])
     told: dict[str, Any] = {
         "activation": ACTIVATIONS[rng.integers(len(ACTIVATIONS))],
         "residual": True if rng.integers(2) else None,
@@ -44,18 +43,57 @@ def test_combinations(rng: np.random.Generator, number: int, dtype: str) -> None
         "source": [("batch",), ("blend", 2.5), ("renorm", 1.5, 0.5, 0.75), ("updated",)][rng.integers(4)],
         "unbiased": bool(rng.integers(2)),
         "momentum": float(rng.choice([0.1, 0.25, 1])),
+        **more,
     }
     if told["source"] != ("batch",):
         # Whatever x_hat = 0 would be in another source, and what y is where nothing counts.
         told["single_value"] = "running"
         told["masked"] = "zero" if told["masked"] == "normalize" and told["weights"] else told["masked"]
+    print(f"{shape=} {groups=} {told}")
     call = draw(rng, shape, dtype, groups, **told)
     if call.weights is not None:
         # A sum of at most 1 is no population to estimate a variance of.
         call.weights = np.where(call.weights == 0.5, 1.5, call.weights)
     call.num_batches = call.num_batches + rng.integers(0, 4, len(call.num_batches))
-    policy = bn.Running(told["average"], told["single_value"], "skip", num_batches=call.num_batches.copy())
+    return call, groups
+
+
+def some_shape(rng: np.random.Generator) -> tuple[int, int, int]:
+    return int(rng.integers(1, 13)), int(rng.choice([1, 2, 3, 16, 17, 33])), int(rng.choice([1, 7, 49, 100]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", range(60))
+def test_combinations(rng: np.random.Generator, number: int, dtype: str) -> None:
+    call, groups = some_call(rng, some_shape(rng), dtype)
+    policy = bn.Running(call.average, call.single_value, "skip", num_batches=call.num_batches.copy())
     layout = str(rng.choice(list(LAYOUTS)))
-    bits = told["activation"][0] not in ("hard_swish", "silu") and bool(rng.integers(2))
-    print(f"{shape=} {layout=} {groups=} {bits=} {told}")
+    bits = call.activation[0] not in ("hard_swish", "silu") and bool(rng.integers(2))
+    print(f"{layout=} {bits=}")
     check_training(rng, call, dtype, layout, groups=groups, running=policy, save_mask=bits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", range(15))
+def test_inference(rng: np.random.Generator, number: int, dtype: str) -> None:
+    """And its gradients, which know no statistics."""
+    call, groups = some_call(rng, some_shape(rng), dtype, source=("batch",), frozen=True)
+    given = Given(call, dtype, str(rng.choice(list(LAYOUTS))))
+    (x, gamma, beta, mean, var), told = given.arguments()
+    del told["momentum"], told["unbiased"]
+    check_y(given, bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var, **told, groups=groups))
+    saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, groups=groups, **given.epilogue())
+    assert saved.frozen
+    dy = gradient(rng, given)
+    check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis))
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_the_oracle_by_finite_differences(rng: np.random.Generator, number: int) -> None:
+    """What the gradients are compared with is the gradient of what y is compared with."""
+    call, _ = some_call(rng, (int(rng.integers(2, 7)), 2, 3), "f8", single_value="running")
+    dy = gradient(rng, Given(call, "f8"), margin=0.01)
+    names = "x", "gamma", "beta", "residual"
+    for name, exact in zip(names if call.residual is not None else names[:3], oracle.backward(call, dy)):
+        differences = oracle.by_differences(call, dy, name)
+        assert (abs(differences - exact) < 1e-6 * (1 + abs(exact))).all(), name

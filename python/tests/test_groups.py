@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of samples: ghost batches, segments, split and conditional batch normalization, against the oracle."""
+"""Groups of samples: ghost batches, segments, split and conditional; test_combinations.py compares their values."""
 
 from __future__ import annotations
 
@@ -9,164 +9,14 @@ import numpy as np
 import oracle
 import pytest
 from calls import (
-    DTYPES,
-    LAYOUTS,
-    Given,
-    check_gradients,
-    check_running,
     check_training,
-    check_y,
     draw,
-    gradient,
     groups_of,
 )
 
 import batchnorm as bn
 
 Array = np.ndarray[Any, Any]
-
-# Of eight samples.
-GROUPS = {
-    "ghost": bn.Ghost(2),
-    "ghost, one": bn.Ghost(8),
-    "ghost, interleaved": bn.Ghost(4, interleaved=True),
-    "ghost, averaged": bn.Ghost(2, averaged=True),
-    "ghost, as in Keras": bn.Ghost(4, True, True),
-    "segments": bn.Segments([2, 0, 0, 2, 0, 2, 2, 0], 3),
-    "segments, one": bn.Segments([0] * 8, 1),
-    "segments in order": bn.Segments([0, 0, 1, 1, 1, 3, 3, 3], 4),
-    "split": bn.Split(2),
-    "split, shared": bn.Split(4, shared_parameters=True),
-    "conditional": bn.Conditional([4, 1, 1, 0, 2, 4, 4, 0], 5),
-    "conditional, one": bn.Conditional([0] * 8, 1),
-}
-SHAPES = [(8, 1, 7), (8, 3, 49), (8, 17, 1), (8, 33, 7), (8, 3, 100)]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", GROUPS)
-def test_every_shape(rng: np.random.Generator, name: str, dtype: str) -> None:
-    for shape in SHAPES:
-        groups = GROUPS[name]
-        check_training(rng, draw(rng, shape, dtype, groups), dtype, groups=groups)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", GROUPS)
-def test_every_layout(rng: np.random.Generator, name: str, layout: str) -> None:
-    for dtype in ("f8", "f4", "f2"):
-        for shape in ((8, 1, 7), (8, 17, 49), (8, 33, 1)):
-            groups = GROUPS[name]
-            check_training(rng, draw(rng, shape, dtype, groups), dtype, layout, groups=groups)
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_the_oracle_by_finite_differences(rng: np.random.Generator, name: str) -> None:
-    for told in ({}, {"activation": ("silu",), "residual": True, "weights": True}):
-        call = draw(rng, (8, 2, 3), groups=GROUPS[name], **told)
-        dy = gradient(rng, Given(call, "f8"))
-        dx, dgamma, dbeta, _ = oracle.backward(call, dy)
-        for variable, exact in (("x", dx), ("gamma", dgamma), ("beta", dbeta)):
-            assert abs(oracle.by_differences(call, dy, variable) - exact).max() < 1e-6
-
-
-@pytest.mark.parametrize("dtype", ["f8", "f4", "bf16"])
-@pytest.mark.parametrize("masked", ["normalize", "zero", "keep"])
-@pytest.mark.parametrize("name", GROUPS)
-def test_with_weights_activation_and_residual(rng: np.random.Generator, name: str, masked: str, dtype: str) -> None:
-    for layout in ("NCHW", "NHWC", "Fortran"):
-        told = {"weights": True, "masked": masked, "activation": ("relu",), "residual": True}
-        call = draw(rng, (8, 17, 7), dtype, GROUPS[name], **told)
-        check_training(rng, call, dtype, layout, groups=GROUPS[name])
-        check_training(rng, call, dtype, layout, groups=GROUPS[name], save_mask=True)
-
-
-@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
-@pytest.mark.parametrize("source", [("blend", 4.0), ("renorm", 1.25, 0.25, 0.75)], ids=str)
-@pytest.mark.parametrize("name", GROUPS)
-def test_with_a_source(rng: np.random.Generator, name: str, source: Any, dtype: str) -> None:
-    for layout in ("NCHW", "NHWC"):
-        call = draw(rng, (8, 17, 7), dtype, GROUPS[name], source=source)
-        check_training(rng, call, dtype, layout, groups=GROUPS[name])
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_with_updated_statistics(rng: np.random.Generator, name: str) -> None:
-    """Each ghost batch with what it alone would update the running statistics to."""
-    for dtype in ("f8", "f4"):
-        call = draw(rng, (8, 17, 7), dtype, GROUPS[name], source=("updated",), momentum=0.25)
-        check_training(rng, call, dtype, groups=GROUPS[name])
-
-
-@pytest.mark.parametrize("average", ["cumulative", "windowed", "debiased", "filled"])
-@pytest.mark.parametrize("name", GROUPS)
-def test_with_averages_and_counts(rng: np.random.Generator, name: str, average: str) -> None:
-    """A row of running statistics has a count of its own; ghost batches count one by one unless averaged."""
-    for unbiased in (True, False):
-        call = draw(rng, (8, 3, 7), groups=GROUPS[name], average=average, momentum=0.25, unbiased=unbiased)
-        call.num_batches = call.num_batches + np.arange(len(call.num_batches))
-        policy = bn.Running(average, num_batches=call.num_batches.copy())
-        check_training(rng, call, "f8", groups=GROUPS[name], running=policy)
-        given = Given(call, "f8")
-        (x, gamma, beta, mean, var), told = given.arguments()
-        pure = bn.Running(average, num_batches=call.num_batches, pure=True)
-        _, saved = bn.forward_training(
-            x, gamma, beta, running_mean=mean, running_var=var, **told, groups=GROUPS[name], running=pure
-        )
-        check_running(given, saved.running_mean, saved.running_var, saved.num_batches)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", GROUPS)
-def test_inference(rng: np.random.Generator, name: str, dtype: str) -> None:
-    groups = GROUPS[name]
-    for layout in ("NCHW", "NHWC", "Fortran"):
-        call = draw(rng, (8, 17, 7), dtype, groups, activation=("relu",), frozen=True)
-        given = Given(call, dtype, layout)
-        (x, gamma, beta, mean, var), told = given.arguments()
-        told = {key: value for key, value in told.items() if key not in ("momentum", "unbiased")}
-        check_y(given, bn.forward_inference(x, gamma, beta, running_mean=mean, running_var=var, **told, groups=groups))
-        saved = bn.frozen_statistics(mean, var, call.eps, beta=beta, groups=groups, **given.epilogue())
-        dy = gradient(rng, given)
-        check_gradients(given, dy, bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis))
-
-
-def test_each_group_is_a_batch_of_its_own(rng: np.random.Generator) -> None:
-    """By plain calls, one for each group."""
-    x, dy = rng.normal(size=(2, 8, 3, 5, 2))
-    for name, groups in GROUPS.items():
-        known = groups_of(groups, 8)
-        has_rows = bool(known["per_group"] & oracle.PARAMETERS)
-        gamma, beta = rng.normal(size=(2, known["count"], 3))
-        given = (gamma, beta) if has_rows else (gamma[0], beta[0])
-        y, saved = bn.forward_training(x, *given, groups=groups)
-        dx, dgamma, dbeta = bn.backward(dy, x, saved, gamma=given[0])
-        assert saved.mean.shape == ((known["count"], 3) if known["per_group"] & oracle.STATISTICS else (3,))
-        assert dgamma.shape == dbeta.shape == given[0].shape
-        if isinstance(groups, bn.Conditional):
-            plain, of_plain = bn.forward_training(x)
-            scale, shift = (each[known["of_sample"]][:, :, None, None] for each in (gamma, beta))
-            assert np.allclose(y, plain * scale + shift, rtol=1e-12, atol=1e-13)
-            assert np.allclose(dx, bn.backward(dy * scale, x, of_plain)[0], rtol=1e-12, atol=1e-12)
-            continue
-        total = 0
-        for group in range(known["count"]):
-            samples = known["of_sample"] == group
-            row = group if has_rows else 0
-            if samples.any():
-                part, of_part = bn.forward_training(x[samples], gamma[row], beta[row])
-                results = bn.backward(dy[samples], x[samples], of_part, gamma=gamma[row])
-                assert np.allclose(y[samples], part, rtol=1e-12, atol=1e-13), name
-                assert np.allclose(dx[samples], results[0], rtol=1e-12, atol=1e-12), name
-                total = total + results[1]
-                if has_rows:
-                    assert np.allclose(dgamma[group], results[1], rtol=1e-12)
-                    assert np.allclose(dbeta[group], results[2], rtol=1e-12, atol=1e-13)
-            elif has_rows:
-                assert not dgamma[group].any()
-                assert not dbeta[group].any()
-        if not has_rows:
-            assert np.allclose(dgamma, total, rtol=1e-12)
 
 
 def test_virtual_batches_as_in_keras(rng: np.random.Generator) -> None:
@@ -198,52 +48,19 @@ def test_running_statistics_of_absent_groups(rng: np.random.Generator) -> None:
     assert saved.outcome.tolist() == [bn.Outcome.USED, bn.Outcome.EMPTY, bn.Outcome.USED]
 
 
-@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
 @pytest.mark.parametrize("single_value", ["running", "beta"])
-@pytest.mark.parametrize("residual", [None, True])
-def test_groups_of_one_value(rng: np.random.Generator, residual: Any, single_value: str, dtype: str) -> None:
+def test_groups_of_one_value(rng: np.random.Generator, single_value: str) -> None:
     """One group has a single value, others have more; the single one's statistics are constants, or its x_hat is 0."""
     groups = bn.Segments([1, 0, 0, 3, 0, 3], 4)
-    told = {"single_value": single_value, "residual": residual, "activation": ("relu",)}
-    for layout in ("NCHW", "NHWC", "Fortran"):
-        call = draw(rng, (6, 17, 1), dtype, groups, **told)
-        policy = bn.Running(single_value=single_value, num_batches=np.zeros(4, np.int64))
-        given, saved = check_training(rng, call, dtype, layout, groups=groups, running=policy)
-        assert saved.outcome.tolist() == [0, 2 if single_value == "running" else 3, 1, 0]
-        (x, gamma, beta, mean, var), more = given.arguments()
-        if layout == "Fortran":
-            continue  # which cannot be written in place
-        kept = x.copy()
-        with pytest.raises(ValueError, match="value"):
-            bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **more, groups=groups, out=x)
-        assert np.array_equal(x, kept)
-        dy = gradient(rng, given)
-        target = given.tensor(dy)
-        expected = bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis)
-        for one, other in zip(bn.backward(target, x, saved, gamma=gamma, axis=given.axis, out=target), expected):
-            assert np.array_equal(one, other)
-
-
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "NHWC, seen as NCHW", "every second sample"])
-def test_groups_of_one_position_that_counts(rng: np.random.Generator, layout: str) -> None:
-    """The same with more positions than one, which lie in memory as they do."""
-    groups = bn.Segments([1, 0, 0, 3, 0, 3], 4)
-    weights = rng.choice([1.0, 2, 3], (6, 7))
-    weights[0] = [0, 0, 0, 2, 0, 0, 0]
-    for dtype in ("f8", "f4", "f2"):
-        told = {"single_value": "running", "residual": True, "activation": ("relu",), "masked": "zero"}
-        call = draw(rng, (6, 5, 7), dtype, groups, weights=weights, **told)
-        policy = bn.Running(single_value="running", num_batches=np.zeros(4, np.int64))
-        given, saved = check_training(rng, call, dtype, layout, groups=groups, running=policy)
-        assert saved.outcome.tolist() == [0, 2, 1, 0]
-        (x, gamma, _, _, _), _ = given.arguments()
-        dy = gradient(rng, given)
-        expected = bn.backward(given.tensor(dy), x, saved, gamma=gamma, axis=given.axis)
-        for name in ("out", "residual_out"):
-            target = given.tensor(dy)
-            results = bn.backward(target, x, saved, gamma=gamma, axis=given.axis, **{name: target})
-            for one, other in zip(results, expected):
-                assert np.array_equal(one, other)
+    call = draw(rng, (6, 17, 1), "f4", groups, single_value=single_value, residual=True, activation=("relu",))
+    policy = bn.Running(single_value=single_value, num_batches=np.zeros(4, np.int64))
+    given, saved = check_training(rng, call, "f4", groups=groups, running=policy)
+    assert saved.outcome.tolist() == [0, 2 if single_value == "running" else 3, 1, 0]
+    (x, gamma, beta, mean, var), more = given.arguments()
+    kept = x.copy()
+    with pytest.raises(ValueError, match="value"):
+        bn.forward_training(x, gamma, beta, running_mean=mean, running_var=var, **more, groups=groups, out=x)
+    assert np.array_equal(x, kept)
 
 
 def test_all_groups_of_one_value(rng: np.random.Generator) -> None:
@@ -254,18 +71,17 @@ def test_all_groups_of_one_value(rng: np.random.Generator) -> None:
         assert saved.frozen
 
 
-@pytest.mark.parametrize("name", GROUPS)
-def test_outputs_in_place(rng: np.random.Generator, name: str) -> None:
-    for dtype in (np.float32, np.float16):
-        for axis in (1, -1):
-            x, dy = rng.normal(size=(2, 8, 4, 4)).astype(dtype)
-            expected, saved = bn.forward_training(x, axis=axis, groups=GROUPS[name])
-            gradients = bn.backward(dy, x, saved, axis=axis)
-            out, target = x.copy(), dy.copy()
-            assert bn.forward_training(out, axis=axis, groups=GROUPS[name], out=out)[0] is out
-            assert np.array_equal(out, expected)
-            for given, other in zip(bn.backward(target, x, saved, axis=axis, out=target), gradients):
-                assert np.array_equal(given, other)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_outputs_in_place(rng: np.random.Generator, axis: int) -> None:
+    x, dy = rng.normal(size=(2, 8, 4, 4)).astype(np.float32)
+    for groups in (bn.Ghost(4, True, True), bn.Segments([2, 0, 0, 2, 0, 2, 2, 0], 3), bn.Split(4, True)):
+        expected, saved = bn.forward_training(x, axis=axis, groups=groups)
+        gradients = bn.backward(dy, x, saved, axis=axis)
+        out, target = x.copy(), dy.copy()
+        assert bn.forward_training(out, axis=axis, groups=groups, out=out)[0] is out
+        assert np.array_equal(out, expected)
+        for given, other in zip(bn.backward(target, x, saved, axis=axis, out=target), gradients):
+            assert np.array_equal(given, other)
 
 
 def test_several_channel_axes(rng: np.random.Generator) -> None:

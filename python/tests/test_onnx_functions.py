@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from reference import Real
+from oracle import Real
 
 import batchnorm as bn
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from convolving import Norm, close, per_channel
-from reference import Real
+from oracle import Real
 
 import batchnorm as bn
 

@@ -6,67 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from calls import DTYPES, LAYOUTS, SHAPES, Given, check_training, draw, gradient
 from helpers import both
 
 import batchnorm as bn
 
 Array = np.ndarray[Any, Any]
-
-SOURCES = [
-    ("blend", 16.0),
-    ("blend", 0.0),
-    ("renorm", np.inf, np.inf, 0.0),
-    ("renorm", 1.25, 0.25, 0.75),
-    ("renorm", 1.0, 0.0, 1.0),
-    ("updated",),
-]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("source", SOURCES, ids=str)
-def test_every_shape(rng: np.random.Generator, source: Any, dtype: str) -> None:
-    for shape in SHAPES:
-        for unbiased in (True, False):
-            check_training(rng, draw(rng, shape, dtype, source=source, unbiased=unbiased, momentum=0.25), dtype)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("source", SOURCES, ids=str)
-def test_every_layout(rng: np.random.Generator, source: Any, layout: str) -> None:
-    for dtype in ("f8", "f4", "f2"):
-        for shape in ((6, 1, 7), (4, 17, 49), (8, 33, 1)):
-            check_training(rng, draw(rng, shape, dtype, source=source), dtype, layout)
-
-
-@pytest.mark.parametrize("source", SOURCES, ids=str)
-def test_the_oracle_by_finite_differences(rng: np.random.Generator, source: Any) -> None:
-    for told in ({}, {"activation": ("silu",), "residual": True}, {"weights": True}, {"unbiased": False}):
-        call = draw(rng, (3, 2, 7), source=source, momentum=0.375, **told)
-        dy = gradient(rng, Given(call, "f8"))
-        dx, dgamma, dbeta, _ = oracle.backward(call, dy)
-        for name, exact in (("x", dx), ("gamma", dgamma), ("beta", dbeta)):
-            assert abs(oracle.by_differences(call, dy, name) - exact).max() < 1e-6
-
-
-@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
-@pytest.mark.parametrize("masked", ["normalize", "zero", "keep"])
-@pytest.mark.parametrize("source", SOURCES, ids=str)
-def test_with_weights_activation_and_residual(rng: np.random.Generator, source: Any, masked: str, dtype: str) -> None:
-    for layout in ("NCHW", "NHWC"):
-        told = {"weights": True, "masked": masked, "activation": ("relu",), "residual": True}
-        check_training(rng, draw(rng, (4, 17, 7), dtype, source=source, **told), dtype, layout)
-
-
-@pytest.mark.parametrize("average", ["cumulative", "windowed", "debiased", "filled"])
-def test_updated_with_other_averages(rng: np.random.Generator, average: str) -> None:
-    """The first batch fills what there is; in equinox's mode "ema" it is normalized with itself alone."""
-    for batches in (0, 1, 5):
-        call = draw(rng, (4, 17, 7), average=average, source=("updated",), num_batches=np.array([batches]))
-        policy = bn.Running(average, num_batches=np.array([batches]))
-        check_training(rng, call, "f8", running=policy)
 
 
 def test_limits_that_leave_nothing_are_plain_normalization(rng: np.random.Generator) -> None:
