@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F405
 """Batch normalization for NumPy arrays, forward and backward, exact and fast.
 
 >>> import numpy as np
@@ -22,102 +21,94 @@ The docstrings of the modules explain them: help(bn.functional), help(bn.functio
   layer, and ONNX's operator.
 """
 
+from __future__ import annotations
+
+from _thread import RLock as _RLock
 from importlib import import_module as _import_module
 
 from ._version import __version__
 
-TYPE_CHECKING = False  # as in typing, whose import would take longer than all the rest here
-if TYPE_CHECKING:
-    from ._names import *  # noqa: F403
-    from .interop import keras as keras
-    from .interop import onnx as onnx
-
-__all__ = [
-    "BatchNorm",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "Blend",
-    "Clip",
-    "Conditional",
-    "Folded",
-    "FrameworkState",
-    "FrozenBatchNorm2d",
-    "Ghost",
-    "LazyBatchNorm1d",
-    "LazyBatchNorm2d",
-    "LazyBatchNorm3d",
-    "LeakyReLU",
-    "MicroBatches",
-    "Moments",
-    "Outcome",
-    "Renorm",
-    "Running",
-    "SavedStatistics",
-    "ScaleShift",
-    "Segments",
-    "Split",
-    "StateError",
-    "Sums",
-    "Updated",
-    "__version__",
-    "backward",
-    "backward_apply",
-    "backward_reduce",
-    "batch_norm",
-    "double_backward",
-    "fold_conv",
-    "fold_into_conv",
-    "fold_into_linear",
-    "fold_linear",
-    "forward_inference",
-    "forward_training",
-    "from_state",
-    "frozen_statistics",
-    "get_num_threads",
-    "inverse_std",
-    "isa",
-    "jvp",
-    "merge_batch_norms",
-    "merge_moments",
-    "moments",
-    "normalize",
-    "read_state",
-    "recalibrate",
-    "renorm_limits",
-    "scale_shift",
-    "set_num_threads",
-    "to_state",
-    "update_running",
-    "write_state",
-]
-
-
+# The names of the package by the module that has them; __init__.pyi says the same to type checkers.
+_ROOMS = {
+    "_core.errors": ["StateError"],
+    "_core.structs": ["Outcome"],
+    "_core.threads": ["get_num_threads", "isa", "set_num_threads"],
+    "deploy": [
+        "Folded",
+        "ScaleShift",
+        "fold_conv",
+        "fold_into_conv",
+        "fold_into_linear",
+        "fold_linear",
+        "merge_batch_norms",
+        "scale_shift",
+    ],
+    "functional": [
+        "MicroBatches",
+        "SavedStatistics",
+        "Sums",
+        "backward",
+        "backward_apply",
+        "backward_reduce",
+        "batch_norm",
+        "double_backward",
+        "forward_inference",
+        "forward_training",
+        "frozen_statistics",
+        "jvp",
+        "normalize",
+    ],
+    "interop": ["FrameworkState", "from_state", "read_state", "to_state", "write_state"],
+    "layers": [
+        "BatchNorm",
+        "BatchNorm1d",
+        "BatchNorm2d",
+        "BatchNorm3d",
+        "FrozenBatchNorm2d",
+        "LazyBatchNorm1d",
+        "LazyBatchNorm2d",
+        "LazyBatchNorm3d",
+        "recalibrate",
+    ],
+    "settings": [
+        "Blend",
+        "Clip",
+        "Conditional",
+        "Ghost",
+        "LeakyReLU",
+        "Renorm",
+        "Running",
+        "Segments",
+        "Split",
+        "Updated",
+        "renorm_limits",
+    ],
+    "statistics": ["Moments", "inverse_std", "merge_moments", "moments", "update_running"],
+}
+_PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 # Public modules, some by a shorter name than their place.
 _MODULES = {
     **{room: room for room in ("deploy", "functional", "interop", "layers", "settings", "statistics")},
     "keras": "interop.keras",
     "onnx": "interop.onnx",
 }
+# Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
+# parts in all versions.
+_one_at_a_time = _RLock()
 
-if not TYPE_CHECKING:  # which would take any name for one of the package's
-
-    def __getattr__(name: str) -> object:
-        """The first use of a name, or of a public module, loads all of them."""
-        if name not in __all__ and name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        _load()
-        return globals().get(name) or _import_module(f"{__name__}.{_MODULES.get(name, name)}")
+__all__ = sorted([*_PLACES, "__version__"])
 
 
-def _load() -> None:
-    """Threads queue for one module, which imports all others. Imported from several ends at once, one of them could see
-    another's unfinished module before Python 3.12, and NumPy's parts in all versions.
-    """
-    _import_module("numpy")
-    names = _import_module(f"{__name__}._names")
-    for each in set(__all__) - globals().keys():  # which may have what somebody has put there
-        globals()[each] = getattr(names, each)
+def __getattr__(name: str) -> object:
+    """The first use of a name, or of a public module, loads the module that has it, NumPy and the library."""
+    place = _PLACES.get(name) or _MODULES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _one_at_a_time:
+        _import_module("numpy")
+        module = _import_module(f"{__name__}.{place}")
+    # Somebody may have put another thing there meanwhile.
+    return globals().setdefault(name, getattr(module, name) if name in _PLACES else module)
 
 
 def __dir__() -> list[str]:

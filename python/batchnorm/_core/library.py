@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_void_p
-from pathlib import Path
+from os.path import dirname, isfile, join, realpath  # pathlib would take half as long as all the rest here
 from typing import Any
 
 from .._version import __version__
@@ -57,38 +57,39 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def find_library() -> Path:
+def find_library() -> str:
     """The first of the places where the library may be that holds a file."""
     chosen = os.environ.get("BATCHNORM_LIBRARY")
     if chosen:
         # A library of the user's own: this one or none, so that a typing error does not load another silently.
-        candidates = [Path(chosen)]
+        candidates = [chosen]
     else:
-        package = Path(__file__).resolve().parents[1]
+        package = dirname(dirname(realpath(__file__)))
+        checkout = dirname(dirname(package))
         candidates = [
             # An installed package: the wheel carries the library inside it.
-            package / "libbatchnorm.so",
+            join(package, "libbatchnorm.so"),
             # A checkout, used in place or by an editable install: where `swift build -c release` leaves it.
-            package.parents[1] / ".build" / "release" / "libbatchnorm.so",
+            join(checkout, ".build", "release", "libbatchnorm.so"),
         ]
     for candidate in candidates:
-        if candidate.is_file():
+        if isfile(candidate):
             return candidate
     tried = "".join(f"\n    {candidate}" for candidate in candidates)
     origin = " (from BATCHNORM_LIBRARY)" if chosen else ""
     raise ImportError(f"libbatchnorm.so was not found{_advice(candidates[-1])}. Tried{origin}:{tried}")
 
 
-def _advice(built: Path) -> str:
-    """Advice for a checkout, in which a build leaves the library."""
-    checkout = built.parents[2] if len(built.parents) > 2 else built
-    return f": `make lib` in {checkout} builds it" if (checkout / "Package.swift").is_file() else ""
+def _advice(built: str) -> str:
+    """Advice for a checkout, in which a build leaves the library in .build/release."""
+    checkout = dirname(dirname(dirname(built)))
+    return f": `make lib` in {checkout} builds it" if isfile(join(checkout, "Package.swift")) else ""
 
 
-def load_library(path: Path) -> ctypes.CDLL:
+def load_library(path: str) -> ctypes.CDLL:
     """Loads `path`, with every function declared, if it is a libbatchnorm that this package can use."""
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(path)
     except OSError as error:
         raise ImportError(f"{path} could not be loaded: {error}") from error
     _declare(library, "bn_version", path)
@@ -105,7 +106,7 @@ def load_library(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _declare(library: ctypes.CDLL, name: str, path: Path) -> None:
+def _declare(library: ctypes.CDLL, name: str, path: str) -> None:
     try:
         function = getattr(library, name)
     except AttributeError:

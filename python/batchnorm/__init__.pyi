@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names that the package has itself, with NumPy and the library, which it therefore loads when one is asked for."""
+# The names of the package for type checkers; __init__.py loads them when they are used.
 
+from . import deploy as deploy
+from . import functional as functional
+from . import interop as interop
+from . import layers as layers
+from . import settings as settings
+from . import statistics as statistics
 from ._core.errors import StateError as StateError
 from ._core.structs import Outcome as Outcome
 from ._core.threads import get_num_threads as get_num_threads
 from ._core.threads import isa as isa
 from ._core.threads import set_num_threads as set_num_threads
+from ._version import __version__ as __version__
 from .deploy import Folded as Folded
 from .deploy import ScaleShift as ScaleShift
 from .deploy import fold_conv as fold_conv
@@ -29,6 +36,8 @@ from .functional import jvp as jvp
 from .functional import normalize as normalize
 from .interop import FrameworkState as FrameworkState
 from .interop import from_state as from_state
+from .interop import keras as keras
+from .interop import onnx as onnx
 from .interop import read_state as read_state
 from .interop import to_state as to_state
 from .interop import write_state as write_state
@@ -57,3 +66,63 @@ from .statistics import inverse_std as inverse_std
 from .statistics import merge_moments as merge_moments
 from .statistics import moments as moments
 from .statistics import update_running as update_running
+
+__all__ = [
+    "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Blend",
+    "Clip",
+    "Conditional",
+    "Folded",
+    "FrameworkState",
+    "FrozenBatchNorm2d",
+    "Ghost",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "LeakyReLU",
+    "MicroBatches",
+    "Moments",
+    "Outcome",
+    "Renorm",
+    "Running",
+    "SavedStatistics",
+    "ScaleShift",
+    "Segments",
+    "Split",
+    "StateError",
+    "Sums",
+    "Updated",
+    "__version__",
+    "backward",
+    "backward_apply",
+    "backward_reduce",
+    "batch_norm",
+    "double_backward",
+    "fold_conv",
+    "fold_into_conv",
+    "fold_into_linear",
+    "fold_linear",
+    "forward_inference",
+    "forward_training",
+    "from_state",
+    "frozen_statistics",
+    "get_num_threads",
+    "inverse_std",
+    "isa",
+    "jvp",
+    "merge_batch_norms",
+    "merge_moments",
+    "moments",
+    "normalize",
+    "read_state",
+    "recalibrate",
+    "renorm_limits",
+    "scale_shift",
+    "set_num_threads",
+    "to_state",
+    "update_running",
+    "write_state",
+]
