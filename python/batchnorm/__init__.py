@@ -26,7 +26,7 @@ from __future__ import annotations
 from _thread import RLock as _RLock
 from importlib import import_module as _import_module
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
 # The names of the package by the module that has them; __init__.pyi says the same to type checkers.
 _ROOMS = {

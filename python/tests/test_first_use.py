@@ -29,7 +29,7 @@ def test_importing_loads_nothing() -> None:
     assert printed(code) == "[]"
 
 
-@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "interop", "_names"])
+@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "interop"])
 def test_each_name_is_there_alone(name: str) -> None:
     assert hasattr(bn, name)
     if name in ("BatchNorm", "write_state", "functional"):  # a process for each would take long
@@ -48,8 +48,16 @@ def test_names_that_are_not_there() -> None:
 
 
 def test_later_uses_are_of_the_modules_own_names() -> None:
-    code = "import batchnorm as bn; bn.BatchNorm; del bn.__getattr__; print(all(hasattr(bn, n) for n in bn.__all__))"
-    assert printed(code) == "True"
+    code = "import batchnorm as bn; bn.BatchNorm, bn.keras; del bn.__getattr__; print(bn.BatchNorm, bn.keras.__name__)"
+    assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.keras"
+
+
+def test_a_name_loads_its_room_and_those_below() -> None:
+    code = "import batchnorm as bn; bn.{}; print(*(n for n in sys.modules if n.count('.') == 1))"
+    loaded = {name: printed(code.format(name)).split() for name in ("moments", "BatchNorm", "read_state")}
+    assert "batchnorm.functional" not in loaded["moments"]
+    assert not {"batchnorm.deploy", "batchnorm.interop"} & set(loaded["BatchNorm"])
+    assert {"batchnorm.interop", "batchnorm.layers"} <= set(loaded["read_state"])
 
 
 def test_names_that_somebody_has_put_there_stay() -> None:
@@ -114,4 +122,4 @@ def test_this_test_sees_a_package_that_is_loaded() -> None:
     assert printed(f"import batchnorm as bn; bn.BatchNorm; print({LOADED})").startswith(
         "['numpy', 'ctypes', 'batchnorm._core.library'"
     )
-    assert "batchnorm._names" in sys.modules
+    assert "batchnorm.layers" in sys.modules

@@ -87,7 +87,7 @@ def test_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for place in reversed(places):
         place.parent.mkdir(parents=True)
         place.touch()
-        assert library.find_library() == place
+        assert library.find_library() == str(place)
 
 
 def test_not_a_library(tmp_path: Path) -> None:
