@@ -35,9 +35,9 @@ def recalibrate(
     has every batch weigh the same, whatever its size.
 
     For a layer with no other one before it, these are the statistics of what evaluation feeds it. The inputs of a
-    later layer have gone through running statistics in evaluation, not through those of each batch, and their mean and
-    variance differ, the more so the smaller the batches. With `layerwise` they are right: one layer after the other, in the
-    order in which they are called, while those before it evaluate with their new statistics already.
+    later layer have gone through running statistics in evaluation, not through those of each batch, and their mean
+    and variance differ, the more so the smaller the batches. With `layerwise` they are right: one layer after the
+    other, in the order in which they are called, while those before it evaluate with their new statistics already.
 
     If all goes well, running_mean and running_var (as `unbiased` of the layer says) are those of the population, and
     num_batches_tracked is the number of batches that the layer saw, which is how often it was called. In any case, and
