@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A thread of the library that would wake on its caller's processor is kept off it, by its affinity, for a moment: when
- * it has worked, it may run where it could before. Here the caller goes to where the thread has parked, for as long as
- * it takes until that has happened. */
+ * affinity [SECONDS]: a thread of the library that would wake on its caller's processor is kept off it, by its affinity,
+ * for a moment: when it has worked, it may run where it could before. Here the caller goes to where the thread has
+ * parked, for as long as it takes until that has happened. */
 #define _GNU_SOURCE
 #include "../C/problem.h"
 #include "interpose.h"
 
 #include <dirent.h>
 #include <sched.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { moves = 5, patience = 120 };
 
 static problem p;
+static unsigned seconds;
+static int moved;
 
 static void call(void) { CHECK_OK(train(&p, NULL)); }
 
@@ -62,7 +65,7 @@ static void affinity_is_given_back(void) {
     call();
     pid_t worker = find_worker();
     CHECK(worker != 0, "no thread of the library");
-    for (int moved = 0; worker != 0 && moved < moves;) {
+    for (time_t begun = time(NULL); worker != 0 && (moved < moves || difftime(time(NULL), begun) < seconds);) {
         int processor;
         while ((processor = processor_of_sleeper(worker)) < 0) usleep(100);
         go_to(processor);
@@ -79,9 +82,11 @@ static void affinity_is_given_back(void) {
     free_problem(&p);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     start();
-    alarm(patience);
+    seconds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 0;
+    alarm(seconds + patience);
     RUN(affinity_is_given_back);
+    printf("figure: threads kept off a processor, and given back = %d\n", moved);
     return finish();
 }
