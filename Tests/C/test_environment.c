@@ -88,6 +88,27 @@ static void isa_refused(void) {
     for (size_t v = 0; v < LENGTH(values); v++) in_child("BATCHNORM_ISA", values[v], expect_isa_refused);
 }
 
+/* Names of sets that there are, but not on this machine. */
+static const char *available;
+
+static void expect_what_there_is(void) {
+    expect_isa_refused();
+    const char *message = bn_last_error(), *end = message + strlen(message) - strlen(available);
+    CHECK(end > message && strcmp(end, available) == 0, "\"%s\" does not end in \"%s\"", message, available);
+}
+
+static void isa_that_is_not_here(void) {
+#if defined(__x86_64__)
+    int has_avx2 = __builtin_cpu_supports("avx2"), has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f");
+    available = has_avx2 ? "what this machine has: baseline or avx2" : "what this machine has: baseline";
+    if (!has_avx2) in_child("BATCHNORM_ISA", "avx2", expect_what_there_is);
+    if (!has_avx512) in_child("BATCHNORM_ISA", "avx512", expect_what_there_is);
+    else skip("this machine has every instruction set");
+#else
+    skip("this architecture has one instruction set");
+#endif
+}
+
 /* The text of a variable is the host's: here it is overwritten after the first call, then gone. */
 static const char *variable;
 
@@ -163,6 +184,7 @@ int main(void) {
     RUN(threads_from_affinity);
     RUN(threads_refused);
     RUN(isa_refused);
+    RUN(isa_that_is_not_here);
     RUN(text_is_copied);
     RUN(text_is_made_printable);
     RUN(read_once);
