@@ -78,9 +78,8 @@ fuzz: ## random calls of every function, for SECONDS (60) from SEED (1); from 30
 coverage: ## lines, regions and branches that the tests reach; PART=engine or PART=package alone; half an hour
 	@scripts/coverage $(PART)
 
-mutants: ## break the engine, its loops and the Python package one place at a time, and see the tests notice; hours
-	@scripts/mutants engine
-	@scripts/mutants package
+mutants: ## break the engine, its loops and the Python package one place at a time, and see the tests notice; hours; PART, SAMPLE
+	@for part in $(or $(PART),engine package); do scripts/mutants $$part $(if $(SAMPLE),--sample $(SAMPLE)) || exit 1; done
 
 soak: ## training beside twins in float64, C and Python, for SECONDS (3600) from SEED (1): memory, bits, drift
 	@scripts/soak $(or $(SECONDS),3600) $(or $(SEED),1)

@@ -2,7 +2,7 @@
 """Breaks the Python package one place at a time, and has its tests notice.
 
     python package.py              # breaks what the table does not have yet, and what survived, again
-    python package.py --again      # all rows
+    python package.py --again      # all rows, each by the test that killed it first
     python package.py --sample 20  # has random rows of the table killed once more, each by its test
 
 Every module is broken in one place for each hundred lines, drawn with SEED, a kind of change first. The tests that run
@@ -108,6 +108,11 @@ def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
     rows = all_drawn()
     open_rows = [row for row in rows if not row.is_equivalent and (again or row.survived)]
     open_rows = [row for row in open_rows if not modules or any(row.file.startswith(each) for each in modules)]
+    killers = sorted({row.killer for row in open_rows if row.killer.startswith("tests/")})
+    for peers in (False, True):
+        some = [test for test in killers if (PEERS in test) == peers]
+        if some and (failed := suite.run(some)[0]):
+            raise SystemExit(f"{failed} fails without a mutant, or there is no such test\n0 passed, 1 failed")
     for number, (what, few) in enumerate(ROUNDS):
         alive = [row for row in open_rows if row.survived or (again and number == 0)]
         for count, row in enumerate(alive, 1):
@@ -119,7 +124,8 @@ def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
             # To collect many files takes longer than to run the first tests of them.
             named = covering.by_name(row.file)
             first = tests[:FIRST] if at_call else [*named[:1], *tests[:FIRST]]
-            batches = [first], [named, tests[FIRST : 8 * FIRST]], [tests, suite.files()]
+            known = [[row.killer]] if row.killer.startswith("tests/") else []
+            batches = [*known, first], [named, tests[FIRST : 8 * FIRST]], [tests, suite.files()]
             row.killer = breaker.first(row, batches[number], covering.fails, MUTANTS_FEW=few) or ""
             if not row.killer and what == ROUNDS[-1][0]:
                 row.killer = "survived"
@@ -131,21 +137,31 @@ def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
 
 
 def sample(count: int) -> tuple[int, int, int]:
-    """Random rows, killed once more by their tests: how many were, were not, and are no longer in the sources."""
+    """Random rows, killed once more by their tests: how many were, were not, and could not be tried."""
     seed = int(os.environ.get("BATCHNORM_TEST_SEED", random.randrange(10**6)))
     print(f"BATCHNORM_TEST_SEED={seed}")
     rows = [row for row in table.read(TABLE) if row.killer.startswith("tests/")]
     rows = random.Random(seed).sample(rows, min(count, len(rows)))
     suite = Suite(REPOSITORY, BUILD)
-    here = [row for row in rows if table.mutated((suite.python / row.file).read_text(encoding="utf-8"), row)]
-    failed, _ = suite.run(sorted({row.killer for row in here})) if here else (None, [])
-    if failed:
-        print(f"{failed} fails without a mutant")
-        return 0, 1, 0
-    alive = [row for row in here if not Breaker(suite).killer(row, [row.killer])]
-    for row in alive:
-        print(f"{row.file}:{row.line}: {row.killer} passes with\n    {row.after}")
-    return len(here) - len(alive), len(alive), len(rows) - len(here)
+    tried = alive = 0
+    for row in rows:
+        path = suite.python / row.file
+        if not path.exists() or table.mutated(path.read_text(encoding="utf-8"), row) is None:
+            print(f"{row.file} has no {row.before!r} any more")
+        elif not passes(suite, row.killer):
+            print(f"{row.killer} does not pass here without a mutant, or there is no such test any more")
+        else:
+            tried += 1
+            if not Breaker(suite).killer(row, [row.killer]):
+                alive += 1
+                print(f"{row.file}:{row.line}: {row.killer} passes with\n    {row.after}")
+    return tried - alive, alive, len(rows) - tried
+
+
+def passes(suite: Suite, test: str) -> bool:
+    """False of one that is skipped, too."""
+    failed, lines = suite.run([test])
+    return failed is None and any(line.startswith("passed ") for line in lines)
 
 
 def main() -> None:
@@ -169,7 +185,8 @@ def main() -> None:
     killed = len(rows) - len(alive) - equivalent
     figures = {"mutants": len(rows), "killed": killed, "equivalent": equivalent, "survived": len(alive)}
     print(", ".join(f"{count} {what}" for what, count in figures.items()))
-    record = [str(REPOSITORY / "scripts" / "figures"), "record", "mutants-package"]
+    command = " ".join(["command=scripts/mutants package", *sys.argv[1:]])
+    record = [str(REPOSITORY / "scripts" / "figures"), "record", "mutants-package", command]
     subprocess.run([*record, *(f"{what}={count}" for what, count in figures.items())], check=True)
     print(f"{len(rows) - len(alive)} passed, {len(alive)} failed")
     sys.exit(bool(alive))

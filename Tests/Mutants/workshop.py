@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -89,21 +90,24 @@ class Workshop:
             for made in other.path.glob(pattern):
                 shutil.copy(made, self.path)
 
-    def passes(self, test: str, *, alone: bool, timeout: float) -> bool:
-        """Of the baseline alone, or of the widest instruction set. Too long a time is an error."""
+    def passes(self, test: str, *, alone: bool, timeout: float, work: float = float("inf")) -> bool:
+        """Of the baseline alone, or the widest instruction set. Too long a time is an error, too much work is not."""
         environment = {**os.environ, "BATCHNORM_ISA": "baseline"} if alone else None
-        done = self._run([str(self.path / test)], timeout, environment)
+        limit = [] if math.isinf(work) else ["prlimit", f"--cpu={math.ceil(work)}"]
+        done = self._run([*limit, str(self.path / test)], timeout, environment)
         return done.returncode == 0 and b" 0 failed" in done.stdout.rstrip().rsplit(b"\n", 1)[-1]
 
     def killed_by(self, test: str, *, alone: bool, seconds: float) -> str | None:
-        """Who killed the library here. A test that hangs gets a second, longer time: the machine may be busy."""
+        """Who killed the library here. A test that seems to hang gets much longer, but no more work: others may have
+        taken the processors."""
         allowed = PATIENCE * (1 + seconds)
         try:
             return None if self.passes(test, alone=alone, timeout=allowed) else test
         except subprocess.TimeoutExpired:
             pass
+        work = allowed * (os.cpu_count() or 1)
         try:
-            return None if self.passes(test, alone=alone, timeout=3 * allowed) else test
+            return None if self.passes(test, alone=alone, timeout=10 * allowed, work=work) else test
         except subprocess.TimeoutExpired:
             return f"{test}, which hangs"
 
