@@ -9,7 +9,7 @@
 >>> print(dx.shape, layer.grad_beta)
 (8, 3, 5, 5) [200. 200. 200.]
 
-The docstrings of the modules explain them: help(bn.functional), help(bn.functional.steps).
+Each module explains its names in its docstring: help(bn.functional), help(bn.functional.steps).
 
 - `functional` has the calls as functions, their formulas, and the rules by which arrays are copied.
 - `layers` has the layers, and the recalibration of their running statistics.
