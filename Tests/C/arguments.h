@@ -182,6 +182,10 @@ static const call every_call[] = {
     double_backward, scale_shift, fold_into_previous, fold_into_next,
 };
 
+static const call option_calls[] = {
+    training, inference, backward, inverse_std, normalize, apply, update_running, jvp, double_backward, scale_shift,
+};
+
 #define LENGTH(array) (sizeof array / sizeof array[0])
 
 /* Whether text has the word, and not just as a part of a longer name. */

@@ -65,4 +65,9 @@ static inline void put(bn_dtype dtype, void *values, size_t index, double value)
     else ((double *)values)[index] = value;
 }
 
+/* 1 / sqrt(variance + eps), and 0 where that would divide by 0. */
+static inline double inverse(double variance, double eps) {
+    return variance + eps == 0 ? 0 : 1 / sqrt(variance + eps);
+}
+
 #endif

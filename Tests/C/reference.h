@@ -37,10 +37,9 @@ static inline void check_near(double result, bounded expected, const char *what,
           expected.value, expected.error, name_of(p->dtype), p->shape.outer, p->shape.channels, p->shape.inner);
 }
 
-/* 1 / sqrt(var + eps), and 0 where that would divide by 0. */
 static inline bounded reference_invstd(bounded var, double eps) {
     double shifted = var.value + eps;
-    bounded invstd = {shifted == 0 ? 0 : 1 / sqrt(shifted), 0};
+    bounded invstd = {inverse(var.value, eps), 0};
     if (shifted != 0) invstd.error = invstd.value * (var.error / shifted + 4 * unit);
     return invstd;
 }

@@ -186,54 +186,40 @@ static void the_second_call_of_a_derivative_allocates_nothing(void) {
 /* The layer whose calls are to fail. */
 static int failing_case;
 
-/* Refused for want of memory: nothing that the call could reach has changed. */
-static void check_failed(bn_status status, layer *l, const layer *before) {
+/* Refused for want of memory, with nothing changed that the call could reach; and done once there is some. */
+static void fails_as_a_whole(bn_status (*call)(layer *l), layer *l) {
+    layer before = clone_of(l);
+    fail_allocations(first_failure, failures);
+    bn_status status = call(l);
+    fail_allocations(LONG_MAX, 0);
     CHECK(status == BN_OK || status == BN_ERROR_MEMORY, "status %d: %s", (int)status, bn_last_error());
-    const char *written = difference(l, before);
+    const char *written = difference(l, &before);
     CHECK(status == BN_OK || written == NULL, "%s was written (case %d, failure %ld)", written, failing_case,
           first_failure);
+    if (status != BN_OK) CHECK_OK(call(l));
+    free_arrays(&before);
+}
+
+/* These calls one after the other, beside those of a layer that has all memory. */
+static void fail_beside(layer l, bn_status (*const calls[])(layer *l), int count) {
+    layer expected = clone_of(&l);
+    take_some_keys();
+    for (int i = 0; i < count; i++) fails_as_a_whole(calls[i], &l);
+    for (int i = 0; i < count; i++) CHECK_OK(calls[i](&expected));
+    const char *other = difference(&l, &expected);
+    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
+    free_arrays(&l), free_arrays(&expected);
 }
 
 static void layer_fails(void) {
-    layer l = layer_of_number(failing_case, BN_FLOAT32), expected = clone_of(&l), before = clone_of(&l);
-    take_some_keys();
-    fail_allocations(first_failure, failures);
-    bn_status status = train_layer(&l);
-    fail_allocations(LONG_MAX, 0);
-    check_failed(status, &l, &before);
-    if (status != BN_OK) CHECK_OK(train_layer(&l));
-    layer after = clone_of(&l);
-    fail_allocations(first_failure, failures);
-    status = back_layer(&l);
-    fail_allocations(LONG_MAX, 0);
-    check_failed(status, &l, &after);
-    if (status != BN_OK) CHECK_OK(back_layer(&l));
-    CHECK_OK(train_layer(&expected));
-    CHECK_OK(back_layer(&expected));
-    const char *other = difference(&l, &expected);
-    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
-    free_arrays(&l), free_arrays(&expected), free_arrays(&before), free_arrays(&after);
+    bn_status (*const calls[])(layer *l) = {train_layer, back_layer};
+    fail_beside(layer_of_number(failing_case, BN_FLOAT32), calls, 2);
 }
 
 /* Whichever of the two comes first. */
 static void derivative_fails(void) {
-    bn_status (*const calls[])(layer *l) = {run_jvp, run_double_backward};
-    layer l = derivative_of_number(failing_case / 2, BN_FLOAT32), expected = clone_of(&l);
-    take_some_keys();
-    for (int i = 0; i < 2; i++) {
-        bn_status (*call)(layer *l) = calls[(failing_case + i) % 2];
-        layer before = clone_of(&l);
-        fail_allocations(first_failure, failures);
-        bn_status status = call(&l);
-        fail_allocations(LONG_MAX, 0);
-        check_failed(status, &l, &before);
-        if (status != BN_OK) CHECK_OK(call(&l));
-        CHECK_OK(call(&expected));
-        free_arrays(&before);
-    }
-    const char *other = difference(&l, &expected);
-    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
-    free_arrays(&l), free_arrays(&expected);
+    bn_status (*const calls[])(layer *l) = {run_jvp, run_double_backward, run_jvp};
+    fail_beside(derivative_of_number(failing_case / 2, BN_FLOAT32), calls + failing_case % 2, 2);
 }
 
 /* Each of the functions that have no sweep, as the first one that is called. */
@@ -268,17 +254,8 @@ static void inference_fails(void) {
     for (size_t s = 0; l.arrays[INDEX] != NULL && s < l.groups.samples; s++) {
         ((int32_t *)l.arrays[INDEX])[s] = (int32_t)(s == 0 ? 0 : s < 4 ? 1 : 2);
     }
-    layer expected = clone_of(&l), before = clone_of(&l);
-    take_some_keys();
-    fail_allocations(first_failure, failures);
-    bn_status status = infer_layer(&l);
-    fail_allocations(LONG_MAX, 0);
-    check_failed(status, &l, &before);
-    if (status != BN_OK) CHECK_OK(infer_layer(&l));
-    CHECK_OK(infer_layer(&expected));
-    const char *other = difference(&l, &expected);
-    CHECK(other == NULL, "%s differs (case %d, failure %ld)", other, failing_case, first_failure);
-    free_arrays(&l), free_arrays(&expected), free_arrays(&before);
+    bn_status (*const calls[])(layer *l) = {infer_layer};
+    fail_beside(l, calls, 1);
 }
 
 /* A short slice first, then one that needs more memory. */

@@ -2,7 +2,7 @@
  *
  * Layers of chance against the oracle. */
 #include "chance.h"
-#include "oracle.h"
+#include "agrees.h"
 
 enum { layers = 1500 };
 

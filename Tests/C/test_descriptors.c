@@ -2,97 +2,11 @@
  *
  * Every status by every cause that the descriptors can have: weights, epilogues, running statistics, sources,
  * groups. */
-#include "arguments.h"
+#include "descriptors.h"
 
 #include <math.h>
 
 static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
-static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running, jvp,
-                                    double_backward, scale_shift};
-
-/* Each gives the calls a valid descriptor of its kind, of which a test changes one field. */
-static void weigh(void) {
-    a.shape_value.weights = &a.weights_value;
-    a.weights_value.values = memory.weights;
-}
-
-static void activate(void) {
-    a.options_value.epilogue = &a.epilogue_value;
-    a.epilogue_value.activation = BN_RELU;
-}
-
-static void add_residual(void) {
-    activate();
-    a.epilogue_value.z = memory.z;
-}
-
-/* For bn_backward. */
-static void split(void) {
-    add_residual();
-    a.epilogue_value.dz = memory.dz;
-}
-
-static void keep_mask(void) {
-    activate();
-    a.epilogue_value.mask = memory.mask;
-}
-
-static void undo(void) {
-    a.options_value.epilogue = &a.epilogue_value;
-    a.epilogue_value.activation = BN_LEAKY_RELU;
-    a.epilogue_value.from_output = 1;
-}
-
-static void keep(void) {
-    a.options_value.running = &a.running_value;
-    a.running_value.num_batches = memory.num_batches;
-    a.running_value.outcome = memory.outcome;
-}
-
-static void keep_apart(void) {
-    keep();
-    a.running_value.new_running_mean = memory.new_mean;
-    a.running_value.new_running_var = memory.new_var;
-    a.running_value.new_num_batches = memory.new_num_batches;
-}
-
-static void blend(void) {
-    a.options_value.source = &a.source_value;
-    a.source_value.kind = BN_SOURCE_BLEND;
-    a.source_value.pseudo_count = 4;
-    a.source_value.saved = memory.saved;
-}
-
-static void divide(void) {
-    a.options_value.groups = &a.groups_value;
-    a.groups_value.samples = outer;
-    a.groups_value.groups = group_count;
-    a.gamma = memory.group_gamma, a.beta = memory.group_beta;
-    a.dgamma = memory.group_dgamma, a.dbeta = memory.group_dbeta;
-    a.running_mean = memory.group_mean, a.running_var = memory.group_var;
-    a.mean = memory.group_saved_mean, a.invstd = memory.group_saved_invstd;
-}
-
-static void divide_all(void) {
-    divide();
-    a.groups_value.per_group = BN_PER_GROUP_STATISTICS | BN_PER_GROUP_RUNNING | BN_PER_GROUP_PARAMETERS;
-}
-
-static void divide_by_index(void) {
-    divide();
-    a.groups_value.index = memory.index;
-}
-
-/* So that it may be taken for indices, or numbers of batches. */
-static void clear_y(void) { memset(memory.y, 0, sizeof memory.y); }
-
-#define ACCEPTED(function, change)                                                              \
-    do {                                                                                        \
-        reset();                                                                                \
-        change;                                                                                 \
-        bn_status status = function();                                                          \
-        CHECK(status == BN_OK, #function ": " #change ": status %d: %s", status, bn_last_error()); \
-    } while (0)
 
 /* What the other tests change one of. */
 static void valid_arguments(void) {
@@ -400,123 +314,6 @@ static void descriptors_in_the_wrong_place(void) {
     }
 }
 
-/* What an output is of that the descriptors bring, and the memory that it must not share. */
-static void overlaps_of_forward_calls(void) {
-    static const call forwards[] = {training, inference, normalize};
-    for (size_t i = 0; i < LENGTH(forwards); i++) {
-        call each = forwards[i];
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (add_residual(), a.epilogue_value.z = a.y));
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (add_residual(), a.epilogue_value.z = (float *)a.y + 23));
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (weigh(), a.weights_value.values = (float *)a.y + 5));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = a.x));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.y + 95));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.y - mask_bytes + 1));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = a.gamma));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.beta + 1));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (add_residual(), a.epilogue_value.mask = (uint8_t *)memory.z + 50));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask",
-                (keep_mask(), weigh(), a.epilogue_value.mask = (uint8_t *)memory.weights));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.mean + 3));
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.invstd + 3));
-    }
-    for (size_t i = 0; i < 2; i++) {
-        call each = forwards[i];
-        REFUSED(each, BN_ERROR_OVERLAP, "mask", (keep_mask(), a.epilogue_value.mask = a.running_var));
-        REFUSED(each, BN_ERROR_OVERLAP, "y",
-                (divide_by_index(), clear_y(), a.groups_value.index = (int32_t *)a.y + 23));
-        REFUSED(each, BN_ERROR_OVERLAP, "saved_mean", (divide_by_index(), a.mean = (double *)memory.index));
-        REFUSED(each, BN_ERROR_OVERLAP, "saved_mean", (weigh(), a.weights_value.values = (float *)a.mean));
-        REFUSED(each, BN_ERROR_OVERLAP, "saved_invstd", (add_residual(), a.epilogue_value.z = (float *)a.invstd));
-        /* rows that there are for each group, but not without groups */
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (divide_all(), a.gamma = (float *)a.y - 4));
-        REFUSED(each, BN_ERROR_OVERLAP, "y", (divide_all(), a.beta = (float *)a.y - 4));
-        REFUSED(each, BN_ERROR_OVERLAP, "saved_mean", (divide_all(), a.mean = a.invstd - group_count * channels + 1));
-    }
-    REFUSED(training, BN_ERROR_OVERLAP, "saved_mean", (divide(), a.mean = a.invstd - group_count * channels + 1));
-    REFUSED(training, BN_ERROR_OVERLAP, "running_mean", (divide_all(), a.running_mean = (float *)a.running_var - 5));
-}
-
-static void overlaps_of_running(void) {
-    REFUSED(training, BN_ERROR_OVERLAP, "num_batches", (keep(), a.running_value.num_batches = (int64_t *)memory.x + 5));
-    REFUSED(training, BN_ERROR_OVERLAP, "running_mean", (keep(), a.running_mean = memory.num_batches));
-    REFUSED(training, BN_ERROR_OVERLAP, "y",
-            (keep(), clear_y(), a.running_value.num_batches = (int64_t *)memory.y + 11));
-    REFUSED(training, BN_ERROR_OVERLAP, "outcome", (keep(), a.running_value.outcome = (int32_t *)memory.x + 23));
-    REFUSED(training, BN_ERROR_OVERLAP, "outcome",
-            (keep(), a.running_value.outcome = (int32_t *)memory.num_batches + 1));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved_mean", (keep(), a.running_value.outcome = (int32_t *)a.mean + 2));
-    REFUSED(training, BN_ERROR_OVERLAP, "outcome",
-            (divide_by_index(), keep(), a.running_value.outcome = memory.index + 2));
-    REFUSED(training, BN_ERROR_OVERLAP, "new_running_mean",
-            (keep_apart(), a.running_value.new_running_mean = memory.x + 7));
-    static const int offsets[] = {0, 1, -1};
-    for (size_t i = 0; i < LENGTH(offsets); i++) {
-        REFUSED(training, BN_ERROR_OVERLAP, "running_mean",
-                (keep_apart(), a.running_mean = memory.group_mean,
-                 a.running_value.new_running_mean = memory.group_mean + offsets[i]));
-        REFUSED(training, BN_ERROR_OVERLAP, "running_var",
-                (keep_apart(), a.running_var = memory.group_var,
-                 a.running_value.new_running_var = memory.group_var + offsets[i]));
-        REFUSED(training, BN_ERROR_OVERLAP, "running_var",
-                (keep_apart(), a.running_var = memory.group_var,
-                 a.running_value.new_running_mean = memory.group_var + offsets[i]));
-    }
-    REFUSED(training, BN_ERROR_OVERLAP, "running_mean", (keep_apart(), a.running_mean = memory.new_num_batches));
-    REFUSED(training, BN_ERROR_OVERLAP, "running_var", (keep_apart(), a.running_var = memory.outcome));
-    REFUSED(training, BN_ERROR_OVERLAP, "new_running_var",
-            (keep_apart(), a.running_value.new_running_var = memory.new_mean + 1));
-    REFUSED(training, BN_ERROR_OVERLAP, "new_num_batches",
-            (keep_apart(), a.running_value.new_num_batches = memory.num_batches));
-    REFUSED(training, BN_ERROR_OVERLAP, "new_num_batches",
-            (keep_apart(), a.running_value.new_num_batches = (int64_t *)memory.new_mean));
-    REFUSED(training, BN_ERROR_OVERLAP, "y", (keep_apart(), a.running_value.new_running_var = memory.y + 23));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved_invstd",
-            (keep_apart(), a.running_value.new_running_mean = a.invstd + 1));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved", (blend(), a.source_value.saved = (double *)memory.x + 11));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved", (blend(), a.source_value.saved = (double *)memory.gamma));
-    REFUSED(training, BN_ERROR_OVERLAP, "saved_mean", (blend(), a.source_value.saved = a.mean));
-    REFUSED(training, BN_ERROR_OVERLAP, "y", (blend(), a.source_value.saved = (double *)memory.y - 3));
-}
-
-static void overlaps_of_backward(void) {
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = a.x));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = memory.z));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = (float *)a.dy + 1));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz",
-            (split(), a.epilogue_value.dz = a.dy, a.epilogue_value.dz_stride = channels * inner + 1));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = memory.gamma));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = memory.beta));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), a.epilogue_value.dz = memory.mean));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), weigh(), a.epilogue_value.dz = memory.weights));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), keep_mask(), a.epilogue_value.dz = (float *)memory.mask));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), blend(), a.epilogue_value.dz = memory.saved));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dz", (split(), divide_by_index(), a.epilogue_value.dz = memory.index));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.epilogue_value.dz = a.dx));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.dx = memory.dz + 20));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.epilogue_value.z = a.dx));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.beta = a.dx));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (keep_mask(), a.epilogue_value.mask = (uint8_t *)a.dx + 95));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (weigh(), a.weights_value.values = a.dx));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (blend(), a.source_value.saved = (double *)memory.dx + 5));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (divide_by_index(), a.dx = memory.index));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (split(), a.dgamma = memory.dz + 3));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dbeta", (split(), a.beta = a.dbeta));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (weigh(), a.weights_value.values = (float *)a.dgamma - 11));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dgamma", (divide_all(), a.dgamma = (float *)a.dbeta - 5));
-    ACCEPTED(backward, (divide(), a.dgamma = (float *)a.dbeta - 5));
-    ACCEPTED(backward, (split(), a.epilogue_value.dz = a.dy));
-    ACCEPTED(backward, (split(), a.dx = a.dy));
-    ACCEPTED(backward, (split(), a.dx = NULL, a.epilogue_value.dz = a.dy));
-    REFUSED(backward, BN_ERROR_OVERLAP, "dx", (split(), a.dx = a.epilogue_value.dz = a.dy));
-}
-
-static void overlaps_of_blocks(void) {
-    REFUSED(moments, BN_ERROR_OVERLAP, "count", (weigh(), a.weights_value.values = a.count));
-    REFUSED(moments, BN_ERROR_OVERLAP, "m2", (weigh(), a.weights_value.values = a.m2));
-    REFUSED(reduce, BN_ERROR_OVERLAP, "sum_dy", (weigh(), a.weights_value.values = a.sum_dy));
-    REFUSED(apply, BN_ERROR_OVERLAP, "dx", (weigh(), a.weights_value.values = a.dx));
-}
-
 int main(void) {
     start();
     RUN(valid_arguments);
@@ -532,9 +329,5 @@ int main(void) {
     RUN(counts_of_batches);
     RUN(groups);
     RUN(descriptors_in_the_wrong_place);
-    RUN(overlaps_of_forward_calls);
-    RUN(overlaps_of_running);
-    RUN(overlaps_of_backward);
-    RUN(overlaps_of_blocks);
     return finish();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Activations and residuals, forward and backward: from x, from the mask and from the output. */
-#include "oracle.h"
+#include "agrees.h"
 
 static const bn_activation activations[] = {BN_IDENTITY, BN_RELU, BN_LEAKY_RELU, BN_CLIP, BN_HARD_SWISH, BN_SILU};
 enum { activation_count = sizeof activations / sizeof activations[0] };

@@ -9,8 +9,6 @@ static const call shape_calls[] = {training, inference, backward, moments, norma
                                    double_backward, fold_into_previous, fold_into_next};
 static const call dtype_calls[] = {training, inference, backward, moments, normalize, reduce, apply, update_running,
                                    jvp, double_backward, scale_shift, fold_into_previous, fold_into_next};
-static const call option_calls[] = {training, inference, backward, inverse_std, normalize, apply, update_running, jvp,
-                                    double_backward, scale_shift};
 static const call channel_calls[] = {merge, inverse_std, update_running, scale_shift};
 
 /* What the other tests change one of. */

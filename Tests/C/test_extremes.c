@@ -4,7 +4,7 @@
  * next to the smallest numbers that there are, gamma * invstd beyond the largest. dy is as small as x, so that dx is not
  * infinite. */
 #include "chance.h"
-#include "oracle.h"
+#include "agrees.h"
 
 #include <float.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Groups of samples: how they lie, what has a row per group, groups without samples, and everything else in groups. */
-#include "oracle.h"
+#include "agrees.h"
 
 enum { contiguous, interleaved, indexed, layouts };
 

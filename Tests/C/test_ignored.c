@@ -4,7 +4,7 @@
  * call with all descriptors, beside the same call with those that it needs. */
 #include "cases.h"
 #include "chance.h"
-#include "oracle.h"
+#include "agrees.h"
 
 enum { layers = 600 };
 

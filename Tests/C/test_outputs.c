@@ -2,7 +2,7 @@
  *
  * Which outputs a caller wants does not change a bit of the others, in any kind of layer; and batches of nothing. */
 #include "cases.h"
-#include "oracle.h"
+#include "agrees.h"
 
 enum { subsets_tried = 24 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * How running statistics are kept: averages, the pure form, batches of one value or with values that are not finite. */
-#include "oracle.h"
+#include "agrees.h"
 
 static const bn_average averages[] = {BN_AVERAGE_EXPONENTIAL, BN_AVERAGE_CUMULATIVE, BN_AVERAGE_WINDOWED,
                                       BN_AVERAGE_DEBIASED, BN_AVERAGE_FILLED};

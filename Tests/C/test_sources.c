@@ -2,7 +2,7 @@
  *
  * Normalization in training with more than the batch's own statistics; gradients also by finite differences, which know
  * nothing of the formulas. */
-#include "oracle.h"
+#include "agrees.h"
 
 static const bn_source_kind kinds[] = {BN_SOURCE_BATCH, BN_SOURCE_BLEND, BN_SOURCE_RENORM, BN_SOURCE_UPDATED};
 enum { kind_count = 4, variants = 3 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Weights of positions: moments, the layer and its building blocks, and what becomes of positions of weight 0. */
-#include "oracle.h"
+#include "agrees.h"
 
 static const bn_masked modes[] = {BN_MASKED_NORMALIZE, BN_MASKED_ZERO, BN_MASKED_KEEP};
 enum { mode_count = 3 };

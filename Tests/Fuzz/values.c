@@ -6,7 +6,7 @@
 #include "../C/chain_rule.h"
 #include "../C/chance.h"
 #include "../C/expect.h"
-#include "../C/oracle.h"
+#include "../C/agrees.h"
 
 #include <time.h>
 #include <unistd.h>

@@ -9,7 +9,7 @@
 #ifndef SOAK_TWIN_H
 #define SOAK_TWIN_H
 
-#include "../C/oracle.h"
+#include "../C/agrees.h"
 
 enum { state_count = 4 };
 static const enum array state[state_count] = {GAMMA, BETA, RUNNING_MEAN, RUNNING_VAR};
