@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras's layer as formulas in float64, and layers to hold to them."""
+"""Keras's layer as a call of the oracle, and layers to hold to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from oracle import backward, forward, plain, rows
 
 from batchnorm.interop.keras import BatchNormalization
 
@@ -25,72 +26,52 @@ POLICIES: dict[str, tuple[Any, Any, float, float]] = {
 
 
 class Formulas:
-    """Keras's layer as its documentation has it, in float64, with the weights that the layer has now."""
+    """Keras's layer as its documentation has it, with the weights that the layer has now: a call of the oracle."""
 
     def __init__(self, layer: BatchNormalization, x: Array, mask: Any, training: bool) -> None:
-        self.layer, self.x, self.training = layer, x.astype(float), training and layer.trainable
-        self.over = tuple(a for a in range(x.ndim) if a != layer.axis % x.ndim)
-        self.counted = np.broadcast_to(True if mask is None else np.asarray(mask, bool)[..., None], x.shape)
+        self.layer, self.shape = layer, np.moveaxis(x, layer.axis, -1).shape
+        self.training = training and layer.trainable
         self.weights = {name: None if (a := getattr(layer, name)) is None else a.astype(float) for name in NAMES}
+        told: dict[str, Any] = {"eps": layer.epsilon, "frozen": not self.training}
+        statistics = self.weights["moving_mean"], self.weights["moving_variance"]
+        if self.training and layer.renorm:
+            limits, root = layer.renorm_clipping or {}, np.sqrt(layer.epsilon)
+            told["source"] = "renorm", limits.get("rmax", np.inf), limits.get("dmax", np.inf), limits.get("rmin", 0)
+            spread = np.maximum(self.weights["renorm_stddev"], root) ** 2 - layer.epsilon
+            statistics = self.weights["renorm_mean"], spread
+        told["running_mean"], told["running_var"] = statistics
+        given = {name: 1 - i if self.weights[name] is None else self.weights[name] for i, name in enumerate(NAMES[:2])}
+        self.call = plain(x, axes=(layer.axis,), **given, **told)
+        counted = np.broadcast_to(True if mask is None else np.asarray(mask, bool)[..., None], x.shape)
+        # With no value that counts the mean and the variance are those of nothing: 0.
+        self.call.weights = np.moveaxis(counted, layer.axis, 0)[:1].reshape(1, -1).astype(float)
 
-    def spread(self, values: Any) -> Array:
-        shape = [1] * self.x.ndim
-        shape[self.layer.axis] = -1
-        return np.asarray(values).reshape(shape)
-
-    def moments(self, x: Array) -> tuple[Array, Array]:
-        if not self.training:
-            return self.weights["moving_mean"], self.weights["moving_variance"]
-        count = max(int(self.counted.sum(self.over).max()), 1)
-        mean = np.where(self.counted, x, 0).sum(self.over) / count
-        return mean, np.where(self.counted, (x - self.spread(mean)) ** 2, 0).sum(self.over) / count
-
-    def constants(self) -> tuple[Array, Array]:
-        """r and d."""
-        if not (self.training and self.layer.renorm):
-            return np.ones(1), np.zeros(1)
-        (mean, var), eps, limits = self.moments(self.x), self.layer.epsilon, self.layer.renorm_clipping or {}
-        s = np.maximum(self.weights["renorm_stddev"], np.sqrt(eps))
-        r = np.clip(np.sqrt(var + eps) / s, limits.get("rmin", 0), limits.get("rmax", np.inf))
-        most = limits.get("dmax", np.inf)
-        return r, np.clip((mean - self.weights["renorm_mean"]) / s, -most, most)
-
-    def y(self, x: Array, gamma: Any, beta: Any) -> Array:
-        mean, var = self.moments(x)
-        x_hat = (x - self.spread(mean)) / np.sqrt(self.spread(var) + self.layer.epsilon)
-        r, d = self.constants()
-        u = (x_hat * self.spread(r) + self.spread(d)) * (1 if gamma is None else self.spread(gamma))
-        return u + (0 if beta is None else self.spread(beta))
+    def back(self, values: Array) -> Array:
+        """In the shape of x, of rows."""
+        return np.moveaxis(values[0].T.reshape(self.shape), -1, self.layer.axis)
 
     def result(self) -> tuple[Array, dict[str, Any]]:
         """y, and what the weights become."""
-        new, layer = dict(self.weights), self.layer
-        if self.training and self.counted.any():
-            mean, var = self.moments(self.x)
-            averaged = {"moving_mean": (mean, layer.momentum), "moving_variance": (var, layer.momentum)}
+        new, layer, found = dict(self.weights), self.layer, forward(self.call)
+        if self.training and self.call.w.any():
+            [batch] = found.of_groups
+            std = np.sqrt(batch.var + layer.epsilon)
+            averaged = {"moving_mean": (batch.mean, layer.momentum), "moving_variance": (batch.var, layer.momentum)}
             if layer.renorm:
-                std = np.sqrt(var + layer.epsilon)
-                averaged = {"moving_mean": (mean, layer.momentum), "moving_stddev": (std, layer.momentum)}
-                averaged["renorm_mean"], averaged["renorm_stddev"] = (
-                    (value, layer.renorm_momentum) for value in (mean, std)
-                )
+                averaged = {"moving_mean": (batch.mean, layer.momentum), "moving_stddev": (std, layer.momentum)}
+                averaged["renorm_mean"] = batch.mean, layer.renorm_momentum
+                averaged["renorm_stddev"] = std, layer.renorm_momentum
             for name, (value, momentum) in averaged.items():
                 new[name] = momentum * self.weights[name] + (1 - momentum) * value
             if layer.renorm:
                 new["moving_variance"] = np.maximum(new["moving_stddev"] ** 2 - layer.epsilon, 0)
-        return self.y(self.x, self.weights["gamma"], self.weights["beta"]), new
+        return self.back(found.y), new
 
     def gradients(self, dy: Array) -> list[Any]:
-        """Of sum(dy * y) by x, gamma and beta, by complex steps, which lose no digits."""
-        given = [self.x, self.weights["gamma"], self.weights["beta"]]
-        found: list[Any] = []
-        for i, values in enumerate(given):
-            found.append(None if values is None else np.zeros_like(values))
-            for index in () if values is None else np.ndindex(values.shape):
-                moved = [a if j != i else a.astype(complex) for j, a in enumerate(given)]
-                moved[i][index] += 1e-100j
-                found[i][index] = (dy.astype(float) * self.y(*moved)).sum().imag / 1e-100
-        return found
+        """Of sum(dy * y) by x, gamma and beta."""
+        dx, dgamma, dbeta, _ = backward(self.call, rows(dy, (self.layer.axis,))[None])
+        named = zip(NAMES, (dgamma[0], dbeta[0]))
+        return [self.back(dx), *(None if self.weights[name] is None else values for name, values in named)]
 
 
 def near(ours: Any, expected: Any, tolerance: float, size: float) -> None:

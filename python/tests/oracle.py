@@ -166,7 +166,9 @@ def statistics(call: Call, samples: Array, group: int) -> Statistics:
     if call.frozen:
         return Statistics(**{**given, "of_mean": 0, "of_var": 0}, mean_used=running_mean, var_used=running_var)
     if ones == 0:
-        return Statistics(**given, mean_used=mean, var_used=var, outcome="empty")
+        given["outcome"] = "empty"
+        if call.source[0] != "renorm":
+            return Statistics(**given, mean_used=mean, var_used=var)
     if ones == 1 and call.single_value == "running":
         constants = {**given, "of_mean": 0, "of_var": 0, "outcome": "running"}
         return Statistics(**constants, mean_used=running_mean, var_used=running_var)
