@@ -108,49 +108,6 @@ def test_halves_of_pytorch(rng: np.random.Generator) -> None:
         assert np.array_equal(ours.gamma.astype(np.float32), theirs.weight.detach().float().numpy())
 
 
-def test_tensors_without_values(rng: np.random.Generator) -> None:
-    torch = peer("torch")
-    with pytest.raises(TypeError, match="weight is of type torch.*UninitializedParameter, expected an array"):
-        bn.from_state(torch.nn.LazyBatchNorm2d().state_dict(), "pytorch")
-    with pytest.raises(TypeError, match="weight is of type torch.Tensor, expected an array"):
-        bn.from_state(torch.nn.BatchNorm2d(3, device="meta").state_dict(), "pytorch")
-
-
-@pytest.mark.parametrize("tracked", [[7], 7.0, [7.0], [[7]], 7.5])
-def test_what_pytorch_loads_as_a_count(tracked: Any) -> None:
-    """Of older versions, and of averages over clients; where PyTorch rounds without a word, there is an error here."""
-    torch = peer("torch")
-    theirs = torch.nn.BatchNorm1d(3)
-    state = {**theirs.state_dict(), "num_batches_tracked": torch.tensor(tracked)}
-    if tracked == [[7]]:
-        with pytest.raises(RuntimeError):
-            theirs.load_state_dict(state)
-    else:
-        theirs.load_state_dict(state)
-        assert theirs.num_batches_tracked == 7
-    ours = bn.BatchNorm1d(3)
-    for load in (ours.load_state_dict, lambda state: bn.from_state(state, "pytorch")):
-        if tracked == 7.5:
-            with pytest.raises(ValueError, match="num_batches_tracked is 7.5, expected a whole number"):
-                load(state)
-        else:
-            assert (load(state) or ours).num_batches_tracked == 7
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
-def test_statistics_that_pytorch_loads(value: float) -> None:
-    """And then evaluates to NaN, or to beta whatever x is."""
-    torch = peer("torch")
-    theirs = torch.nn.BatchNorm1d(2).eval()
-    state = {**theirs.state_dict(), "running_var": torch.tensor([1.0, value])}
-    theirs.load_state_dict(state)
-    y = theirs(torch.tensor([[1.0, 1.0], [2.0, 2.0]]))[:, 1]
-    assert torch.isnan(y).all() or (y == 0).all()
-    for load in (bn.BatchNorm1d(2).load_state_dict, lambda state: bn.from_state(state, "pytorch")):
-        with pytest.raises(ValueError, match=f"running_var is {value:g} in channel 1"):
-            load(state)
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", CASES)
 def test_keras(rng: np.random.Generator, dtype: str, case: int) -> None:

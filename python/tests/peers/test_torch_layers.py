@@ -193,3 +193,43 @@ def test_one_value_is_refused_by_both_and_counted_by_theirs() -> None:
     with pytest.raises(ValueError, match="value"):
         theirs(torch.ones(1, 3))
     assert (ours.num_batches_tracked, int(theirs.num_batches_tracked)) == (0, 1)
+
+
+def test_tensors_without_values() -> None:
+    with pytest.raises(TypeError, match="weight is of type torch.*UninitializedParameter, expected an array"):
+        bn.from_state(torch.nn.LazyBatchNorm2d().state_dict(), "pytorch")
+    with pytest.raises(TypeError, match="weight is of type torch.Tensor, expected an array"):
+        bn.from_state(torch.nn.BatchNorm2d(3, device="meta").state_dict(), "pytorch")
+
+
+@pytest.mark.parametrize("tracked", [[7], 7.0, [7.0], [[7]], 7.5])
+def test_what_pytorch_loads_as_a_count(tracked: Any) -> None:
+    """Of older versions, and of averages over clients; where PyTorch rounds without a word, there is an error here."""
+    theirs = torch.nn.BatchNorm1d(3)
+    state = {**theirs.state_dict(), "num_batches_tracked": torch.tensor(tracked)}
+    if tracked == [[7]]:
+        with pytest.raises(RuntimeError):
+            theirs.load_state_dict(state)
+    else:
+        theirs.load_state_dict(state)
+        assert theirs.num_batches_tracked == 7
+    ours = bn.BatchNorm1d(3)
+    for load in (ours.load_state_dict, lambda state: bn.from_state(state, "pytorch")):
+        if tracked == 7.5:
+            with pytest.raises(ValueError, match="num_batches_tracked is 7.5, expected a whole number"):
+                load(state)
+        else:
+            assert (load(state) or ours).num_batches_tracked == 7
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_statistics_that_pytorch_loads(value: float) -> None:
+    """And then evaluates to NaN, or to beta whatever x is."""
+    theirs = torch.nn.BatchNorm1d(2).eval()
+    state = {**theirs.state_dict(), "running_var": torch.tensor([1.0, value])}
+    theirs.load_state_dict(state)
+    y = theirs(torch.tensor([[1.0, 1.0], [2.0, 2.0]]))[:, 1]
+    assert torch.isnan(y).all() or (y == 0).all()
+    for load in (bn.BatchNorm1d(2).load_state_dict, lambda state: bn.from_state(state, "pytorch")):
+        with pytest.raises(ValueError, match=f"running_var is {value:g} in channel 1"):
+            load(state)
