@@ -45,13 +45,13 @@ struct Epilogue {
         zStride = given.z_stride
         dzStride = given.dz_stride
         mask = given.mask
-        if mask != nil && (kernel.activation == .hardSwish || kernel.activation == .silu) {
+        if mask != nil && !kernel.activation.hasGradientOfBits {
             throw Failure(
                 BN_ERROR_OPTION, "epilogue->mask", .set,
                 expected: "NULL: the gradient of BN_HARD_SWISH and BN_SILU is more than a bit")
         }
         if kernel.from_output == 0 { return }
-        if kernel.activation != .identity && (kernel.activation != .leaky || kernel.slope == 0) {
+        if !kernel.activation.isInvertible(kernel.slope) {
             throw Failure(
                 BN_ERROR_OPTION, "epilogue->activation", .integer(Int(given.activation.rawValue)),
                 expected: "one that can be undone from_output: BN_IDENTITY, or BN_LEAKY_RELU with a slope above 0")
@@ -88,5 +88,24 @@ struct Epilogue {
             passing.high = .infinity
         }
         return passing
+    }
+}
+
+extension kernel_activation {
+    /// True if a bit for each element tells the gradient.
+    fileprivate var hasGradientOfBits: Bool {
+        switch self {
+        case .identity, .clip, .leaky: true
+        case .hardSwish, .silu: false
+        }
+    }
+
+    /// True if y tells u.
+    fileprivate func isInvertible(_ slope: Double) -> Bool {
+        switch self {
+        case .identity: true
+        case .leaky: slope != 0
+        case .clip, .hardSwish, .silu: false
+        }
     }
 }

@@ -71,27 +71,30 @@ struct Activation<T: Arithmetic, K: EpilogueKind> {
 @inline(never)
 private func factor<T: Arithmetic>(_ place: UnsafeMutablePointer<SIMD16<T>>, _ kind: kernel_activation) {
     let u = place.pointee
-    if kind == .silu {
-        place.pointee = sigmoid(u)
-        return
+    switch kind {
+    case .silu: place.pointee = sigmoid(u)
+    case .hardSwish:
+        let three = SIMD16<T>(repeating: 3)
+        let raised = T.above(u, -three, u + three, .zero)
+        place.pointee = T.above(u, three, SIMD16(repeating: 1), raised / (three + three))
+    case .identity, .clip, .leaky: break  // in line
     }
-    let three = SIMD16<T>(repeating: 3)
-    let raised = T.above(u, -three, u + three, .zero)
-    place.pointee = T.above(u, three, SIMD16(repeating: 1), raised / (three + three))
 }
 
 /// Their derivative.
 @inline(never)
 private func derivative<T: Arithmetic>(_ place: UnsafeMutablePointer<SIMD16<T>>, _ kind: kernel_activation) {
     let u = place.pointee
-    if kind == .silu {
+    switch kind {
+    case .silu:
         let sigmoid = sigmoid(u)
         place.pointee = sigmoid * (u * (1 - sigmoid) + 1)
-        return
+    case .hardSwish:
+        let three = SIMD16<T>(repeating: 3)
+        let between = u * T(1.0 / 3) + T(0.5)
+        place.pointee = T.above(u, -three, T.above(three, u, between, SIMD16(repeating: 1)), .zero)
+    case .identity, .clip, .leaky: break  // in line
     }
-    let three = SIMD16<T>(repeating: 3)
-    let between = u * T(1.0 / 3) + T(0.5)
-    place.pointee = T.above(u, -three, T.above(three, u, between, SIMD16(repeating: 1)), .zero)
 }
 
 /// 1 / (1 + e^−u), as e^u / (e^u + 1) below 0: nothing overflows.
