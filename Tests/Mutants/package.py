@@ -3,6 +3,7 @@
 
     python package.py              # breaks what the table does not have yet, and what survived, again
     python package.py --again      # all rows, each by the test that killed it first
+    python package.py --known      # draws no new ones: with --again, what the table says is seen once more
     python package.py --sample 20  # has random rows of the table killed once more, each by its test
 
 Every module is broken in one place for each hundred lines, drawn with SEED, a kind of change first. The tests that run
@@ -40,7 +41,7 @@ BUILD = REPOSITORY / ".build-mutants" / "package"
 
 def drawn(file: str, text: str, rows: list[Row]) -> list[Row]:
     """As many rows of a module as it has hundreds of lines: those there are, and new ones."""
-    rows = [row for row in rows if table.mutated(text, row) is not None]
+    rows = list(rows)
     kinds: dict[str, list[places.Change]] = {}
     for change in places.changes(text):
         kinds.setdefault(change[0], []).append(change)
@@ -56,12 +57,14 @@ def drawn(file: str, text: str, rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.line)
 
 
-def all_drawn() -> list[Row]:
+def all_drawn(*, new: bool) -> list[Row]:
     known = table.read(TABLE)
     rows = []
     for path in sorted((REPOSITORY / "python" / "batchnorm").rglob("*.py")):
         file = path.relative_to(REPOSITORY / "python").as_posix()
-        rows += drawn(file, path.read_text(encoding="utf-8"), [row for row in known if row.file == file])
+        text = path.read_text(encoding="utf-8")
+        own = [row for row in known if row.file == file and table.mutated(text, row) is not None]
+        rows += drawn(file, text, own) if new else own
     return rows
 
 
@@ -97,7 +100,7 @@ class Breaker:
             path.write_text(text, encoding="utf-8")
 
 
-def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
+def break_all(modules: list[str], *, again: bool, known: bool, by_name: bool) -> list[Row]:
     from covering import Covering
 
     suite = Suite(REPOSITORY, BUILD)
@@ -105,7 +108,7 @@ def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
     for test in covering.fails:
         print(f"{test} fails without a mutant")
     breaker = Breaker(suite)
-    rows = all_drawn()
+    rows = all_drawn(new=not known)
     open_rows = [row for row in rows if not row.is_equivalent and (again or row.survived)]
     open_rows = [row for row in open_rows if not modules or any(row.file.startswith(each) for each in modules)]
     killers = sorted({row.killer for row in open_rows if row.killer.startswith("tests/")})
@@ -124,8 +127,8 @@ def break_all(modules: list[str], again: bool, by_name: bool) -> list[Row]:
             # To collect many files takes longer than to run the first tests of them.
             named = covering.by_name(row.file)
             first = tests[:FIRST] if at_call else [*named[:1], *tests[:FIRST]]
-            known = [[row.killer]] if row.killer.startswith("tests/") else []
-            batches = [*known, first], [named, tests[FIRST : 8 * FIRST]], [tests, suite.files()]
+            killer = [[row.killer]] if row.killer.startswith("tests/") else []
+            batches = [*killer, first], [named, tests[FIRST : 8 * FIRST]], [tests, suite.files()]
             row.killer = breaker.first(row, batches[number], covering.fails, MUTANTS_FEW=few) or ""
             if not row.killer and what == ROUNDS[-1][0]:
                 row.killer = "survived"
@@ -168,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Breaks the Python package one place at a time.")
     parser.add_argument("modules", nargs="*", help="how the names of modules begin, such as batchnorm/keras")
     parser.add_argument("--again", action="store_true", help="all rows of the table, not only new ones and survivors")
+    parser.add_argument("--known", action="store_true", help="rows of the table alone")
     parser.add_argument("--by-name", action="store_true", help="look at names where it is not known what tests run")
     parser.add_argument("--sample", type=int, metavar="N", help="N rows of the table, each by the test that killed it")
     given = parser.parse_args()
@@ -177,7 +181,7 @@ def main() -> None:
         passed, failed, skipped = sample(given.sample)
         print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
         sys.exit(failed > 0 or passed == 0)
-    rows = break_all(given.modules, given.again, given.by_name)
+    rows = break_all(given.modules, again=given.again, known=given.known, by_name=given.by_name)
     alive = [row for row in rows if row.survived]
     for row in alive:
         print(f"{row.file}:{row.line}: nobody notices\n    {row.before}\n    {row.after}")
