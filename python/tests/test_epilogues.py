@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from calls import (
-    DTYPES,
-    LAYOUTS,
-    Given,
-    check_gradients,
-    check_training,
-    check_y,
-    draw,
-    gradient,
-)
+from calls import DTYPES, LAYOUTS, Given, check_gradients, check_training, check_y, draw, gradient
 
 import batchnorm as bn
 

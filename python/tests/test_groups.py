@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from calls import (
-    check_training,
-    draw,
-    groups_of,
-)
+from calls import check_training, draw, groups_of
 
 import batchnorm as bn
 

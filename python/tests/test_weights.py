@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from calls import (
-    LAYOUTS,
-    Given,
-    check_gradients,
-    check_y,
-    draw,
-    gradient,
-    near,
-)
+from calls import LAYOUTS, Given, check_gradients, check_y, draw, gradient, near
 
 import batchnorm as bn
 
