@@ -39,16 +39,13 @@ extension Tile {
     }
     /// Loops for clips, which an instruction set may leave to those for all activations.
     private static var clips: [Loop] {
-        func g(_ v: Values) -> T {
-            let u = ((v.x - v.c[0]) * v.c[6] + v.c[7]) + v.z
-            return u > -0.5 && u < 0.75 ? v.dy : 0
-        }
+        func g(_ v: Values) -> T { v.argument > -0.5 && v.argument < 0.75 ? v.dy : 0 }
         let clips = [
             Loop("clipped", \.clipped, .elements, or: \.activated) {
-                $0.values { v in min(max(((v.x - v.c[0]) * v.c[1] + v.c[2]) + v.z, -0.5), 0.75) }
+                $0.values { v in min(max(v.normalized + v.z, -0.5), 0.75) }
             },
             Loop("clipped_gradient", \.clipped_gradient, .elements, or: \.activated_gradient) {
-                $0.values { v in (((g(v) - v.c[3]) - (v.x - v.c[0]) * v.c[4]) + v.c[2]) * v.c[1] }
+                $0.values { v in v.gradient(g(v)) }
             },
             Loop("clipped_products", \.clipped_products, .sums, or: \.activated_sums) {
                 $0.sums { v in (Double(g(v)), Double(g(v)) * Double(v.x)) }
@@ -89,30 +86,31 @@ extension Tile {
             Loop("weighted_sums", \.weighted_sums, .sums) {
                 $0.sums { (Double($0.w) * $0.d, Double($0.w) * $0.d * $0.d) }
             },
-            Loop("normalize", \.normalize, .elements) { $0.values { ($0.x - $0.c[0]) * $0.c[1] + $0.c[2] } },
+            Loop("normalize", \.normalize, .elements) { $0.values { $0.normalized } },
             Loop("gradient", \.gradient, .elements) {
-                $0.values { (((($0.dy - $0.c[3]) - ($0.x - $0.c[0]) * $0.c[4]) + $0.c[2]) * $0.c[1]) }
+                $0.values { $0.gradient($0.dy) }
             },
             Loop("combination", \.combination, .elements) {
                 $0.values { v in
                     let c = v.wide
-                    let gradients = (Double(v.dy) - c[3]) * c[1] + (Double(v.z) - c[7]) * c[5]
-                    return T(gradients + ((Double(v.x) - c[0]) * c[6] * c[4] + c[2]))
+                    let gradients = (Double(v.dy) - c[.dyMean]) * c[.scale] + (Double(v.z) - c[.zMean]) * c[.gain]
+                    return T(gradients + ((Double(v.x) - c[.mean]) * c[.invstd] * c[.slope] + c[.shift]))
                 }
             },
         ]
     }
 
     private static var epilogues: [Loop] {
-        func u(_ v: Values) -> T { ((v.x - v.c[0]) * v.c[1] + v.c[2]) + v.z }
+        func u(_ v: Values) -> T { v.normalized + v.z }
         func clip(_ u: T) -> T { min(max(u, -0.5), 0.75) }
         func leaky(_ u: T) -> T { u > 0 ? u : u * 0.25 }
         /// What passes, by the coefficients that a gradient has for u.
-        func g(_ v: Values, _ derivative: (T) -> T) -> T { v.dy * derivative(((v.x - v.c[0]) * v.c[6] + v.c[7]) + v.z) }
+        func g(_ v: Values, _ derivative: (T) -> T) -> T { v.dy * derivative(v.argument) }
         func leakyStep(_ u: T) -> T { u > 0 ? 1 : 0.25 }
         func clipStep(_ u: T) -> T { u > -0.5 && u < 0.75 ? 1 : 0 }
         func dx(_ v: Values, _ g: T) -> T {
-            (((g * v.c[5] - v.w * v.c[3]) - (v.x - v.c[0]) * (v.w * v.c[4])) + v.w * v.c[2]) * v.c[1]
+            let (dy, weighted) = (g * v.c[.gain] - v.w * v.c[.dyMean], v.w * v.c[.slope])
+            return ((dy - v.centred * weighted) + v.w * v.c[.shift]) * v.c[.scale]
         }
         func sigmoid(_ u: T) -> T { T(1 / (1 + exp(-Double(u)))) }
         let activated = { (outputs: Outputs, formula: @escaping (Values) -> T) in
@@ -129,7 +127,7 @@ extension Tile {
             activated(.near) { u($0) * sigmoid(u($0)) }.with(.silu),
             gradient(.elements) { dx($0, g($0, leakyStep)) }.with(.leaky),
             gradient(.elements) { $0.w > 0 ? dx($0, g($0, clipStep)) : $0.dy }.with(.clip, .keep),
-            gradient(.elements) { $0.w > 0 ? g($0, leakyStep) * $0.c[1] : 0 }
+            gradient(.elements) { $0.w > 0 ? g($0, leakyStep) * $0.c[.scale] : 0 }
                 .with(.leaky, .zero, frozen: true),
             gradient(.near) { v in
                 dx(v, g(v) { u in sigmoid(u) * (1 + u * (1 - sigmoid(u))) })

@@ -32,6 +32,19 @@ final class KernelTests: XCTestCase {
     }
 }
 
+/// The arrays of coefficients in order. A combination has others for the last two.
+enum Place: Int {
+    case mean, scale, shift, dyMean, slope, gain, uScale, uShift
+    static var invstd: Place { uScale }
+    static var zMean: Place { uShift }
+}
+
+/// Those of a channel.
+struct ChannelCoefficients<Number> {
+    let numbers: [Number]
+    subscript(place: Place) -> Number { numbers[place.rawValue] }
+}
+
 /// How a map writes.
 enum Stores: CaseIterable { case ordinary, aligned, streamed }
 
@@ -43,10 +56,16 @@ struct Tile<T: TestElement> {
         let dy: T
         let z: T
         let w: T
-        let c: [T]
-        let wide: [Double]
+        let c: ChannelCoefficients<T>
+        let wide: ChannelCoefficients<Double>
         /// x less the pivot.
         let d: Double
+
+        var centred: T { x - c[.mean] }
+        var normalized: T { centred * c[.scale] + c[.shift] }
+        /// u, by the coefficients that a gradient has for it.
+        var argument: T { (centred * c[.uScale] + c[.uShift]) + z }
+        func gradient(_ g: T) -> T { (((g - c[.dyMean]) - centred * c[.slope]) + c[.shift]) * c[.scale] }
     }
 
     let layout: kernel_layout
@@ -123,7 +142,8 @@ struct Tile<T: TestElement> {
                     let weight = weights.elements[layout == .rows ? run : run * length + column]
                     let values = Values(
                         x: x.elements[index], dy: dy.elements[index], z: z.elements[index], w: weight,
-                        c: coefficients.map { $0.elements[channel] }, wide: wide.map { $0.elements[channel] },
+                        c: ChannelCoefficients(numbers: coefficients.map { $0.elements[channel] }),
+                        wide: ChannelCoefficients(numbers: wide.map { $0.elements[channel] }),
                         d: Double(x.elements[index]) - pivot.elements[channel])
                     body(index, channel, values)
                 }
@@ -199,10 +219,10 @@ struct Tile<T: TestElement> {
                 base: UnsafeMutableRawPointer(buffer.elements.baseAddress!), stride: stride, prefetch: 100_000,
                 prefetch_last: 50_000)
         }
-        func array(_ index: Int) -> UnsafeRawPointer {
+        func array(_ place: Place) -> UnsafeRawPointer {
             loop.name == "combination"
-                ? UnsafeRawPointer(wide[index].elements.baseAddress!)
-                : UnsafeRawPointer(coefficients[index].elements.baseAddress!)
+                ? UnsafeRawPointer(wide[place.rawValue].elements.baseAddress!)
+                : UnsafeRawPointer(coefficients[place.rawValue].elements.baseAddress!)
         }
         // A prefetch never faults, so that its address may be anywhere: here it is behind the guard page.
         var tile = kernel_tile(
@@ -215,9 +235,9 @@ struct Tile<T: TestElement> {
         if !loop.weighs { tile.weights = kernel_operand() }
         var channels = kernel_channels(
             pivot: pivot.elements.baseAddress, first: first.elements.baseAddress,
-            second: second.elements.baseAddress, mean: array(0), scale: array(1), shift: array(2), dy_mean: array(3),
-            slope: array(4), u_scale: array(6), u_shift: array(7), gain: array(5),
-            invstd: array(6), z_mean: array(7))
+            second: second.elements.baseAddress, mean: array(.mean), scale: array(.scale), shift: array(.shift),
+            dy_mean: array(.dyMean), slope: array(.slope), u_scale: array(.uScale), u_shift: array(.uShift),
+            gain: array(.gain), invstd: array(.invstd), z_mean: array(.zMean))
         if loop.name.hasPrefix("clipped") {
             channels.gain = UnsafeRawPointer(ones.elements.baseAddress!)
             channels.pivot = UnsafePointer(zeros.elements.baseAddress!)
