@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from oracle import backward, forward, plain, rows
+from oracle import back, backward, forward, plain, rows
 
 from batchnorm.interop.keras import BatchNormalization
 
@@ -29,8 +29,7 @@ class Formulas:
     """Keras's layer as its documentation has it, with the weights that the layer has now: a call of the oracle."""
 
     def __init__(self, layer: BatchNormalization, x: Array, mask: Any, training: bool) -> None:
-        self.layer, self.shape = layer, np.moveaxis(x, layer.axis, -1).shape
-        self.training = training and layer.trainable
+        self.layer, self.x, self.training = layer, x, training and layer.trainable
         self.weights = {name: None if (a := getattr(layer, name)) is None else a.astype(float) for name in NAMES}
         told: dict[str, Any] = {"eps": layer.epsilon, "frozen": not self.training}
         statistics = self.weights["moving_mean"], self.weights["moving_variance"]
@@ -45,10 +44,6 @@ class Formulas:
         counted = np.broadcast_to(True if mask is None else np.asarray(mask, bool)[..., None], x.shape)
         # With no value that counts the mean and the variance are those of nothing: 0.
         self.call.weights = np.moveaxis(counted, layer.axis, 0)[:1].reshape(1, -1).astype(float)
-
-    def back(self, values: Array) -> Array:
-        """In the shape of x, of rows."""
-        return np.moveaxis(values[0].T.reshape(self.shape), -1, self.layer.axis)
 
     def result(self) -> tuple[Array, dict[str, Any]]:
         """y, and what the weights become."""
@@ -65,13 +60,16 @@ class Formulas:
                 new[name] = momentum * self.weights[name] + (1 - momentum) * value
             if layer.renorm:
                 new["moving_variance"] = np.maximum(new["moving_stddev"] ** 2 - layer.epsilon, 0)
-        return self.back(found.y), new
+        return back(found.y, self.x, (layer.axis,)), new
 
     def gradients(self, dy: Array) -> list[Any]:
         """Of sum(dy * y) by x, gamma and beta."""
         dx, dgamma, dbeta, _ = backward(self.call, rows(dy, (self.layer.axis,))[None])
         named = zip(NAMES, (dgamma[0], dbeta[0]))
-        return [self.back(dx), *(None if self.weights[name] is None else values for name, values in named)]
+        return [
+            back(dx, dy, (self.layer.axis,)),
+            *(None if self.weights[name] is None else values for name, values in named),
+        ]
 
 
 def near(ours: Any, expected: Any, tolerance: float, size: float) -> None:

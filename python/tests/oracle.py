@@ -71,6 +71,12 @@ def rows(x: Any, axes: tuple[int, ...] = (1,)) -> Array:
     return np.moveaxis(np.asarray(x), axes, range(len(axes))).reshape(channels, -1).astype(Real)
 
 
+def back(of_rows: Array, x: Array, axes: tuple[int, ...] = (1,)) -> Array:
+    """Of x's shape, what is of rows(x)."""
+    moved = np.moveaxis(x, axes, range(len(axes)))
+    return np.moveaxis(of_rows.reshape(moved.shape), range(len(axes)), axes)
+
+
 def plain(x: Array, gamma: Any = 1, beta: Any = 0, axes: tuple[int, ...] = (1,), **told: Any) -> Call:
     """A call with one sample: what rows() makes of x. Its results are for rows, too."""
     each = {"gamma": gamma, "beta": beta, "running_mean": 0, "running_var": 1, **told}

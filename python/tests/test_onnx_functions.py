@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import oracle
 import pytest
 from oracle import Real
 
@@ -27,24 +28,25 @@ def training_of(opset: int) -> dict[str, int]:
     return {"outputs": 5} if opset < 14 else {"training_mode": 1}
 
 
-def oracle(
+def formulas(
     given: list[Array], eps: float, momentum: float, training: bool, spatial: bool = True
 ) -> tuple[list[Array], Array]:
     """Y, new running statistics, mean and variance of X, as the specification has them; and the size of Y's terms."""
-    x, scale, shift, old_mean, old_var = (each.astype(Real) for each in given)
-    shape = x.shape
     narrow = given[0].dtype != np.float64  # there is something wider to take and subtract a mean in
-    x = x[:, None] if x.ndim == 1 else x
-    over = (0, *range(2, x.ndim)) if spatial else (0,)
-    mean, var = x.mean(over), ((x - x.mean(over, keepdims=True)) ** 2).mean(over)
-    parameters = scale, shift, *((mean, var) if training else (old_mean, old_var))
-    s, b, used, v = (p.reshape(-1, *[1] * (x.ndim - 2)) if spatial else p for p in parameters)
-    factor = s / np.sqrt(v + Real(eps))
-    distance = x - used if narrow else abs(x).max(over, keepdims=True) + abs(used) + 0 * x
-    y, size = (x - used) * factor + b, abs(distance * factor) + abs(b)
-    m = Real(momentum)
-    results = [y.reshape(shape), old_mean * m + mean * (1 - m), old_var * m + var * (1 - m), mean, var]
-    return results, size.reshape(shape)
+    x = given[0][:, None] if given[0].ndim == 1 else given[0]
+    axes = (1,) if spatial else tuple(range(1, x.ndim))
+    named = dict(zip(("gamma", "beta", "running_mean", "running_var"), given[1:]))
+    told = {"eps": eps, "momentum": 1 - Real(momentum), "unbiased": False, "frozen": not training}
+    call = oracle.plain(x, axes=axes, **named, **told)
+    y, used, invstd = (each.reshape(call.x.shape[1], -1) for each in oracle.found(call))
+    distance = call.x[0] - used if narrow else abs(call.x[0]).max(1, keepdims=True) + abs(used)
+    size = abs(distance * call.gamma.T * invstd) + abs(call.beta.T) + 0 * y
+    new_mean, new_var, _ = oracle.updated(call)
+    rows = [new_mean, new_var, *oracle.moments(call.x, call.w)[1:]]
+    results = [each.reshape(given[1].shape) for each in rows]
+    return [oracle.back(y, x, axes).reshape(given[0].shape), *results], oracle.back(size, x, axes).reshape(
+        given[0].shape
+    )
 
 
 def close(ours: Array, exact: Array, size: Any, units: float) -> None:
@@ -87,7 +89,7 @@ def test_formulas(rng: np.random.Generator, opset: int, case: int) -> None:
     kept = [each.copy() for each in given]
     results = FUNCTIONS[opset](*given, **told)
     assert all(np.array_equal(a, b) for a, b in zip(kept, given)), "an input was modified"
-    exact, size_of_y = oracle(given, eps, momentum, training, spatial)
+    exact, size_of_y = formulas(given, eps, momentum, training, spatial)
     if not training:
         assert type(results) is np.ndarray
         results = (results,)
