@@ -100,7 +100,8 @@ class Workshop:
 
     def killed_by(self, test: str, *, alone: bool, seconds: float) -> str | None:
         """Who killed the library here. A test that seems to hang gets much longer, but no more work: others may have
-        taken the processors."""
+        taken the processors.
+        """
         allowed = PATIENCE * (1 + seconds)
         try:
             return None if self.passes(test, alone=alone, timeout=allowed) else test

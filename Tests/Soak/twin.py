@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from oracle import PARAMETERS, RUNNING, Call, Result, Real
+from oracle import PARAMETERS, RUNNING, Call, Real, Result
 
 Array = np.ndarray[Any, Any]
 
