@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin that writes what a run comes to into the file in MUTANTS_REPORT, as it comes.
 
-A line is a word and a test's id: `start` of a test; `passed`; `failed`, which may be a file that cannot be imported as
-well; `took`, with seconds in front. Beside coverage.py, lines are recorded for the test that runs them; the processes
-that it starts inherit its name in MUTANTS_TEST. Tests in the file MUTANTS_WITHOUT do not run, and of a function that has more
-cases than MUTANTS_FEW only so many, which are recorded in the function's name.
+A line is a word and a test's id: `start` of a test; `passed`; `failed`, which may be a file that cannot be imported
+as well; `took`, with seconds in front. Beside coverage.py, lines are recorded for the test that runs them; the
+processes that it starts inherit its name in MUTANTS_TEST. Tests in the file MUTANTS_WITHOUT do not run, and of a
+function that has more cases than MUTANTS_FEW only so many, which are recorded in the function's name.
 """
 
 from __future__ import annotations
