@@ -281,6 +281,29 @@ static void large_means(void) {
 }
 
 /* Equal values and eps 0: x_hat is 0 wherever x goes. */
+/* A constant that is added to dy changes no gradient by x: P takes it away. About 2^20 the deviations here are a few units in
+ * the last place, so that a mean that is rounded to a double would be off by a large part of them. */
+static void a_constant_in_dy_has_no_part(void) {
+    enum { values = 7 };
+    static const double x[values] = {0.5, -1, 2, 0.25, -0.75, 1.5, -2.5}, v[values] = {1, -0.5, 0.25, 2, -1, 0.75, -2};
+    static const int units[values] = {0, 1, 3, 0, 2, 7, 4};
+    double near[values], far[values], of_near[values], of_far[values], mean = 0, gamma = 1.5, direction = 0.75;
+    double invstd = 0.5; /* x has a mean of 0, and eps may be anything */
+    bn_shape shape = BN_SHAPE(values, 1, 1);
+    for (int i = 0; i < values; i++) {
+        near[i] = ldexp(units[i], -32);
+        far[i] = ldexp(1, 20) + near[i];
+    }
+    CHECK_OK(bn_double_backward(&shape, BN_FLOAT64, v, &direction, NULL, near, x, &gamma, &mean, &invstd, NULL, of_near,
+                                NULL, NULL));
+    CHECK_OK(bn_double_backward(&shape, BN_FLOAT64, v, &direction, NULL, far, x, &gamma, &mean, &invstd, NULL, of_far,
+                                NULL, NULL));
+    for (int i = 0; i < values; i++) {
+        double error = fabs(of_far[i] - of_near[i]);
+        CHECK(error <= ldexp(1, -40), "value %d: %g instead of %g", i, of_far[i], of_near[i]);
+    }
+}
+
 static void no_variance(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = derivative_of(6, 3, 35, all_dtypes[d], 0);
@@ -336,6 +359,7 @@ int main(void) {
     RUN(terms_beyond_float32);
     RUN(deviations_of_float64);
     RUN(large_means);
+    RUN(a_constant_in_dy_has_no_part);
     RUN(no_variance);
     RUN(channels_are_apart);
     return finish();

@@ -28,16 +28,21 @@ static void ours_leads(void) {
     expect_3_threads();
 }
 
+static void expect_some_cpus(void) {
+    long cpus = sysconf(_SC_NPROCESSORS_CONF);
+    CHECK(bn_get_num_threads() >= 1 && bn_get_num_threads() <= cpus, "%d of %ld", bn_get_num_threads(), cpus);
+}
+
+static void expect_one_thread(void) { CHECK(bn_get_num_threads() == 1, "%d", bn_get_num_threads()); }
+
 static void threads_from_environment(void) {
     in_child("BATCHNORM_NUM_THREADS", "3", expect_3_threads);
     in_child("OMP_NUM_THREADS", "3", expect_3_threads);
     in_child("OMP_NUM_THREADS", "3,2", expect_3_threads); /* one for each level of nesting */
+    in_child("OMP_NUM_THREADS", "1", expect_one_thread);
+    in_child("OMP_NUM_THREADS", "0", expect_some_cpus);
+    in_child("BATCHNORM_NUM_THREADS", "", expect_some_cpus);
     in_child("BATCHNORM_NUM_THREADS", "3", ours_leads);
-}
-
-static void expect_some_cpus(void) {
-    long cpus = sysconf(_SC_NPROCESSORS_CONF);
-    CHECK(bn_get_num_threads() >= 1 && bn_get_num_threads() <= cpus, "%d of %ld", bn_get_num_threads(), cpus);
 }
 
 static void expect_one_cpu(void) {
@@ -77,6 +82,16 @@ static void expect_isa_refused(void) {
     for (size_t i = 0; i < LENGTH(every_call); i++) {
         REFUSED(every_call[i], BN_ERROR_ENVIRONMENT, "BATCHNORM_ISA", (void)0);
     }
+}
+
+static void expect_baseline(void) {
+    CHECK(bn_isa_name() != NULL && strcmp(bn_isa_name(), "baseline") == 0, "%s", bn_last_error());
+    every_call_works();
+}
+
+static void isa_honoured(void) {
+    in_child("BATCHNORM_ISA", "baseline", expect_baseline);
+    in_child("BATCHNORM_ISA", "", every_call_works); /* as without */
 }
 
 static void isa_refused(void) {
@@ -183,6 +198,7 @@ int main(void) {
     RUN(threads_from_environment);
     RUN(threads_from_affinity);
     RUN(threads_refused);
+    RUN(isa_honoured);
     RUN(isa_refused);
     RUN(isa_that_is_not_here);
     RUN(text_is_copied);
