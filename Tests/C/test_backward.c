@@ -30,9 +30,25 @@ static void backward_frozen(problem *p) {
 static void after_training(void) { each_problem(backward_of_training); }
 static void after_inference(void) { each_problem(backward_frozen); }
 
+/* Sums about a mean of exactly 1, which they are far from 0 for: none of them may be taken for a sum about 0. */
+static void about_a_mean_of_one(void) {
+    enum { values = 64 };
+    float x[values], dy[values], dx[values], gamma = 1, dgamma = 0, dbeta = 0;
+    double mean = 1, invstd = 1024;
+    bn_shape shape = BN_SHAPE(values, 1, 1);
+    for (int i = 0; i < values; i++) {
+        x[i] = i % 2 ? 1 - 1 / 1024.0f : 1 + 1 / 1024.0f;
+        dy[i] = i % 2 ? -0.5f : 1.5f;
+    }
+    CHECK_OK(bn_backward(&shape, BN_FLOAT32, dy, x, &gamma, NULL, &mean, &invstd, dx, &dgamma, &dbeta, NULL));
+    CHECK(dbeta == values / 2 && dgamma == values, "dbeta %g, dgamma %g", dbeta, dgamma);
+    for (int i = 0; i < values; i++) CHECK(dx[i] == 0, "dx %g", dx[i]); /* dy is a line over x_hat */
+}
+
 int main(void) {
     start();
     RUN(after_training);
     RUN(after_inference);
+    RUN(about_a_mean_of_one);
     return finish();
 }

@@ -3,9 +3,16 @@
  * What the library says of an error, and to whom; numbers outside the threads' range. */
 #include "arguments.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 
+/* Nor by what a thread's memory has in it when it is new. */
 static void nothing_has_failed_yet(void) {
+#ifdef __GLIBC__
+    CHECK(mallopt(M_PERTURB, 'x') == 1, "memory is as it was");
+#endif
     reset();
     bn_status status = training();
     CHECK(status == BN_OK, "status %d", (int)status);

@@ -47,6 +47,45 @@ static void each_case(int with, int has_nans, void (*agrees)(layer *l)) {
     }
 }
 
+/* What has no weight is no measure of the others, however large it is: no sum may be taken about it. */
+static void hidden_values_are_no_pivots(void) {
+    for (int s = 0; s < shape_count; s++) {
+        for (int d = 0; d < all_dtype_count; d++) {
+            layer l = layer_of(shapes[s][0], shapes[s][1], shapes[s][2], all_dtypes[d], WITH_WEIGHTS);
+            bn_dtype number = l.dtype == BN_FLOAT64 ? BN_FLOAT64 : BN_FLOAT32;
+            size_t positions = l.shape.outer * l.shape.inner;
+            double huge = l.dtype == BN_FLOAT64 ? 1e300 : l.dtype == BN_FLOAT16 ? 6e4 : 1e38;
+            make_arrays(&l);
+            for (size_t i = 0; i < positions; i++) {
+                int is_hidden = i < positions / 3 || i > positions - positions / 4 || i == positions / 2;
+                put(number, l.arrays[WEIGHTS], i, is_hidden ? 0 : 0.5 + (double)(i % 3));
+            }
+            for (size_t i = 0; i < elements_of(&l); i++) {
+                if (weight_of(&l, i) == 0) put(l.dtype, l.arrays[X], place_of(&l, X, i), huge);
+            }
+            CHECK_OK(train_layer(&l));
+            for (size_t c = 0; c < l.shape.channels; c++) {
+                long double weight = 0, mean = 0, var = 0;
+                for (size_t i = 0; i < elements_of(&l); i++) {
+                    if (channel_of(&l, i) != c || weight_of(&l, i) == 0) continue;
+                    weight += weight_of(&l, i), mean += weight_of(&l, i) * element(&l, X, i);
+                }
+                mean /= weight;
+                for (size_t i = 0; i < elements_of(&l); i++) {
+                    if (channel_of(&l, i) != c || weight_of(&l, i) == 0) continue;
+                    var += weight_of(&l, i) * (element(&l, X, i) - mean) * (element(&l, X, i) - mean) / weight;
+                }
+                /* Of invstd, 2^-31 for float32. */
+                double of_mean = saved(&l, SAVED_MEAN, c), invstd = (double)(1 / sqrtl(var + l.options.eps));
+                double of_invstd = saved(&l, SAVED_INVSTD, c);
+                CHECK(fabs(of_mean - (double)mean) <= 1e-9, "mean %g instead of %g", of_mean, (double)mean);
+                CHECK(fabs(of_invstd - invstd) <= 1e-9 * invstd, "invstd %g instead of %g", of_invstd, invstd);
+            }
+            free_arrays(&l);
+        }
+    }
+}
+
 /* Where NaN takes part in y, it takes part in the sums over dy: nothing is asked of gradients then. */
 static void forward_agrees(layer *l) {
     oracle o = expected_training(l);
@@ -263,6 +302,7 @@ int main(void) {
     RUN(training_by_mask);
     RUN(hidden_nans);
     RUN(hidden_nans_with_epilogue);
+    RUN(hidden_values_are_no_pivots);
     RUN(inference);
     RUN(building_blocks);
     RUN(building_blocks_of_hidden_nans);

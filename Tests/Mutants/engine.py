@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutants of the engine (Sources/BatchNorm) and of its loops (Sources/Kernels), killed by the C tests.
+"""Mutants of the engine (Sources/BatchNorm) and of its loops (Sources/Kernels), killed by the C tests and the short
+form of Tests/Faults.
 
     engine.py [--engine N] [--loops N] [--seed S] [--longest SECONDS] [--workers N]
     engine.py --sample N [--seed S]

@@ -74,20 +74,29 @@ class Workshop:
 
     def link(self) -> None:
         objects = [f"{module}.o" for module in MODULES]
-        made = self._run(["cc", "-shared", *objects, *LINKED, "-lpthread", "-o", "libbatchnorm.so.2"])
-        made.check_returncode()
+        self._cc("-shared", *objects, *LINKED, "-lpthread", "-o", "libbatchnorm.so.2")
 
     def compile_tests(self) -> list[str]:
-        programs = [source.stem for source in sorted((ROOT / "Tests/C").glob("test_*.c"))]
-        for program in programs:
-            source = str(ROOT / "Tests/C" / f"{program}.c")
-            flags = ["-std=c99", "-O1", "-pthread", "-I", "Include", "-Wl,-rpath,$ORIGIN"]
-            self._run(["cc", *flags, source, "libbatchnorm.so.2", "-lm", "-o", program]).check_returncode()
+        """Those of Tests/C, and those of Tests/Faults in their short form."""
+        flags = ["-O1", "-pthread", "-I", "Include", "-Wl,-rpath,$ORIGIN"]
+        programs = []
+        for source in sorted((ROOT / "Tests/C").glob("test_*.c")):
+            programs.append(source.stem)
+            self._cc("-std=c99", *flags, str(source), "libbatchnorm.so.2", "-lm", "-o", source.stem)
+        flags += ["-std=gnu11", "-fno-strict-aliasing"]
+        interpose = ROOT / "Tests/Faults/interpose.c"
+        self._cc(*flags, "-fPIC", "-shared", str(interpose), "-ldl", "-o", "libinterpose.so")
+        for source in sorted(set((ROOT / "Tests/Faults").glob("*.c")) - {interpose}):
+            programs.append(f"faults_{source.stem}")
+            self._cc(*flags, str(source), "libinterpose.so", "libbatchnorm.so.2", "-ldl", "-lm", "-o", programs[-1])
         return programs
+
+    def _cc(self, *arguments: str) -> None:
+        self._run(["cc", *arguments]).check_returncode()
 
     def take_over(self, other: Workshop) -> None:
         """What another one has built."""
-        for pattern in ("*.o", "test_*", "*.so.2"):
+        for pattern in ("*.o", "test_*", "faults_*", "*.so*"):
             for made in other.path.glob(pattern):
                 shutil.copy(made, self.path)
 
@@ -122,7 +131,7 @@ class Workshop:
 
 
 class Tests:
-    """The C tests that take no more than `longest` seconds, in the order in which they pay."""
+    """The tests that take no more than `longest` seconds, in the order in which they pay."""
 
     def __init__(self, workshop: Workshop, programs: list[str], longest: float) -> None:
         timed = BUILD / "seconds.json"
