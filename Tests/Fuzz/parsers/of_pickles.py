@@ -47,7 +47,7 @@ def _value(rng: random.Random, value: Any) -> Any:
 
 
 def _spoil(rng: random.Random, state: dict[str, Any]) -> None:
-    """Another version, attribute, or value of one; of what a call was told, too."""
+    """Another version, attribute, or value of one; of a call's extras, too."""
     if rng.random() < 0.1:
         state[rng.choice(["version", "attributes"])] = _value(rng, state["version"])
         return
@@ -64,8 +64,8 @@ def _spoil(rng: random.Random, state: dict[str, Any]) -> None:
 
 def _nested(attributes: Any) -> list[dict[str, Any]]:
     call = attributes.get("call") if isinstance(attributes, dict) else None
-    told = call.get("told") if isinstance(call, dict) else None
-    return [each for each in (call, told) if isinstance(each, dict)]
+    extras = call.get("extras") if isinstance(call, dict) else None
+    return [each for each in (call, extras) if isinstance(each, dict)]
 
 
 def _layer(rng: random.Random, wrong: int, path: Path) -> bool:
@@ -102,7 +102,7 @@ def _saved(rng: random.Random, wrong: int, path: Path) -> bool:
     state = {**state, "attributes": dict(state["attributes"])}
     call = state["attributes"]["call"]
     if call is not None:
-        state["attributes"]["call"] = {**call, "told": dict(call["told"])}
+        state["attributes"]["call"] = {**call, "extras": dict(call["extras"])}
     for _ in range(wrong):
         if isinstance(state.get("attributes"), dict):
             _spoil(rng, state)
