@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import operator
 from enum import IntEnum
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,7 +83,7 @@ def member(kind: type[Member], value: Any, name: str) -> Member:
     return found
 
 
-@cache
+@lru_cache(maxsize=32)
 def _names(kind: type[Member]) -> dict[str, Member]:
     return {each.name.lower(): each for each in kind}
 
