@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Whether a layer gives what the oracle says: each value, within a few roundings. */
+ * Compares what a layer gives with the oracle: each value, within a few roundings. */
 #ifndef AGREES_H
 #define AGREES_H
 

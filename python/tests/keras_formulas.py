@@ -63,7 +63,7 @@ class Formulas:
         return back(found.y, self.x, (layer.axis,)), new
 
     def gradients(self, dy: Array) -> list[Any]:
-        """Of sum(dy * y) by x, gamma and beta."""
+        """The gradients of sum(dy * y) with respect to x, gamma and beta."""
         dx, dgamma, dbeta, _ = backward(self.call, rows(dy, (self.layer.axis,))[None])
         named = zip(NAMES, (dgamma[0], dbeta[0]))
         return [

@@ -72,7 +72,7 @@ def rows(x: Any, axes: tuple[int, ...] = (1,)) -> Array:
 
 
 def back(of_rows: Array, x: Array, axes: tuple[int, ...] = (1,)) -> Array:
-    """Of x's shape, what is of rows(x)."""
+    """An array of rows(x) in the shape of x."""
     moved = np.moveaxis(x, axes, range(len(axes)))
     return np.moveaxis(of_rows.reshape(moved.shape), range(len(axes)), axes)
 

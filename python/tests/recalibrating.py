@@ -45,6 +45,6 @@ class Snapshot:
 
 
 def moments(parts: list[Array], axis: int, unbiased: bool) -> tuple[Array, Array]:
-    """Of all values of the parts, in float64."""
+    """The statistics of all values of the parts, in float64."""
     values = np.concatenate([np.moveaxis(np.asarray(p, float), axis, 0).reshape(p.shape[axis], -1) for p in parts], 1)
     return values.mean(1), values.var(1, ddof=int(unbiased))

@@ -22,7 +22,7 @@ KEYS = {
     "mlx": ["a.weight", "a.bias", "a.running_mean", "a.running_var"],
 }
 FRAMEWORKS = list(KEYS)
-# What a constructor without arguments means: eps, weight of the new batch, whether unbiased, axis.
+# The defaults of a constructor: eps, weight of the new batch, whether unbiased, axis.
 DEFAULTS = {
     "pytorch": (1e-5, 0.1, True, 1),
     "keras": (1e-3, 0.01, False, -1),

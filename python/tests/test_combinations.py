@@ -90,7 +90,7 @@ def test_inference(rng: np.random.Generator, number: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("number", range(60))
 def test_the_oracle_by_finite_differences(rng: np.random.Generator, number: int) -> None:
-    """What the gradients are compared with is the gradient of what y is compared with."""
+    """The oracle's gradients are those of the oracle's y, by finite differences."""
     call, _ = some_call(rng, (int(rng.integers(2, 7)), 2, 3), "f8", single_value="running")
     dy = gradient(rng, Given(call, "f8"), margin=0.01)
     names = "x", "gamma", "beta", "residual"

@@ -59,7 +59,7 @@ def of_objects() -> bytes:
 
 
 class Bomb:
-    """What a pickle does when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> Any:
         return (exec, ("raise SystemExit('executed')",))

@@ -27,7 +27,7 @@ class Network:
         return x
 
     def fed(self, x: Array) -> list[Array]:
-        """What goes into each layer in evaluation, by the formula."""
+        """The inputs of each layer in evaluation, by the formula."""
         inputs = []
         for layer, mixed in zip(self.layers, self.mixed):
             inputs.append(x)
@@ -41,7 +41,7 @@ class Network:
 def test_layerwise_statistics_are_those_of_what_evaluation_feeds(
     rng: np.random.Generator, case: int, meddle: bool
 ) -> None:
-    """Of each layer, and by default of the first alone; whatever forward() does to modes."""
+    """For every layer, and without `layerwise` for the first alone, whatever forward() does to the modes."""
     layers, unbiased = int(rng.integers(2, 4)), bool(case % 2)
     network = Network(rng, layers, unbiased=unbiased)
     batches = [rng.normal(size=(int(n), 3)) * n + 3 * rng.normal(size=3) for n in rng.integers(2, 6, 7)]

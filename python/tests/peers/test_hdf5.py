@@ -138,7 +138,7 @@ def test_hostile_hdf5(h5py: Any, tmp_path: Path, kind: str, suffix: str) -> None
 
 
 def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of which h5py writes none: they claim more than there is."""
+    """Files that claim more than they have, which h5py does not write."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["x"], file["y"] = np.ones(4000), np.ones(4000)

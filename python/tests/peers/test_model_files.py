@@ -83,7 +83,7 @@ def test_tensors_of_pytorch(torch: Any, tmp_path: Path) -> None:
 
 
 class Bomb:
-    """What a pickle does when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> Any:
         return (os.mkdir, (os.environ["BATCHNORM_TEST_BOMB"],))
