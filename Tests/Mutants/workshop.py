@@ -102,8 +102,8 @@ class Workshop:
                 shutil.copy(made, self.path)
 
     def passes(self, test: str, *, alone: bool, timeout: float, work: float = float("inf")) -> bool:
-        """True if a test passes, with the baseline alone or the widest instruction set. Beyond `timeout` it is an error,
-        and beyond `work` seconds of a processor it fails.
+        """True if a test passes, with the baseline alone or the widest instruction set. Beyond `timeout` it is an
+        error, and beyond `work` seconds of a processor it fails.
         """
         environment = {**os.environ, "BATCHNORM_ISA": "baseline"} if alone else None
         limit = [] if math.isinf(work) else ["prlimit", f"--cpu={math.ceil(work)}"]
@@ -111,8 +111,8 @@ class Workshop:
         return done.returncode == 0 and b" 0 failed" in done.stdout.rstrip().rsplit(b"\n", 1)[-1]
 
     def killed_by(self, test: str, *, alone: bool, seconds: float) -> str | None:
-        """The test, if it notices the mutant. A test that seems to hang gets much longer, but no more work: others may have
-        taken the processors.
+        """The test, if it notices the mutant. A test that seems to hang gets much longer, but no more work: others may
+        have taken the processors.
         """
         allowed = PATIENCE * (1 + seconds)
         try:

@@ -204,7 +204,7 @@ def test_tensors_without_values() -> None:
 
 @pytest.mark.parametrize("tracked", [[7], 7.0, [7.0], [[7]], 7.5])
 def test_what_pytorch_loads_as_a_count(tracked: Any) -> None:
-    """Counts of older versions, and averages over clients: PyTorch rounds those without a word, and here they are errors."""
+    """Counts of older versions and averages over clients: PyTorch rounds them without a word, here they are errors."""
     theirs = torch.nn.BatchNorm1d(3)
     state = {**theirs.state_dict(), "num_batches_tracked": torch.tensor(tracked)}
     if tracked == [[7]]:
