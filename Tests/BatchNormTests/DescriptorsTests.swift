@@ -9,7 +9,7 @@ final class DescriptorsTests: XCTestCase {
     /// Just enough for two threads: split by channels, by blocks of planes, by panels of rows, and by short planes.
     private static let shapes = [(4, 33, 1024), (2, 1, 66_000), (512, 257, 1), (460, 17, 17)]
 
-    /// What a call is told: pointers to it have to live as long as the call.
+    /// The descriptors of a call, which have to live as long as it.
     private struct Told {
         var weights = bn_weights()
         var epilogue = bn_epilogue()

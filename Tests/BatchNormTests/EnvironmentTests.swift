@@ -5,7 +5,7 @@ import XCTest
 
 @testable import BatchNorm
 
-/// What the environment variables may say.
+/// The values that the environment variables may have.
 final class EnvironmentTests: XCTestCase {
     private func environment(_ variables: [String: String]) -> Environment {
         for name in ["BATCHNORM_ISA", "BATCHNORM_NUM_THREADS", "OMP_NUM_THREADS"] {

@@ -4,16 +4,16 @@ import Foundation
 
 /// Every loop, with its formula.
 extension Tile {
-    /// What a loop computes, one element at a time; `near` is for elements that take more than the formula's operations.
+    /// A loop and its formula, element by element; `near` is for elements that take more than the formula's operations.
     struct Loop {
         let name: String
         let pointer: KeyPath<kernel_table, kernel_loop?>
-        /// What does the same where there is none.
+        /// The loop that does the same on an instruction set that lacks this one.
         let other: KeyPath<kernel_table, kernel_loop?>
         var epilogue = kernel_epilogue()
         let outputs: Outputs
         let formula: (Tile<T>) -> [T]
-        /// Whether it is told of weights, where it does not matter to the formula.
+        /// True if the loop also runs with weights, which the formula ignores.
         var weighs = true
 
         init(
@@ -104,7 +104,7 @@ extension Tile {
         func u(_ v: Values) -> T { v.normalized + v.z }
         func clip(_ u: T) -> T { min(max(u, -0.5), 0.75) }
         func leaky(_ u: T) -> T { u > 0 ? u : u * 0.25 }
-        /// What passes, by the coefficients that a gradient has for u.
+        /// g = dy * activation'(u), where u comes from the coefficients that a gradient has for it.
         func g(_ v: Values, _ derivative: (T) -> T) -> T { v.dy * derivative(v.argument) }
         func leakyStep(_ u: T) -> T { u > 0 ? 1 : 0.25 }
         func clipStep(_ u: T) -> T { u > -0.5 && u < 0.75 ? 1 : 0 }

@@ -45,7 +45,7 @@ struct ChannelCoefficients<Number> {
     subscript(place: Place) -> Number { numbers[place.rawValue] }
 }
 
-/// How a map writes.
+/// The kinds of stores by which a map writes.
 enum Stores: CaseIterable { case ordinary, aligned, streamed }
 
 /// A tile of random values with what its channels need.
@@ -195,7 +195,7 @@ struct Tile<T: TestElement> {
             case .sums:
                 // n additions of terms of about 1 in double, in another order than the formula's: n² · 2⁻⁵³ at worst,
                 // then one rounding to T.
-                // What a loop writes beyond the last channel is nothing to anybody.
+                // Nobody reads what a loop writes beyond the last channel.
                 for buffer in [first, second] { buffer.elements[channels...].update(repeating: 0) }
                 let sums = Array(first.elements) + Array(second.elements)
                 found = sums.map { T($0) }

@@ -7,7 +7,7 @@ import XCTest
 
 /// The pool by itself, as on a machine of eight processors: every item is done once, by a worker of its own number.
 final class PoolTests: XCTestCase {
-    /// How often each item was done, and whether two were at work under one number at once.
+    /// Counts how often each item was done, and notices two threads that work under one number at once.
     private final class Log: Sendable {
         static let items = 100
         let done: [Counter] = (0..<items).map { _ in Counter() }

@@ -2,7 +2,7 @@
 import CBatchNorm
 import XCTest
 
-/// What batchnorm.h promises beside the formulas: constant and empty channels, values that are not finite, running
+/// The promises of batchnorm.h beside the formulas: constant and empty channels, values that are not finite, running
 /// statistics.
 final class SemanticsTests: XCTestCase {
     /// A constant channel of any magnitude is beta, to the bit, whatever eps is.
@@ -59,7 +59,7 @@ final class SemanticsTests: XCTestCase {
         }
     }
 
-    /// What is not finite stays in its channel, and does there what the formula does.
+    /// A value that is not finite stays in its channel, and does there what the formula does.
     func testNonFiniteStaysInItsChannel() {
         for bad in [Float.nan, .infinity, -.infinity] {
             for inner in [1, 20] {

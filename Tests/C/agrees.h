@@ -6,7 +6,7 @@
 
 #include "oracle.h"
 
-/* How far apart two correct results may be, for values of this size. The inputs are a few units large and well
+/* The distance that two correct results may have, for values of this size. The inputs are a few units large and well
  * conditioned, so that some dozens of roundings are generous; the output of a 16-bit tensor is rounded once more,
  * and is a multiple of 2^-24 where it is small. */
 static inline double tolerance(bn_dtype dtype, double magnitude) {
@@ -25,7 +25,7 @@ static inline void check_close(const layer *l, double result, double expected, d
           what, i, result, expected, allowed, name_of(l->dtype), l->shape.outer, l->shape.channels, l->shape.inner);
 }
 
-/* Of a parameter, which may have another type than the tensors. */
+/* Checks a parameter, which may have another type than the tensors. */
 static inline void check_parameter(const layer *l, double result, double expected, double magnitude, const char *what,
                                    size_t i) {
     double allowed = fmax(tolerance(l->dtype, magnitude), tolerance(l->param, fabs(expected)));
@@ -59,8 +59,8 @@ static inline void check_bits(const oracle *o) {
     }
 }
 
-/* What a forward call in training leaves. What saved_mean and saved_invstd are beside a source is the library's
- * affair. */
+/* Checks all outputs of a forward call in training, but for saved_mean and saved_invstd of a call with a source: the
+ * library is free to choose those. */
 static inline void check_training(const oracle *o) {
     const layer *l = o->l;
     size_t channels = l->shape.channels, rows = rows_of(l, BN_PER_GROUP_STATISTICS);

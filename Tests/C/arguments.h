@@ -188,7 +188,7 @@ static const call option_calls[] = {
 
 #define LENGTH(array) (sizeof array / sizeof array[0])
 
-/* Whether text has the word, and not just as a part of a longer name. */
+/* True if text has the word, and not just as a part of a longer name. */
 static inline int names(const char *text, const char *word) {
     size_t length = strlen(word);
     for (const char *p = strstr(text, word); p != NULL; p = strstr(p + 1, word)) {

@@ -94,9 +94,10 @@ static inline void differentiate_backward(void) {
     for (size_t i = 0; i < k.count; i++) k.grad_x[i] += 2 * var_ * k.x[i] / m + mean_ / m;
 }
 
-/* How far a result may be from the real one. An element is a sum of products of what is centred, with so many roundings
- * of the type that is computed with; a mean is rounded to that type, and made up for to the square of its unit. Each
- * coefficient is a product of at most three sums of M doubles. x_hat is 0 on average, but for the mean's rounding. */
+/* The distance that a result may have from the real one. An element is a sum of products of centred values, with so
+ * many roundings of the type that is computed with; a mean is rounded to that type, and made up for to the square of
+ * its unit. Each coefficient is a product of at most three sums of M doubles. x_hat is 0 on average, but for the mean's
+ * rounding. */
 typedef struct bounds {
     double u, in_double;
     real mean_u, mean_g, mean_q, sum_u, sum_g; /* the sums are by x_hat */

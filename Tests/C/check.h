@@ -53,7 +53,7 @@ static inline void start(void) {
     if (chosen != NULL) seed = strtoull(chosen, NULL, 10);
 }
 
-/* Whether TEST_SKIP, of names like "test_fork.c:fork_amid_calls " with a space after each, has this one. */
+/* True if TEST_SKIP has this name: a list of names like "test_fork.c:fork_amid_calls ", with a space after each. */
 static inline int is_left_out(const char *file, const char *name) {
     const char *list = getenv("TEST_SKIP"), *slash = strrchr(file, '/');
     char entry[200];

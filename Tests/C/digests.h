@@ -12,7 +12,7 @@
 static uint64_t digest_so_far;
 static unsigned long digests_made;
 
-/* What is done with each digest. */
+/* Called with each digest. */
 static void (*on_digest)(const char *name, uint64_t digest);
 
 /* FNV-1a by element, mixed downwards, as a product carries upwards alone. */

@@ -24,7 +24,7 @@ static const char *const array_names[array_count] = {
     "new_num_batches", "outcome", "index",
 };
 
-/* What a layer has beyond x, y, dy, dx and its parameters. */
+/* A layer has x, y, dy, dx and its parameters; these are its other parts. */
 enum {
     WITH_WEIGHTS = 1,
     WITH_EPILOGUE = 2,
@@ -225,7 +225,7 @@ static inline bn_status back_layer(layer *l) {
                        &l->options);
 }
 
-/* Whether all arrays of two layers are alike, bit for bit; the name of the first that is not, else NULL. */
+/* Compares all arrays of two layers bit for bit: the name of the first that differs, or NULL. */
 static inline const char *difference(const layer *a, const layer *b) {
     for (int i = 0; i < array_count; i++) {
         if (a->bytes[i] != 0 && memcmp(a->arrays[i], b->arrays[i], a->bytes[i]) != 0) return array_names[i];

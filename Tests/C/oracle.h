@@ -2,8 +2,9 @@
  *
  * What a layer with descriptors should give, in plain loops over doubles.
  *
- * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. How much
- * of a and of the variance in b comes from the batch (of_mean and of_variance) is all that the gradient has to know. */
+ * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. The
+ * gradient has to know no more than the shares of a and of the variance in b that come from the batch (of_mean and
+ * of_variance). */
 #ifndef ORACLE_H
 #define ORACLE_H
 
@@ -49,7 +50,7 @@ static inline double weight_of(const layer *l, size_t i) {
     return get(l->dtype == BN_FLOAT64 ? BN_FLOAT64 : BN_FLOAT32, l->arrays[WEIGHTS], position_of(l, i));
 }
 
-/* Whether y depends on the statistics there. */
+/* True if y depends on the statistics there. */
 static inline int takes_part(const layer *l, size_t i) {
     return l->weights.masked == BN_MASKED_NORMALIZE || weight_of(l, i) > 0;
 }
@@ -77,7 +78,7 @@ static inline double activate_derivative(const bn_epilogue *e, double u) {
     }
 }
 
-/* Whether rounding may have a say in the derivative. */
+/* True if u is so near a kink that rounding decides which derivative it has. */
 static inline int is_near_kink(const bn_epilogue *e, bn_dtype dtype, double u) {
     double kinks[2] = {0, 0}, margin = is_half(dtype) ? 0.05 : 1e-4;
     if (e->activation == BN_IDENTITY || e->activation == BN_SILU) return 0;
@@ -296,7 +297,7 @@ static inline void expect_gradients(oracle *o, int per_group) {
     free(x_hat);
 }
 
-/* Whether some group has one value: what is done of those is the matter of other tests. */
+/* True if some group has one value: other tests are about those. */
 static inline int has_single_value(layer *l) {
     int with = l->with, is_single = 0;
     oracle o = make_oracle(l);

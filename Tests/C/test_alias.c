@@ -114,7 +114,7 @@ static void strides_that_meet(void) {
     }
 }
 
-/* Whether two tensors have an element in common, when y begins so many elements after x. */
+/* True if two tensors have an element in common, when y begins so many elements after x. */
 static int have_common_element(const bn_shape *s, long distance) {
     long slice = (long)(s->channels * s->inner);
     for (size_t i = 0; i < s->outer; i++) {

@@ -111,7 +111,7 @@ static void each_failure(const char *threads, void (*function)(void)) {
 static void any_allocation_may_fail(void) { each_failure("3", first_call_fails); }
 static void any_allocation_of_a_refusal_may_fail(void) { each_failure("three", refusal_fails); }
 
-/* Of every kind of layer, and in shapes of which each kind of loop has some. */
+/* A layer of each kind in turn, in a shape for each kind of loop. */
 static layer layer_of_number(int number, bn_dtype dtype) {
     random_state = seed;
     int is_rows = number % 2;
@@ -151,7 +151,7 @@ static layer derivative_of_number(int number, bn_dtype dtype) {
     return l;
 }
 
-/* What follows running statistics: of weights as large as the layer's tensors. */
+/* Folds running statistics into weights as large as the layer's tensors. */
 static bn_status fold_layer(layer *l) {
     void **a = l->arrays;
     bn_shape shape = l->shape;
@@ -355,9 +355,9 @@ static long resident_pages(void) {
     return resident;
 }
 
-/* Exactly as many blocks as before: what a thread is given is given back. What is not from the heap shows in resident
- * memory, of which no thread can keep less than a page; one for every fourth would be too many. The C library keeps
- * nothing more for the threads after the first ones, which left it their stacks and heaps. */
+/* Exactly as many blocks as before: what a thread is given is given back. Memory that is not from the heap shows in
+ * resident memory, of which no thread can keep less than a page; one for every fourth would be too many. The C library
+ * keeps nothing more for the threads after the first ones, which left it their stacks and heaps. */
 static void threads_leave_nothing(void) {
     problem p = problem_of(0, BN_FLOAT32);
     p.shape = dense(2, 512, 4);

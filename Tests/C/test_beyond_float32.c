@@ -6,7 +6,7 @@
 
 enum { samples = 37, channels = 3 };
 
-/* What scales x or dy is 1, about 1e40 and about 1e-50 in these channels. */
+/* The factors of x or dy are 1, about 1e40 and about 1e-50 in these channels. */
 static const double invstd[channels] = {1, 1e10, 1e-25};
 static const float gamma[channels] = {1, 1.5e30f, 2e-25f};
 /* So that products are neither 0 nor infinite. */

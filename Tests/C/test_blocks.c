@@ -5,7 +5,7 @@
 
 enum { most_parts = 5 };
 
-/* How many of 12 samples each part takes. */
+/* Each part takes so many of 12 samples. */
 static const size_t cuts[][most_parts] = {{12, 0, 0, 0, 0}, {1, 5, 0, 2, 4}, {0, 11, 1, 0, 0}, {3, 3, 3, 3, 0}};
 
 static bn_shape part_of(const bn_shape *whole, size_t samples) {

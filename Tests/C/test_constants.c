@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Statistics that are constants give dx = gamma * invstd * dy, element by element, whoever says that they are:
- * options->frozen, bn_running of a single value, or the bn_source of an inference call. What is not finite stays in its
- * place. */
+ * options->frozen, bn_running of a single value, or the bn_source of an inference call. A value that is not finite
+ * stays in its place. */
 #include "layer.h"
 
 /* x_hat or dy is infinite at one place. */

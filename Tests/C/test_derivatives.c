@@ -11,7 +11,7 @@ static void run_both(layer *l) {
     CHECK_OK(run_double_backward(l));
 }
 
-/* What is given stays, and so does what lies between slices. */
+/* Inputs stay as they were, and so do the gaps between slices. */
 static void check_rest(const layer *l, const layer *before) {
     static const int inputs[] = {X, DY, GAMMA, GRAD_DX, GRAD_DGAMMA, GRAD_DBETA, SAVED_MEAN, SAVED_INVSTD};
     static const int outputs[] = {Y_TANGENT, GRAD_DY, GRAD_X};
@@ -251,7 +251,7 @@ static void terms_beyond_float32(void) {
     }
 }
 
-/* Of x as small or as large as its variance can be: grad_x goes with its square, and the steps to it with its cube. */
+/* x is as small or as large as its variance can be: grad_x goes with its square, and the steps to it with its cube. */
 static void deviations_of_float64(void) {
     static const double factors[] = {1e-140, 1e-120, 1e-80, 1e80, 1e120, 1e140};
     layer l = derivative_of(50, 6, 1, BN_FLOAT64, 0);

@@ -3,7 +3,7 @@
  * No output may share memory with what the descriptors bring, unless it is the very tensor that it stands for. */
 #include "descriptors.h"
 
-/* What an output is of that the descriptors bring, and the memory that it must not share. */
+/* No output shares memory with an array that a descriptor names. */
 static void forward_calls(void) {
     static const call forwards[] = {training, inference, normalize};
     for (size_t i = 0; i < LENGTH(forwards); i++) {

@@ -8,7 +8,7 @@
 
 static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
 
-/* What the other tests change one of. */
+/* The arguments of which each other test changes one. */
 static void valid_arguments(void) {
     for (size_t i = 0; i < LENGTH(shape_calls); i++) ACCEPTED(shape_calls[i], weigh());
     ACCEPTED(length_weights, (void)0);

@@ -11,7 +11,7 @@ static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1
                                    {2, 1, 1}};
 enum { shape_count = sizeof shapes / sizeof shapes[0] };
 
-/* Of which each channel is several blocks, one of them not whole: in two types only, as they take long. */
+/* In these shapes each channel is several blocks, one of them not whole. Two types run them, as they take long. */
 static const size_t large_shapes[][3] = {{2, 2, 20001}, {1, 1, 40003}, {1100, 70, 1}, {5000, 3, 1}, {1500, 2, 9}};
 enum { large_count = sizeof large_shapes / sizeof large_shapes[0] };
 

@@ -11,7 +11,7 @@ static const call dtype_calls[] = {training, inference, backward, moments, norma
                                    jvp, double_backward, scale_shift, fold_into_previous, fold_into_next};
 static const call channel_calls[] = {merge, inverse_std, update_running, scale_shift};
 
-/* What the other tests change one of. */
+/* The arguments of which each other test changes one. */
 static void valid_arguments(void) {
     for (size_t i = 0; i < LENGTH(every_call); i++) {
         reset();

@@ -51,7 +51,7 @@ typedef struct norm {
     double *scale, *shift;
 } norm;
 
-/* Of which gamma and beta may be left out; one gamma is 0 and some are negative. */
+/* A layer whose gamma and beta may be left out; one gamma is 0 and some are negative. */
 static norm make_norm(bn_dtype dtype, size_t channels, int is_plain, double eps) {
     norm n = {NULL, NULL, random_values(dtype, channels, 0.5, 1), random_values(dtype, channels, 1.5, 1),
               allocate(channels, sizeof(double)), allocate(channels, sizeof(double))};

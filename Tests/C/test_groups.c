@@ -19,7 +19,7 @@ static const int32_t per_groups[] = {
 };
 enum { per_group_count = sizeof per_groups / sizeof per_groups[0] };
 
-/* Of every group some samples, unless there are to be none. */
+/* Gives every group some samples, but for the first and the last if there are to be absent ones. */
 static void choose_index(layer *l, int has_absent) {
     int32_t *index = l->arrays[INDEX];
     size_t groups = l->groups.groups, used = has_absent ? groups - 2 : groups, least = l->groups.samples / (2 * used);
@@ -181,7 +181,7 @@ static void use_renorm(layer *l) {
 
 static void use_updated(layer *l) { l->source.kind = BN_SOURCE_UPDATED; }
 
-/* What shared running statistics become is not settled before the last of several groups. */
+/* Shared running statistics are not settled before the last of several groups. */
 static void updated_agrees(layer *l) {
     int is_shared = rows_of(l, BN_PER_GROUP_STATISTICS) > 1 && rows_of(l, BN_PER_GROUP_RUNNING) == 1;
     if (!is_shared) training_agrees(l);
@@ -222,8 +222,7 @@ static void inference(void) {
     each_case(WITH_WEIGHTS, 1, mask_zero, frozen_agrees);
 }
 
-/* What is saved of groups that had no samples is that of an empty batch; in the oracle's numbers, mean 0 and
- * variance 0. */
+/* A group without samples saves the statistics of an empty batch; in the oracle's numbers, mean 0 and variance 0. */
 static void every_group_absent_but_one(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = grouped(0, indexed, 7, 4, all_dtypes[d], WITH_RUNNING);

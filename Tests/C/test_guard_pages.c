@@ -85,7 +85,7 @@ static void inference(void) { each_extent(0); }
 
 static guarded layer_guards[array_count];
 
-/* Of an array of the layer, as aligned as it has to be. */
+/* The bytes of an element of an array of the layer, to which it is aligned. */
 static size_t unit_size(const layer *l, int array) {
     switch (array) {
     case X: case Y: case DY: case DX: case Z: case DZ: return size_of(l->dtype);
@@ -99,7 +99,7 @@ static size_t unit_size(const layer *l, int array) {
 static void layer_calls(layer *l, int training) {
     l->options.frozen = !training;
     CHECK_OK(training ? train_layer(l) : infer_layer(l));
-    /* What inference saves has a row for each row of running statistics, and what bn_backward reads, for each group. */
+    /* Inference saves a row for each row of running statistics; bn_backward reads one for each group. */
     int is_read = training || rows_of(l, BN_PER_GROUP_STATISTICS) == rows_of(l, BN_PER_GROUP_RUNNING);
     if (is_read && (training || (l->with & WITH_SOURCE) == 0)) CHECK_OK(back_layer(l));
 }
@@ -230,7 +230,7 @@ static void scales_and_shifts(void) {
     }
 }
 
-/* What bn_length_weights reads and writes. */
+/* The arrays that bn_length_weights reads and writes. */
 static void weights_of_lengths(void) {
     static guarded lengths_guard, weights_guard;
     enum { samples = 3 };

@@ -197,7 +197,7 @@ static void default_descriptors(void) {
     CHECK(groups.per_group == BN_PER_GROUP_STATISTICS && groups.averaged == 0 && groups.reserved == 0, "groups");
 }
 
-/* Of C++, which takes no variable of another type for a member without a cast. */
+/* C++ takes no variable of another type for a member without a cast. */
 static void shape_of_variables(void) {
     int outer = 2, channels = 3, inner = 4;
     bn_shape shape = BN_SHAPE(outer, channels, inner);

@@ -16,7 +16,7 @@ static float *map_zeros(size_t count) {
     return x == MAP_FAILED ? NULL : x;
 }
 
-/* Of zeros and two ones, the first element and the last: of each of two channels as planes and as rows, of one. */
+/* x is 0 but for its first and its last element, which are 1: one in each of two channels, or both in the only one. */
 static void expect_sums(float *x, bn_shape shape) {
     double count[2], mean[2], m2[2], dy[2], dy_xhat[2], zero[2] = {0, 0}, one[2] = {1, 1};
     double n = (double)shape.outer * (double)shape.inner;

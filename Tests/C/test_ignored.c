@@ -8,7 +8,7 @@
 
 enum { layers = 600 };
 
-/* What is wanted of a call that is given all descriptors, and what of one that is given those it needs. */
+/* A layer that gives every call all descriptors, and one that gives each call those that it needs. */
 typedef struct pair {
     layer all, needed;
 } pair;

@@ -35,7 +35,7 @@ static void compute(void) {
     for (int i = 0; i < all_dtype_count; i++) digest_all(all_dtypes[i]);
 }
 
-/* Of the baseline itself: what it gives twice. */
+/* The baseline is compared with itself: it has to give the same bits twice. */
 static void same_bits(const char *isa) {
     if (!machine_has(isa)) {
         skip(isa);

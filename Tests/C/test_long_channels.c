@@ -42,7 +42,7 @@ static void check_shape(size_t outer, size_t channels, size_t inner) {
 static void planes(void) { check_shape(1, 1, most); }
 static void rows(void) { check_shape(most / 4, 4, 1); }
 
-/* Of many small parts, each with a mean of its own. */
+/* A channel of many small parts, each with a mean of its own. */
 static void parts(void) {
     enum { values = 64, part_count = most / 64 };
     double *counts = allocate(part_count, sizeof(double)), *means = allocate(part_count, sizeof(double));

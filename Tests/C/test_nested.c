@@ -102,7 +102,7 @@ static void outer_call_is_unharmed(void) {
     CHECK(bn_isa_name() != NULL && bn_get_num_threads() == 1, "%d", bn_get_num_threads());
 }
 
-/* What the outer call says of itself is not lost: it fails when a group of one value is found, after x was read. */
+/* The outer call's own error is not lost: it fails when a group of one value is found, after x was read. */
 static void outer_failure_is_told(void) {
     problem p = make_problem(dense(16, 6, 1024), BN_FLOAT64, 1, 2);
     p.x = closed_copy(&p);

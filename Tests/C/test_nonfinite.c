@@ -96,7 +96,7 @@ static double twice_the_greatest(bn_dtype type) {
     return 2 * 0x1.FFFFFFp127;
 }
 
-/* Of a standard deviation whose square, times the momentum, is a little below or above what the type holds. */
+/* A batch whose variance, times the momentum, is a little below or above the largest number of the type. */
 static void one_batch_of(bn_dtype dtype, bn_dtype param) {
     static const double factors[] = {0.25, 0.999, 0.99999999, 1.00000001, 1.001, 4, 1e4};
     for (int i = 0; i < 7; i++) {
@@ -126,7 +126,7 @@ static void variance_beyond_the_type(void) {
     one_batch_of(BN_BFLOAT16, BN_FLOAT32);
 }
 
-/* Of a small variance. */
+/* The mean is beyond the type, and the variance is small. */
 static void mean_beyond_the_type(void) {
     static const bn_dtype types[][2] = {{BN_FLOAT32, BN_FLOAT16}, {BN_FLOAT64, BN_FLOAT32}, {BN_BFLOAT16, BN_FLOAT16}};
     for (int i = 0; i < 3; i++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One bn_options serves the calls of a layer: backward finds in it what the forward call did with a batch, or a group,
- * of one value; and after inference with a source it finds constants. What a call has no use for changes nothing:
- * layer.h gives every call every descriptor, in all tests that include it. */
+ * of one value; and after inference with a source it finds constants. A member that a call has no use for changes
+ * nothing: layer.h gives every call every descriptor, in all tests that include it. */
 #include "layer.h"
 
 static void expect_same_gradients(const layer *a, const layer *b, const char *what) {

@@ -36,7 +36,7 @@ static void weights_of_float64(void) {
     CHECK(mean == 2 && fabs(invstd * invstd - 1e5) < 1e-6, "mean %g, invstd %g", mean, invstd);
 }
 
-/* Of float32 every positive number. */
+/* Every positive number of float32 is a weight. */
 static void weights_of_float32(void) {
     float x[] = {1, 2, 3, 5}, y[4], values[4];
     static const float alike[] = {1.4e-45f, 1e-38f, 1, 3.4e38f};
@@ -80,7 +80,7 @@ static void counts(void) {
     }
 }
 
-/* What bn_moments says of weights that it takes is what the other steps take. */
+/* The other steps take the counts that bn_moments gives for weights within the limits. */
 static void counts_of_moments(void) {
     for (int i = 1; i < within_count; i++) {
         double x[] = {1, 2, 3, 5}, dx[4], values[4], count, mean, m2, invstd, sums[] = {0}, running[] = {0, 1};

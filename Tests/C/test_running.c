@@ -128,7 +128,7 @@ static void pure_form_without_count(void) {
     free_arrays(&l), free_oracle(&o);
 }
 
-/* What a batch leaves that does not count: the old numbers, in place or as the new ones. */
+/* A batch that does not count leaves the old numbers, in place or as the new ones. */
 static void check_kept(const layer *l, const layer *before) {
     int is_new = (l->with & WITH_NEW) != 0;
     CHECK(memcmp(l->arrays[RUNNING_MEAN], before->arrays[RUNNING_MEAN], l->bytes[RUNNING_MEAN]) == 0, "running_mean");
@@ -163,7 +163,7 @@ static void single_value(void) {
     }
 }
 
-/* Of a position with the only weight, the others are mapped with what it is mapped with. */
+/* One position has the only weight: the others are mapped with the same coefficients as this one. */
 static void single_weight(void) {
     for (int policy = BN_SINGLE_VALUE_RUNNING; policy <= BN_SINGLE_VALUE_BETA; policy++) {
         layer l = layer_of(4, 3, 5, BN_FLOAT64, WITH_RUNNING | WITH_WEIGHTS);

@@ -66,7 +66,7 @@ static double loss(layer *l) {
     return (double)sum;
 }
 
-/* Whether difference quotients are what bn_backward gives: it takes r and d of batch renormalization for constants, but
+/* True if difference quotients are what bn_backward gives: it takes r and d of batch renormalization for constants, but
  * they move with x, unless their limits hold them still. */
 static int is_smooth(const layer *l) {
     return l->source.kind != BN_SOURCE_RENORM || (l->source.r_min == 1 && l->source.r_max == 1 && l->source.d_max == 0);
@@ -214,7 +214,7 @@ static void batches_without_weight(void) {
     }
 }
 
-/* Of an updated average, all of momentum 0 is the running statistics: as in inference, and frozen to the gradient. */
+/* An updated average of momentum 0 is the running statistics: as in inference, and frozen to the gradient. */
 static void constants(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = layer_of(5, 3, 49, all_dtypes[d], WITH_SOURCE);

@@ -4,7 +4,7 @@
  * several calls on a part each, which are not. */
 #include "problem.h"
 
-/* Of as many elements as make 40 MB: what desktops share is rarely more than twice that. */
+/* Tensors have as many elements as make 40 MB: the caches that desktops share are rarely more than twice that. */
 enum { drawn = 4099, parts = 20, bytes = 40 << 20 };
 
 typedef struct tensors {

@@ -85,7 +85,7 @@ static void outputs_of_structures(void) {
     }
 }
 
-/* Of the other functions: in a shape and its weights, or in options, as far as they have them. */
+/* Outputs of the other functions, each with the structures that the function takes: a shape, its weights, options. */
 static const struct {
     call function;
     size_t pointer, bytes;
@@ -130,7 +130,7 @@ static void outputs_of_steps(void) {
     }
 }
 
-/* Of structures themselves, which are read by member. */
+/* A misaligned structure is an error, because the library reads structures by member. */
 static void misaligned_structures(void) {
     char room[sizeof(bn_shape) + 4];
     give_all_structures();

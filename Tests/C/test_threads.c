@@ -78,7 +78,7 @@ static void number_does_not_matter_to_layers(void) {
     CHECK_OK(bn_set_num_threads(0));
 }
 
-/* What one of several callers has to do and how it went. CHECK is not for threads: it counts without a lock. */
+/* The work of one of several callers, and its outcome. CHECK is not for threads: it counts without a lock. */
 typedef struct caller {
     pthread_t thread;
     problem problem;
@@ -121,7 +121,7 @@ static void callers_at_once(void) {
     call_at_once(split_count - 1);
 }
 
-/* Whether the layer still gives the expected bits, with 1 and with several threads. */
+/* True if the layer still gives the expected bits, with 1 and with several threads. */
 static int works(const problem *expected, int i) {
     int right = 1;
     for (int threads = 1; threads <= 4; threads += 3) {

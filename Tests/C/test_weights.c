@@ -11,7 +11,7 @@ static const size_t shapes[][3] = {{5, 3, 49}, {7, 5, 3}, {61, 7, 1}, {9, 133, 1
                                    {2500, 3, 1}};
 enum { shape_count = sizeof shapes / sizeof shapes[0] };
 
-/* Of which each channel is several blocks, one of them not whole: in two types only, as they take long. */
+/* In these shapes each channel is several blocks, one of them not whole. Two types run them, as they take long. */
 static const size_t large_shapes[][3] = {{2, 2, 20001}, {1, 1, 40003}, {1100, 70, 1}, {5000, 3, 1}, {1500, 2, 9}};
 enum { large_count = sizeof large_shapes / sizeof large_shapes[0] };
 
@@ -47,7 +47,7 @@ static void each_case(int with, int has_nans, void (*agrees)(layer *l)) {
     }
 }
 
-/* What has no weight is no measure of the others, however large it is: no sum may be taken about it. */
+/* A value without weight is no measure of the others, however large it is: no sum may be taken about it. */
 static void hidden_values_are_no_pivots(void) {
     for (int s = 0; s < shape_count; s++) {
         for (int d = 0; d < all_dtype_count; d++) {
@@ -75,7 +75,7 @@ static void hidden_values_are_no_pivots(void) {
                     if (channel_of(&l, i) != c || weight_of(&l, i) == 0) continue;
                     var += weight_of(&l, i) * (element(&l, X, i) - mean) * (element(&l, X, i) - mean) / weight;
                 }
-                /* Of invstd, 2^-31 for float32. */
+                /* The bound of invstd is 2^-31 for float32. */
                 double of_mean = saved(&l, SAVED_MEAN, c), invstd = (double)(1 / sqrtl(var + l.options.eps));
                 double of_invstd = saved(&l, SAVED_INVSTD, c);
                 CHECK(fabs(of_mean - (double)mean) <= 1e-9, "mean %g instead of %g", of_mean, (double)mean);

@@ -19,7 +19,7 @@
 
 enum { patience = 120, some_keys = 64, worth_threads = 1 << 19 };
 
-/* What a child tells its parent. */
+/* A child's report to its parent. */
 static struct outcome {
     uint64_t digest;
     bn_status status;
@@ -42,7 +42,7 @@ static inline void begin(int argc, char **argv) {
     if (outcome == MAP_FAILED) misuse("no memory");
 }
 
-/* Whether the share of the time is over that the program's tests have had by then. */
+/* True if this share of the program's time is over. */
 static inline int is_time_over(double share) { return difftime(time(NULL), begun) >= share * seconds; }
 
 static inline void say_figures(void) {
@@ -86,7 +86,7 @@ static inline void draw_next_call(int small_calls) {
     environment = (enum environment)(call_number % environments);
 }
 
-/* What the call may write is as it was before. */
+/* Puts the arrays that the call may write back to what they were before it. */
 static inline void restore(void) {
     for (block *b = blocks; b < blocks + block_count; b++) memcpy(b->window, snapshot_of(b), b->window_bytes);
 }
@@ -103,7 +103,7 @@ static inline bn_status make_interposed_call(void) {
     return status;
 }
 
-/* Of memory of its own. */
+/* Makes a small call, on memory of its own. */
 static inline void call_little(void) {
     bn_shape shape = BN_SHAPE(2, 1, 1);
     float x[2] = {1, 2};
@@ -114,7 +114,7 @@ static inline void call_little(void) {
 
 static inline void fail_nothing(void) { fail_from(can_fail, 0, 0, 0); }
 
-/* What the call gives where nothing fails, for those that follow. */
+/* Makes the call while nothing fails, and keeps what it gives for the calls that follow. */
 static inline void learn(void) {
     take_snapshots();
     bn_status status = make_interposed_call();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * files [SECONDS]: the files of the system, which say how many processors a process is granted and how large the
- * caches are, short, or full of anything. What is granted is honoured where it is told as Linux tells it; nothing
- * that is told changes a bit of a result. nth.c has what becomes of files that are not there. */
+ * caches are, short, or full of anything. The library honours a grant that is written as
+ * Linux writes it; no file changes a bit of a result. nth.c is about files that are not there. */
 #define _GNU_SOURCE
 #include "calls.h"
 

@@ -59,7 +59,7 @@ static int fails(enum event event) {
 
 /* ---- Memory ---- */
 
-/* What pthread_create() takes for a thread is kept by the C library for the next one. */
+/* The C library keeps the memory that pthread_create() takes for a thread, and gives it to the next one. */
 static __thread int makes_thread __attribute__((tls_model("initial-exec")));
 
 static void *counted(void *memory, size_t bytes) {
@@ -116,7 +116,7 @@ int pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) {
 
 int pthread_setspecific(pthread_key_t key, const void *value) { return fails(VALUE) ? ENOMEM : real.value(key, value); }
 
-/* Of which pthread_atfork() is made, in each library. */
+/* pthread_atfork() is made of this one, in each library. */
 int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library) {
     return fails(FORK_HOOK) ? ENOMEM : real.fork_hook(prepare, parent, child, library);
 }

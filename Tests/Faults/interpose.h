@@ -6,7 +6,7 @@
 #ifndef INTERPOSE_H
 #define INTERPOSE_H
 
-/* What is asked for. The first ones may fail. */
+/* The requests that a program makes of the system. The first ones may fail. */
 enum event {
     ALLOCATION, /* malloc() and all others that give memory */
     THREAD,     /* pthread_create() */
@@ -46,8 +46,8 @@ extern struct interposed {
     /* Called at each event, before it happens, by the thread that it happens to. */
     void (*on_event)(enum event event, long number);
 
-    /* Of memory: blocks in use, on or off, and bytes that were asked for. What the C library takes for a thread is
-     * left out. */
+    /* Memory: blocks in use, on or off, and bytes that were asked for. The C library's own memory for a thread is left
+     * out. */
     long blocks, bytes;
 } interposed;
 

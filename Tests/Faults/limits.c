@@ -15,7 +15,7 @@ static const char *const thread_numbers[] = {"1", "2", "3"};
 
 /* ---- Address space ---- */
 
-/* What is left of the heap: a hole of each size in so many. */
+/* A hole in a heap that is full but for some holes of each size. */
 typedef struct hole {
     struct hole *next;
 } hole;

@@ -55,7 +55,7 @@ static problem fresh_problem(void) {
     return make_problem(dense(16, 24, 800), BN_FLOAT32, 3, 1);
 }
 
-/* Whether the copy gives the bits of the library that the program is linked with. */
+/* True if the copy gives the bits of the library that the program is linked with. */
 static int is_right(const loaded *l, problem *p) {
     size_t tensor = p->elements * sizeof(float), vector = p->shape.channels * sizeof(double);
     if (l->train == NULL || l->set_num_threads(2) != BN_OK) return 0;

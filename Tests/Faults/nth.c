@@ -12,7 +12,7 @@
 
 enum { of_each = 2, most_numbers = 24, forever = 1 << 30 };
 
-/* What there is already of the library, and of the thread, when the call is made. */
+/* The state of the library, and of the thread, when the call is made. */
 enum state { NOTHING_YET, ANOTHER_THREADS, TOO_LITTLE, states };
 static const char *const state_names[states] = {"first call", "a thread's first call", "a call larger than before"};
 

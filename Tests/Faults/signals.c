@@ -11,7 +11,7 @@
 
 enum { of_each = 1, rounds = 12, nanoseconds = 50000, calls_between_forks = 97, handler_failed = 97 };
 
-/* What the handlers of a child have seen, added up in shared memory. */
+/* The sightings of a child's handlers, added up in shared memory. */
 static struct counts {
     long signals, refused, made, forks;
 } *counts;

@@ -12,7 +12,7 @@
 
 enum { of_each = 1, most_stops = 60, threads_beside = 3 };
 
-/* What happens while a call is held up. */
+/* The event that happens while a call is held up. */
 enum meanwhile { FORK, EXIT, OTHER_THREADS, meanwhiles };
 static const char *const meanwhile_names[meanwhiles] = {"fork()", "exit()", "other threads"};
 

@@ -17,10 +17,10 @@ enum { at_once = 64, least_seconds = 2, patience = 600, layers_each = 2, life_in
 enum { small_stack = 1 << 17 }; /* the C library keeps those of all threads, and does not free what it took for them */
 enum { kinds = case_count + 4 };
 
-/* Of each kind, before and after its calls. */
+/* The layer of each kind, before and after its calls. */
 static layer originals[kinds], expected[kinds];
 
-/* What 64 threads count without a lock. */
+/* Counters of 64 threads, which count without a lock. */
 static unsigned long calls, wrong, lives;
 static int is_over;
 

@@ -31,7 +31,7 @@ static inline void draw_saved_outputs(void) {
     if (percent(75)) DOUBLES(invstd, statistics_rows(), OUT);
 }
 
-/* The descriptors of a layer. Of running, forward inference and backward look at less. */
+/* Draws the descriptors of a layer. Forward inference and backward look at less of running. */
 static inline void draw_descriptors(int has_statistics) {
     draw_options();
     if (percent(18)) draw_weights();

@@ -38,12 +38,12 @@ function attempt(call) {
     }
 }
 
-/** What is wrong with an error, if anything is. */
+/** The fault of an error, if it has one. */
 function unfit(error, call) {
     if (error === call.own) return undefined;
     const isKnown = error instanceof BatchNormError || error instanceof TypeError || error instanceof RangeError;
     if (!isKnown) return `${error?.name} is thrown: ${error?.stack}`;
-    // A sentence names an argument and what was expected. Of buffers that are gone, the language has its own.
+    // A sentence names an argument and what was expected. About buffers that are gone the language has its own.
     const isOurs = /expected /.test(error.message);
     const isOfLanguage = call.mayThrow && /detached|length|Invalid|offset|bounds|Construct|convert|iterable|undefined|function|null|primitive/i.test(error.message);
     return isOurs || isOfLanguage ? undefined : `${error.name} says: ${error.message}`;

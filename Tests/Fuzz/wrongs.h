@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One thing about a call that is wrong. Whatever it is, the call may not read or write what is not its own. */
+ * One thing about a call that is wrong. The call may still not read or write memory that is not its own. */
 #ifndef FUZZ_WRONGS_H
 #define FUZZ_WRONGS_H
 

@@ -7,7 +7,7 @@ import { engine, train } from "./engine.mjs";
 const SEEDS = [0, 1, 2, 3, 4];
 const THREADS = 2;
 
-/** Of a lesson and a seed: what is wrong, or null. */
+/** Runs a lesson with a seed, and returns what is wrong, or null. */
 function check(it, lesson, seed) {
     const watches = [
         ...(lesson.show.includes("gradients") ? [it.LayerWatch] : []),

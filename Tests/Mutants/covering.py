@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which test functions run which line of the package, as coverage.py records it, and how long each takes.
 
-What a test file was seen to run is kept until it changes, or a module that it runs.
+The lines that a test file was seen to run are kept until the file changes, or a module that it runs.
 """
 
 from __future__ import annotations

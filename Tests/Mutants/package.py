@@ -69,7 +69,7 @@ def all_drawn(*, new: bool) -> list[Row]:
 
 
 def in_function(text: str, row: Row) -> bool:
-    """Whether a row's lines run when something is called, and not when the module is imported."""
+    """Returns True if a row's lines run when something is called, and not when the module is imported."""
     last = row.line + row.before.count("\n")
     functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
     bodies = [node.body if isinstance(node, ast.FunctionDef) else [node.body] for node in functions]

@@ -27,7 +27,7 @@ PEERS = "peers/test_"
 NOTHING_FAILED = 0, 5  # what pytest exits with; 5 is that there was no test
 PYTEST = ["-q", "--tb=no", "--assert=plain", "-p", "watching", "-p", "no:cacheprovider", "-o", "addopts="]
 PYTEST += ["-c", "pyproject.toml", "--rootdir", "."]
-# What tests import, once for all: each run is a fork.
+# The imports of the tests, made once for all: each run is a fork.
 IMPORTED = "numpy", "ml_dtypes", "h5py", "safetensors.numpy", "matplotlib.figure", "sklearn.model_selection", "onnx"
 
 
@@ -97,7 +97,7 @@ class Suite:
         return (failed[0] if failed else None), lines
 
     def _ended(self, process: int) -> int | None:
-        """What a process exits with, or None if its report does not go on."""
+        """Returns the status that a process exits with, or None if its report does not go on."""
         told, done, last, since = 0.0, 0.0, 0.0, time.time()
         pause = 0.01
         while (found := os.waitpid(process, os.WNOHANG)) == (0, 0):
@@ -149,7 +149,7 @@ def _test(arguments: list[str]) -> NoReturn:
 
 
 def _seconds(session: int) -> float:
-    """How long the processes of a session have worked."""
+    """Returns the seconds that the processes of a session have worked."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -54,7 +54,7 @@ def _few(items: list[pytest.Item], few: int) -> set[pytest.Item]:
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
-    # What a test file keeps of its environment when it is imported names the file.
+    # A test file that copies its environment when it is imported finds its own name in the copy.
     if isinstance(collector, pytest.Module):
         os.environ[TEST] = collector.nodeid
 

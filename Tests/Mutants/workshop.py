@@ -96,7 +96,7 @@ class Workshop:
         self._run(["cc", *arguments]).check_returncode()
 
     def take_over(self, other: Workshop) -> None:
-        """What another one has built."""
+        """Copies what another workshop has built."""
         for pattern in ("*.o", "test_*", "faults_*", "*.so*"):
             for made in other.path.glob(pattern):
                 shutil.copy(made, self.path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may happen to a layer between two steps, without any change of its state."""
+"""Events that may happen to a layer between two steps, without any change of its state."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Life:
             "eps": float(rng.choice([1e-3, 0.125])),
         }
         if told["source"] != ("batch",):
-            # Whatever x_hat = 0 would be in another source, and what y is where nothing counts.
+            # Left out: a single value that becomes beta under another source, and y where nothing counts there.
             told["single_value"] = "running"
             told["masked"] = "zero" if told["masked"] == "normalize" and told["weights"] else told["masked"]
         self.told, self.decay = told, float(rng.integers(2))

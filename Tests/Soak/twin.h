@@ -24,7 +24,7 @@ static double most_of_allowed; /* the largest difference of the run, as a part o
 
 static inline double unit_of_type(bn_dtype dtype) { return dtype == BN_FLOAT64 ? 0x1p-53 : 0x1p-24; }
 
-/* What is lost where a number is computed in double and stored: its rounding, and those of a few terms of its size. */
+/* The error of a number that is computed in double and stored: its rounding, and those of a few terms of its size. */
 static inline double stored(bn_dtype param, double value) {
     return 1.001 * unit_of_type(param) * fabs(value) + 8 * 0x1p-53 * (fabs(value) + 1);
 }
@@ -53,7 +53,7 @@ static inline void free_twin(twin *t) {
     free(t->l.arrays[NUM_BATCHES]);
 }
 
-/* What a, b and d of x_hat = (x - a) * b + d may be off by, where they are made of running statistics. */
+/* Bounds of the errors of a, b and d in x_hat = (x - a) * b + d, where they are made of running statistics. */
 typedef struct doubt {
     double a, b, d;
 } doubt;
@@ -80,8 +80,8 @@ static inline double curvature(const bn_epilogue *e, double u) {
     return e->activation == BN_HARD_SWISH ? 1.0 / 3 : fabs(s * (1 - s) * (2 + u * (1 - 2 * s)));
 }
 
-/* What the sums dgamma and dbeta may be off by. False if u is so unsure that it may be on the other side of a kink from
- * the library's, or that the bound, which a curved activation feeds back to itself, says little: life ends there. */
+/* Bounds the errors of the sums dgamma and dbeta. False if u is so unsure that it may be on the other side of a kink
+ * from the library's, or that the bound, which a curved activation feeds back to itself, says little: life ends there. */
 static inline int doubt_sums(twin *t, const oracle *o, int per_group) {
     const layer *l = &t->l;
     const bn_epilogue *e = &l->epilogue;

@@ -34,11 +34,11 @@ class Twin:
         self.allowed = {name: np.zeros(getattr(call, name).shape, Real) for name in STATE}
 
     def stored(self, value: Array) -> Array:
-        """What is lost where a number is computed in double and stored: a rounding, and those of some terms."""
+        """Bounds the error of a number that is computed in double and stored: a rounding, and those of some terms."""
         return 1.001 * unit(self.param) * abs(value) + 2.0**-50 * (abs(value) + 1)
 
     def doubts(self, found: Result) -> tuple[Array, Array]:
-        """What x_hat and u of each element may be off by, where they are made of running statistics and parameters."""
+        """Bounds the errors of x_hat and u of each element, made of running statistics and parameters."""
         call, of_x_hat, of_u = self.call, np.zeros_like(self.call.x), np.zeros_like(self.call.x)
         for group, (samples, each) in enumerate(zip(call.groups, found.of_groups)):
             row = group if call.of_sample is not None and call.per_group & RUNNING else 0

@@ -23,7 +23,7 @@ static inline int open_files(void) {
     return count;
 }
 
-/* What was freed goes back to the system first, or a large call among the last would look like growth. */
+/* Freed memory goes back to the system first, or a large call among the last would look like growth. */
 static inline holding look(void) {
     char line[200];
     long kilobytes = -1;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process holds: memory of its own, Python's blocks, open files, threads."""
+"""The resources that a process holds: memory of its own, Python's blocks, open files, threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ C = ctypes.CDLL(None)
 
 
 class Info(ctypes.Structure):
-    """What mallinfo2() of the C library returns."""
+    """The structure that mallinfo2() of the C library returns."""
 
     NAMES = "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
     _fields_: ClassVar = [(name, ctypes.c_size_t) for name in NAMES]
@@ -26,7 +26,7 @@ C.mallinfo2.restype = Info
 
 
 class Holding(NamedTuple):
-    """What there is of each."""
+    """An amount of each resource."""
 
     resident: int  # bytes of pages that are no file's
     used: int  # bytes of C's blocks
@@ -45,7 +45,7 @@ def begin() -> None:
 
 
 def forget() -> None:
-    """What the package keeps of calls, which has a limit each and is no growth."""
+    """Empties the package's caches of calls, each of which has a limit and is no growth."""
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper) and each.__module__.startswith("batchnorm"):
             assert each.cache_info().maxsize is not None, each
@@ -53,7 +53,7 @@ def forget() -> None:
 
 
 def look() -> Holding:
-    """What was freed goes back to the system first, or what was last freed would look like growth."""
+    """Returns what the process holds; freed memory goes back to the system first, or it would look like growth."""
     forget()
     gc.collect()
     C.malloc_trim(0)

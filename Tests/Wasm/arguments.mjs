@@ -24,7 +24,7 @@ export const argumentChecks = {
         refused(5, "forwardTraining: low is 6; expected a number below high", { activation: "clip", low: 6 });
         refused(20, "forwardTraining: values per channel (outer * inner) is 1; expected more than 1 in training: " +
             "one value has no variance (forwardInference takes one)", { x: one, shape: [1, 3, 1] });
-        // Whatever it says, it says it of JavaScript's names.
+        // Every message uses JavaScript's names.
         for (const given of [{ slope: -1, activation: "leakyRelu" }, { shape: [2147483647, 3, 2147483647] }]) {
             try {
                 bn.forwardTraining({ x: new Float32Array(0), shape: [0, 3, 0], ...given });
@@ -132,7 +132,7 @@ export const argumentChecks = {
     },
 
     "defaults are those of the header": ({ bn }) => {
-        // Of a gamma that takes values beyond every bound.
+        // This gamma takes values beyond every bound.
         const given = { x: batch(0), shape, gamma: Float32Array.of(8, 8, 8) };
         const forward = (options) => {
             const running = { runningMean: Float32Array.of(1, 2, 3), runningVar: Float32Array.of(3, 2, 1) };

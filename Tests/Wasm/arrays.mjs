@@ -15,7 +15,7 @@ export const arrayChecks = {
         checkSame(dy, dx, undefined, "dx in place");
         bn.forwardTraining({ x, shape, y: x });
         checkSame(x, expected, undefined, "y in place");
-        // What was checked is what is used.
+        // The array that was checked is the one that is used.
         let reads = 0;
         bn.moments({ shape, get x() { return reads++, x; } });
         check(reads === 1, `${reads} reads`);
@@ -58,7 +58,7 @@ export const arrayChecks = {
         const one = bn.forwardInference({ x: row, shape: [1, 3, 1], runningMean: row, runningVar: row }).saved;
         const doubles = { dy: row.slice(), x: row, saved: one };
         overlaps("dx", "saved.mean", ", or that of dy", { ...doubles, dx: one.mean }, backward);
-        // What is only read may be one array, and neighbours are none that overlap.
+        // Arrays that are only read may be one array, and neighbours do not overlap.
         bn.forwardInference({ ...given, runningVar: runningMean, gamma: runningMean });
         bn.forwardTraining({ ...given, residual: x });
         bn.forwardTraining({ ...given, y: x });
@@ -81,7 +81,7 @@ export const arrayChecks = {
         check(Float64Array.prototype.slice === slice, "slice is another one");
         checkSame(y, batch(1), undefined, "y");
         for (const array of Object.values(running)) check(array.join() === "1,2,3", `${array}`);
-        // What a target's own functions do is of no account.
+        // A target's own functions are never called.
         y.set = () => { throw new Error("set"); };
         const { invstd } = bn.forwardTraining(given).saved;
         checkSame(y, bn.forwardTraining({ x, shape }).y, undefined, "y");

@@ -93,7 +93,7 @@ export class Call {
         if (draws.is(0.3)) given.residual = this.tensor();
     }
 
-    /** Of a forward call that is made here, and has to succeed; or of one that is no more than prepared. */
+    /** Backward after a forward call that is made here, and has to succeed; or after one that is only prepared. */
     #backward(bn) {
         const { x, residual, y, runningMean, runningVar, ...forward } = this.given;
         const isFrozen = this.draws.is(0.3) || this.shape[0] * this.shape[2] < 2;

@@ -17,7 +17,7 @@ const activate = {
     },
 };
 
-/** What is expected by name, beside a scale for what is near; nothing where a derivative jumps. */
+/** The expected results by name, each with a scale for what is near; nothing where a derivative jumps. */
 export function expected(call, given, shape) {
     const [outer, channels, inner] = shape;
     const count = outer * inner;

@@ -158,11 +158,11 @@ const WRONGS = {
     },
 };
 
-/** What no call can do with; an array of one element overlaps none. */
+/** The faults that no call accepts; an array of one element overlaps none. */
 const NEVER = ["an array of another length", "a detached buffer", "a getter that throws", "a name that is none",
     "arguments that are no object", "arrays that overlap"];
 
-/** What was made wrong; `mustThrow` tells whether it has to be noticed. */
+/** Makes something wrong and returns it; `mustThrow` is true if the call has to notice. */
 export function spoil(draws, call) {
     const names = Object.keys(WRONGS);
     const chosen = [draws.of(names), ...(draws.is(0.2) ? [draws.of(names)] : [])];

@@ -102,7 +102,7 @@ def _snapshot(layer: Any) -> list[tuple[str, Any, Any]]:
 
 
 def check(path: Path) -> bool:
-    """Whether a state loads."""
+    """Returns True if a state loads."""
     wrong, seed = path.read_bytes().split()
     rng = random.Random(seed)
     return (_loads if rng.random() < 0.5 else _becomes)(rng, int(wrong), path)
@@ -166,7 +166,7 @@ def _becomes(rng: random.Random, wrong: int, path: Path) -> bool:
     if refused:
         expect(wrong > 0, f"a state that is right is refused: {found}")
         return False
-    # What from_state() makes of other arrays than these, and of settings, is for its own tests.
+    # Its own tests are about what from_state() makes of other arrays than these, and of settings.
     plain = [each for each in map(state.get, keys) if isinstance(each, np.ndarray) and each.dtype.kind == "f"]
     if settings or len(plain) < len(keys) or any(each.ndim != 1 for each in plain):
         return True
