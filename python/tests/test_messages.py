@@ -127,12 +127,8 @@ def test_what_a_user_reads(case: int) -> None:
 
 
 def test_methods_name_public_classes() -> None:
-    kinds = [kind for kind in vars(bn).values() if isinstance(kind, type)]
-    kinds += [
-        kind
-        for kind in vars(bn.keras).values()
-        if isinstance(kind, type) and kind.__module__ == "batchnorm.interop.keras"
-    ]
+    names = [(room, name) for room in (bn, bn.keras) for name in room.__all__]
+    kinds = [kind for room, name in names if isinstance(kind := getattr(room, name), type)]
     assert len(kinds) > 20
     public = {kind.__name__ for kind in kinds}
     wrong = []
