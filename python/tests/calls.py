@@ -84,7 +84,7 @@ class Given:
         return (values if has_rows else values[0]).astype(self.param)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Of forward_training(), but for groups and running policies."""
+        """The arguments of forward_training(), but for groups and running policies."""
         call = self.call
         given = [self.tensor(call.x), self.rows(call.gamma, PARAMETERS), self.rows(call.beta, PARAMETERS)]
         given += [self.rows(each, RUNNING) for each in (call.running_mean, call.running_var)]
@@ -149,7 +149,7 @@ def draw(
 
 
 def groups_of(groups: Any, samples: int) -> dict[str, Any]:
-    """What the oracle knows of groups."""
+    """The oracle's arguments for groups."""
     order = np.arange(samples)
     if isinstance(groups, bn.Ghost):
         count = samples // groups.size
@@ -193,7 +193,7 @@ def check_y(given: Given, y: Array) -> oracle.Result:
 
 
 def lost(given: Given, result: oracle.Result) -> float:
-    """How many times more is lost, in double, than by one rounding where means are larger than standard deviations."""
+    """Returns a factor for error bounds: in double, more than one rounding is lost where means exceed deviations."""
     ratios = [abs(each.mean) * oracle.inverse(each.var, given.call.eps) for each in result.of_groups]
     unit = 2.0**-53 if given.dtype == np.float64 else 2.0**-24
     return 1 + float(np.nan_to_num(np.max(ratios))) * 2.0**-53 / unit

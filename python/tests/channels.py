@@ -73,11 +73,11 @@ VARIED: dict[str, Values] = {
     "outlier in the middle": _but(_normal(100, 1), middle=1e6),
     "outlier last": _but(_normal(100, 1), last=1e6),
     "an ulp off": lambda _, n, dtype: np.where(np.arange(n) == n // 3, 5 + np.spacing(dtype.type(5)), 5),
-    # What is looked at says that sums about 0 will do, and they will not.
+    # The three values that are looked at say that sums about 0 will do, and they will not.
     "three far apart": _but(_normal(1e4, 1e-2), 0.98e4, 1e4, 1.02e4),
     "three far apart, constant else": _but(_all(1000.1), 980, 1001, 1017),
     "three wild ones": _but(_normal(-1e4, 1e-1), -1.4e4, 0.2e4, -0.9e4),
-    # What is looked at is nothing like the rest: the median of the three is an outlier.
+    # The three values that are looked at are nothing like the rest: their median is an outlier.
     "median 0": _but(_normal(100, 1), 0, 0),
     "median 0, constant else": _but(_all(1443.7), 0, 0),
     "median -0, one of each sign": _but(_normal(100, 1), -5, -0.0, 5),

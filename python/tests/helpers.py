@@ -120,7 +120,7 @@ def spied(name: str) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def digest(arrays: Iterable[Array]) -> str:
-    """Of all bits, but of a NaN only that it is one: its sign and payload are the processor's."""
+    """A digest of all bits. All NaNs count as one, because the processor chooses their signs and payloads."""
     result = hashlib.sha256()
     for array in arrays:
         if array.dtype.kind not in "iu":

@@ -14,7 +14,7 @@ from batchnorm.interop.keras import BatchNormalization
 Array = np.ndarray[Any, Any]
 
 NAMES = "gamma", "beta", "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev"
-# Of x and y and of the weights, and how near they are to the formulas, in parts of what is added up.
+# The dtypes of x and y and of the weights, and the distance of each from the formulas, relative to the terms of a sum.
 POLICIES: dict[str, tuple[Any, Any, float, float]] = {
     "float32": (np.float32, np.float32, 2e-6, 2e-6),
     "float64": (np.float64, np.float64, 1e-13, 1e-13),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The oracle for all that a call may be told: the formulas of batchnorm.h in NumPy's longest floats, sample by sample.
 
-Tensors are (samples, channels, positions) and weights (samples, positions). Whatever there may be of each group has
-rows, (rows, channels), one row if there is one for all. Nothing here is shared with the library or with its package.
+Tensors are (samples, channels, positions) and weights (samples, positions). An array with a row per group is (rows,
+channels), with one row if all groups share it. Nothing here is shared with the library or with its package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATISTICS, RUNNING, PARAMETERS = 1, 2, 4
 
 @dataclass
 class Call:
-    """What a call is told. Arrays are of Real, and so is everything that is computed of them."""
+    """The arguments of a call. Arrays are of Real, and so is everything that is computed from them."""
 
     x: Array
     gamma: Array
@@ -119,7 +119,7 @@ def slope(u: Array, activation: tuple[Any, ...]) -> Array:
 
 
 def distance_to_kinks(u: Array, activation: tuple[Any, ...]) -> Array:
-    """How far u is from where slope() jumps, or nearly so."""
+    """The distance of u from the places where slope() jumps, or nearly so."""
     kind, *numbers = activation
     kinks = {"relu": [0], "leaky": [0], "clip": numbers, "hard_swish": [-3, 3]}.get(kind, [])
     return np.min([np.full_like(u, np.inf), *(abs(u - kink) for kink in kinks)], axis=0)
@@ -127,7 +127,7 @@ def distance_to_kinks(u: Array, activation: tuple[Any, ...]) -> Array:
 
 @dataclass
 class Statistics:
-    """Of one group: W, mean and biased variance per channel, and what x is normalized with.
+    """Statistics of one group: W, mean and biased variance per channel, and those that x is normalized with.
 
     The mean and the variance in use are a constant plus `of_mean`, or `of_var`, times those of the group; y is of
     x_hat * r + d.
@@ -156,14 +156,14 @@ def moments(x: Array, w: Array) -> tuple[Any, Array, Array]:
 
 
 def weight_of_new(call: Call, n: int) -> Any:
-    """Of the n-th batch in the running statistics."""
+    """The weight of the n-th batch in the running statistics."""
     m, n = Real(call.momentum), Real(n)
     weights = {"exponential": m, "cumulative": 1 / n, "windowed": max(1 / n, m), "filled": Real(1) if n == 1 else m}
     return m / (1 - (1 - m) ** n) if call.average == "debiased" else weights[call.average]
 
 
 def statistics(call: Call, samples: Array, group: int) -> Statistics:
-    """Of one group, which has the group's row of running statistics, or the only one."""
+    """The statistics of one group, which takes its own row of running statistics, or the only one."""
     row = group if call.of_sample is not None and call.per_group & RUNNING else 0
     running_mean, running_var = call.running_mean[row], call.running_var[row]
     w, mean, var = moments(call.x[samples], call.w[samples])

@@ -100,7 +100,7 @@ def test_prototypes(name: str) -> None:
 
 
 def c_program(folder: Path, lines: list[str]) -> list[str]:
-    """What a C program prints that includes the header and evaluates integer expressions."""
+    """The output of a C program that includes the header and evaluates integer expressions."""
     body = "".join(f'printf("%lld\\n", (long long)({line}));' for line in lines)
     source = f"#include <stdio.h>\n#include <batchnorm.h>\nint main(void) {{ {body} return 0; }}"
     (folder / "values.c").write_text(source)
@@ -167,7 +167,7 @@ def values_of(struct: Any) -> list[Any]:
 
 
 def test_default_descriptors_are_those_of_the_header() -> None:
-    """What a descriptor object says without arguments, and what the header says that nothing said means."""
+    """A descriptor object without arguments has the defaults that the header states."""
     import numpy as np
 
     from batchnorm._core import weights

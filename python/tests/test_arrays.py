@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes by pointer, what is copied, and what is written in place."""
+"""Arrays that go by pointer, that are copied, and that are written in place."""
 
 from __future__ import annotations
 

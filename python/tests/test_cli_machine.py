@@ -88,7 +88,7 @@ def slightly(array: Any, dtype: str, share: float) -> Any:
     return array * array.dtype.type(1 + share) if array.dtype == dtype else array
 
 
-# What a library that is wrong might give, a little of it, in one function.
+# Faults of a library: each makes the result of one function a little wrong.
 FAULTS: dict[str, tuple[str, Any]] = {
     "y": ("forward_training", lambda got, *_, **__: (got[0] * np.float32(1 + 1e-3), got[1])),
     "float32 alone, a little": ("forward_training", lambda got, *_, **__: (slightly(got[0], "float32", 2e-5), got[1])),

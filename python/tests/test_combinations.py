@@ -46,7 +46,7 @@ def some_call(rng: np.random.Generator, shape: tuple[int, int, int], dtype: str,
         **more,
     }
     if told["source"] != ("batch",):
-        # Whatever x_hat = 0 would be in another source, and what y is where nothing counts.
+        # Left out: a single value that becomes beta under another source, and y where nothing counts there.
         told["single_value"] = "running"
         told["masked"] = "zero" if told["masked"] == "normalize" and told["weights"] else told["masked"]
     print(f"{shape=} {groups=} {told}")

@@ -162,7 +162,7 @@ def test_inference_and_a_step_of_training(rng: np.random.Generator, name: str) -
     mean, var = theirs.train(x)
     layer.train()(x)
     assert np.allclose(layer.running_mean, mean, rtol=1e-12)
-    # Of Darknet the layer keeps (sqrt(v) + eps)**2 - eps**2, which is v but for eps.
+    # A layer from Darknet keeps (sqrt(v) + eps)**2 - eps**2, which is v but for eps.
     assert np.allclose(layer.running_var, var, rtol=3e-6 if name == "darknet" else 1e-11, atol=0)
 
 
@@ -273,7 +273,7 @@ def test_training_goes_on_in_caffe_as_here(rng: np.random.Generator) -> None:
 
 
 def test_eps_outside_the_root(rng: np.random.Generator) -> None:
-    """Of any variance: dead channels have 1 / eps, and large ones lose nothing."""
+    """Every variance is converted: dead channels have 1 / eps, and large variances lose nothing."""
     var = np.float32([0, 1e-30, 1e-13, 1e-12, 1e-6, 1, 1e30])
     state = {"scales": np.ones_like(var), "biases": var * 0, "rolling_mean": var * 0, "rolling_variance": var}
     for eps in (1e-6, 0.0, 0.5):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept between calls, and the short way by which most of them go, make no difference but in time."""
+"""Caches between calls, and the short way that most calls go, make no difference but in time."""
 
 from __future__ import annotations
 

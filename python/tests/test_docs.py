@@ -20,7 +20,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTA
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:
-    """What is shown in this language, and what is printed right below it."""
+    """The code blocks of a page in this language, each with the output that is printed right below it."""
     return [
         (code, output) for kind, code, output in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language
     ]

@@ -22,7 +22,7 @@ MODULES = sorted(
     for path in (PACKAGE / room).rglob("*.py")
     if path.stem != "__init__"
 )
-# Of these every public function and class has a worked example.
+# Every public function and class of these modules has a worked example.
 SHOWN = [
     "deploy.folding",
     "deploy.scale_shift",

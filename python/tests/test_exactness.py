@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is promised of the accuracy, held against real numbers: hard channels, alone and side by side, in every layout.
+"""The promises of accuracy, held against real numbers: hard channels, alone and side by side, in every layout.
 
 The unit is eps of the dtype. y has the roundings of test_numerics: (x - mean), gamma * invstd, their product and the
 sum make no more than half a unit each of abs(gamma * x_hat) + abs(beta), which is two in all; and what is lost by the
@@ -64,7 +64,7 @@ def values(case: str) -> int:
 
 
 def tensor(rows: Array, case: str) -> Array:
-    """Of rows, one for each channel."""
+    """A tensor made of rows, one for each channel."""
     (batch, *plane), _, layout = CASES[case]
     return LAYOUTS[layout](np.moveaxis(rows.reshape(len(rows), batch, *plane), 0, 1))
 
@@ -74,7 +74,7 @@ def rows(x: Array) -> Array:
 
 
 def normalized(x: Array, eps: float) -> tuple[Array, Array, Array]:
-    """x_hat, invstd and mean of rows. What the rounding of the first mean leaves, the second takes away."""
+    """x_hat, invstd and mean of rows. The second mean takes away what the rounding of the first one leaves."""
     mean = x.astype(Real).mean(axis=1, keepdims=True)
     deviations = x - mean
     deviations -= deviations.mean(axis=1, keepdims=True)
@@ -164,7 +164,7 @@ def test_a_constant_channel_is_beta_beside_any_other(
 
 
 def wrong_gradients(names: list[str], case: str, drawn: Array, drawn_dy: Array, gamma: Any, eps: float) -> list[Any]:
-    """Of rows of x and dy. With a gamma, dx takes the place of dy."""
+    """The gradients of rows of x and dy that are wrong. With a gamma, dx takes the place of dy."""
     dtype, quantum = drawn.dtype, np.finfo(drawn.dtype).smallest_subnormal
     x, given_dy = tensor(drawn, case), tensor(drawn_dy, case)
     _, saved = bn.forward_training(x, gamma, eps=eps)

@@ -24,7 +24,7 @@ def test_importing_loads_nothing() -> None:
     before = (
         "import batchnorm as bn; bn.__version__, dir(bn), bn.__all__, hasattr(bn, 'none'), hasattr(bn, '__wrapped__')"
     )
-    # What site imports is not ours.
+    # Modules that site imports are not ours.
     code = f"there = {LOADED}\n{before}\nprint([name for name in {LOADED} if name not in there])"
     assert printed(code) == "[]"
 

@@ -158,7 +158,7 @@ def test_one_axis_may_do_what_another_may_not(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("transpose", [False, True])
 def test_a_shift_that_goes_nowhere_does_not_matter(rng: np.random.Generator, transpose: bool) -> None:
-    """Of three groups with two inputs each, the one that has a shift has no weights."""
+    """There are three groups with two inputs each, and the one that has a shift has no weights."""
     shift = np.zeros(6)
     shift[3] = 0.25
     weight = rng.normal(size=(6, 2, 3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot be folded is an error that names it, and everything stays as it was."""
+"""A layer that cannot be folded is an error that names it, and everything stays as it was."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is folded is computed in float64 and rounded once, into new arrays, from any memory."""
+"""Folded weights are computed in float64 and rounded once, into new arrays, from any memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_bfloat16_is_not_rounded_by_way_of_float32() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_fold_computes_in_float64(rng: np.random.Generator, dtype: Any) -> None:
-    """What is left of sums that cancel is right: b + sum(W * shift) and b * scale + shift are 1 beside 2**30."""
+    """Sums that cancel are right to the last bit: b + sum(W * shift) and b * scale + shift are 1 beside 2**30."""
     shift, scale = np.array([2.0**30, 2.0**30, 1]), np.array([1.0, -1, 1])
     weight = np.array([[1, -1, 1]], dtype)
     assert bn.fold_into_linear(bn.ScaleShift(scale, shift), weight, None).bias.tolist() == [1]

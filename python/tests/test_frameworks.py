@@ -100,7 +100,7 @@ def test_settings() -> None:
         assert bn.to_state(last if framework == "mlx" else first, framework).settings == settings
 
 
-# Whether gamma and beta are there, and what says so.
+# The settings by which each framework says that gamma and beta are there, or not.
 AFFINE: dict[str, dict[tuple[bool, bool], dict[str, bool]]] = {
     "pytorch": {(True, False): {"affine": True, "bias": False}, (False, False): {"affine": False}},
     "keras": {

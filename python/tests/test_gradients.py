@@ -70,7 +70,7 @@ def test_gamma_none_is_one(rng: np.random.Generator) -> None:
 
 
 def test_dx_has_no_mean_and_no_part_along_x_hat(rng: np.random.Generator) -> None:
-    """What the mean and the variance take out of y, they take out of dx."""
+    """The mean and the variance take the same two directions out of dx as out of y."""
     x, dy = rng.normal(size=(2, 8, 3, 5))
     _, saved = bn.forward_training(x, eps=0)
     dx, _, _ = bn.backward(dy, x, saved)

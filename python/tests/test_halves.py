@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 FLOAT16 = np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 HALVES = [FLOAT16, BFLOAT16]
-# Of the elements: the distance between 1 and the next one.
+# The distance between 1 and the next number of the dtype.
 EPS = {FLOAT16: 2.0**-10, BFLOAT16: 2.0**-7}
 LEAST = {FLOAT16: 2.0**-24, BFLOAT16: 2.0**-133}
 

@@ -154,7 +154,7 @@ def impossible_options() -> Iterator[tuple[Any, Status]]:
 
 
 def cases(name: str, memory: Memory) -> Iterator[Case]:
-    """What is done, the arguments that are changed, and the status that has to come back."""
+    """Yields a name for each attack, the arguments that it changes, and the status that has to come back."""
     function = FUNCTIONS[name]
     yield "nothing", {}, OK
     for argument in memory.names:

@@ -58,7 +58,7 @@ def test_sequences_of_calls(rng: np.random.Generator, dtype: str, case: int) -> 
         near(ours, y, of_tensors, 1)
         for name in NAMES:
             near(getattr(layer, name), weights[name], of_weights, 1)
-        # What dx is the difference of: dy and sums of it, over a standard deviation of sqrt(1e-3) or more.
+        # dx is a difference of dy and sums of it, over a standard deviation of sqrt(1e-3) or more.
         size = 100 * float(abs(dy.astype(float)).sum())
         gradients = formulas.gradients(dy)
         near(layer.backward(dy), gradients[0], of_tensors, size)
@@ -110,7 +110,7 @@ def test_what_a_mask_hides_has_no_say(x: Array, renorm: bool) -> None:
 
 @pytest.mark.parametrize("kind", [np.float64, np.int8, bool])
 def test_masks_of_other_dtypes(x: Array, kind: Any) -> None:
-    """What is not 0 counts, and counts once."""
+    """A value of a mask that is not 0 counts, and counts once."""
     mask = np.array([[0, 1, -2, 0, 3]] * 4).astype(kind)
     expected = BatchNormalization()(x, training=True, mask=mask != 0)
     for same in (mask, mask[:1], mask.tolist()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Keras layer refuses: what the error says of it, and that nothing has changed."""
+"""Refusals of the Keras layer: the error says why, and nothing has changed."""
 
 from __future__ import annotations
 

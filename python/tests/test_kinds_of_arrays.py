@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people hand over: lists, integers, float64 beside float32, memory maps, and the layers of parallel workers."""
+"""Arguments that people pass: lists, integers, float64 beside float32, memory maps, layers of parallel workers."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Space:
 
 
 def digest(result: Array, like: Array) -> int:
-    """Of a result that has memory of its own."""
+    """A checksum of a result that has memory of its own."""
     assert result.strides == like.strides
     return zlib.crc32(result.transpose(np.argsort(like.strides)[::-1]))
 

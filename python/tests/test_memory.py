@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library is given no address that is older than what it is the address of, whatever becomes of an array meanwhile.
 
-What could crash runs in a process of its own.
+Code that could crash runs in a process of its own.
 """
 
 from __future__ import annotations

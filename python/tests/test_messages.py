@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the library says reaches a Python user in Python's words; so do Python's own messages about arguments."""
+"""The library's messages reach a Python user in Python's words; so do Python's own messages about arguments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def misaligned() -> Any:
     return bn.forward_training(X, running_mean=scattered, running_var=ONES)
 
 
-# What a user does, and what the message says of it.
+# Mistakes of users, and the message about each.
 PROVOKED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bn.BatchNorm2d(4, eps=-1), ValueError, "^eps is -1, expected a finite number"),
     (lambda: bn.BatchNorm2d(4, momentum=1.5), ValueError, "^momentum is 1.5, expected a number from 0 to 1"),

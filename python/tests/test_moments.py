@@ -31,7 +31,7 @@ def test_parts_of_any_size_and_layout(rng: np.random.Generator, layout: str, dty
 
 @pytest.mark.parametrize("case", range(20))
 def test_variance_is_of_all_values(rng: np.random.Generator, case: int) -> None:
-    """Of parts whose means differ by far more, or far less, than what is in them varies; in any order."""
+    """The means of parts differ by far more, or far less, than values within a part; in any order."""
     channels, between, offset = int(rng.integers(1, 6)), 10 ** rng.uniform(-3, 4), rng.choice([0, 1e5])
     sizes = rng.integers(0, 12, size=int(rng.integers(1, 9))) + (np.arange(1) == 0)
     weighted = bool(rng.random() < 0.5)

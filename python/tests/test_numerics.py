@@ -31,7 +31,7 @@ def unit(dtype: Any) -> float:
 
 
 def bound(call: oracle.Call, dtype: Any) -> Array:
-    """How far y may be from the oracle's."""
+    """The distance that y may have from the oracle's."""
     _, mean, invstd = oracle.found(call)
     scale, x = abs(call.gamma.T) * invstd[:, None], call.x[0]
     rounding = 5 * unit(dtype) * (scale * abs(x - mean[:, None]) + abs(call.beta.T))

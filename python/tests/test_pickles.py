@@ -121,7 +121,7 @@ def test_only_public_names(name: str, protocol: int) -> None:
 
 
 def public_of(thing: Any) -> Any:
-    """What can be compared: attributes and results."""
+    """The parts of a thing that can be compared: attributes and results."""
     if isinstance(thing, bn.BatchNorm):
         own = {key: value for key, value in thing.__dict__.items() if key not in ("_last", "_plan")}
         own.update(grad_gamma=None, grad_beta=None)
@@ -169,7 +169,7 @@ def test_a_newer_version_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pickling, "VERSION", 2)
     data = pickle.dumps(thing)
     monkeypatch.undo()
-    # What it holds may come first.
+    # An object inside of the thing is read first, and may be the one that is refused.
     said = r"^this [A-Z]\w+ was pickled in version 2 of the format, but batchnorm \S+ knows versions up to 1"
     with pytest.raises(ValueError, match=said):
         pickle.loads(data)
@@ -235,7 +235,7 @@ def test_saved_statistics_that_are_damaged(what: str) -> None:
 
 
 def test_the_keys_of_a_layer_are_public() -> None:
-    """What a later package has to know: it may call its own attributes as it likes."""
+    """A later version of the package has to know these keys; it may name its own attributes as it likes."""
     state = layer(activation="relu").__getstate__()
     assert state["version"] == 1
     assert sorted(state["attributes"]) == [

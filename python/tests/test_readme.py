@@ -13,7 +13,7 @@ from typed import run, run_c
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """What is shown in this language, and the output that is printed below it."""
+    """The code blocks of the README in this language, each with the output that is printed below it."""
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     code, others = r"((?:(?!```).)*)```", r"(?:(?!```(?:c|python)\n).)*?"
     return re.findall(rf"```{language}\n{code}{others}```text\n(.*?)```", readme, re.DOTALL)

@@ -112,7 +112,7 @@ def test_several_channel_axes(rng: np.random.Generator) -> None:
 def test_each_batch_is_normalized_with_its_own_statistics(
     rng: np.random.Generator, meddle: str, told: dict[str, Any]
 ) -> None:
-    """Whatever the running statistics are, and whatever forward() does to the layer's modes."""
+    """The result does not depend on the running statistics, nor on modes that forward() changes."""
     x, found = [rng.normal(size=(5, 3, 4)).astype(np.float32) + i for i in range(3)], []
     layer = drawn(bn.BatchNorm1d(3, **told), rng)
     other = copy.deepcopy(layer).eval()

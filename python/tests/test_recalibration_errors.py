@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recalibrate() refuses, before, while and after it counts: no layer has changed then."""
+"""Errors of recalibrate() before, while and after it counts: no layer has changed then."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How running statistics are kept: averages, batches of single and of non-finite values, and the form that is pure."""
+"""Policies for running statistics: averages, batches of single and of non-finite values, and the pure form."""
 
 from __future__ import annotations
 

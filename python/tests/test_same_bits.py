@@ -48,8 +48,8 @@ CASES = {
     "a few rows": (3, 700, 1, 0),
     "two values": (2, ALL, 1, 0),
 }
-# Of 23 MB, be the elements of four bytes or of two: outputs go past the last cache if that has less than twice as much,
-# but not those in place.
+# Tensors of 23 MB, with elements of four bytes or of two: outputs go past the last cache if that has less than twice as
+# much, but not those in place.
 LARGE = {"large planes": (9, 7, 70 * 71 * 18, 0), "large rows": (115001, 50, 1, 0)}
 
 # Threads; where tensors and their outputs begin, in bytes from a cache line; whether in place.
@@ -106,8 +106,8 @@ def results(inputs: dict[str, Array], frozen: Any, way: tuple[int, int, int, boo
     return [inferred, y, saved.mean, saved.invstd, mean, var, *gradients, *of_constants]
 
 
-# What a call may be told: whether it is right is for other tests, with an oracle, to say. The two groups are halves of
-# the samples, or each sample is one.
+# The options of calls: other tests, with an oracle, say if their results are right. The two groups are halves of the
+# samples, or each sample is one.
 TOLD: dict[str, dict[str, Any]] = {
     "relu, residual": {"activation": "relu", "residual": True},
     "relu, residual, mask": {"activation": "relu", "residual": True, "save_mask": True},

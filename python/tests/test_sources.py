@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What x is normalized with instead of its own statistics: blends, renormalization, updated running statistics."""
+"""Other sources of statistics than the batch: blends, renormalization, updated running statistics."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a type checker finds in a user's code, and what it leaves alone."""
+"""A type checker finds the errors in a user's code, and leaves the rest alone."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from batchnorm._core import library
 
 
 def run(command: list[str], **environment: str) -> str:
-    """What a program prints; it has to end well."""
+    """Runs a program, which has to end well, and returns its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def run_c(code: str, folder: Path, compiler: str = "cc") -> str:
-    """What a program of C prints that is linked with the library under test."""
+    """Links a C program with the library under test, and returns its output."""
     source, program = folder / "program.c", folder / "program"
     source.write_text(code, encoding="utf-8")
     shutil.copy(library.lib._name, folder / "libbatchnorm.so.2")

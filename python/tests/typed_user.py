@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user writes, as a type checker sees it: test_typing.py says what mypy has to find. It is not run.
+"""Code as users write it, for a type checker: test_typing.py says what mypy has to find. It is not run.
 
 Lines that end in `# wrong` have to be errors, all others none.
 """

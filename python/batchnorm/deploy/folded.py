@@ -39,8 +39,8 @@ class Folded(NamedTuple):
 class Foldable:
     """A layer's weight in float64 as `blocks` of (groups, rows per group, columns, taps), and its bias.
 
-    A linear layer is a convolution with one tap. Of its channels, outputs are the rows and inputs the columns; of a
-    transposed convolution the other way round. `inputs` and `outputs` are the axes of blocks.
+    A linear layer is a convolution with one tap. Its outputs are the rows and its inputs the columns; a transposed
+    convolution has them the other way round. `inputs` and `outputs` are the axes of blocks.
     """
 
     def __init__(

@@ -144,7 +144,7 @@ def _policy(layer: Module, tracks: bool) -> Running:
             raise ValueError(f"running has average {average!r}, but momentum is None, which is the cumulative average")
         average = "cumulative"
     if not tracks:
-        # Whatever is read stays as it is.
+        # The running statistics are read, and stay as they are.
         return Running("exponential", given.single_value, given.nonfinite, pure=True)
     counts = np.array(layer.num_batches_tracked, np.int64)
     return Running(average, given.single_value, given.nonfinite, num_batches=counts)

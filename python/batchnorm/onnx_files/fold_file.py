@@ -44,7 +44,7 @@ def fold_file(
     Raises
     ------
     ValueError
-        The file is no valid ONNX model, `target` is the same file, or the two models differ. What else verify() raises.
+        The file is no valid ONNX model, `target` is the same file, the two models differ, or verify() raises it.
     OSError
         A file cannot be read or written.
     ImportError

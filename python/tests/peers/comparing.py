@@ -85,7 +85,7 @@ class Batch:
 
     @property
     def count_beside_float64(self) -> int:
-        """Of roundings in sums that are computed in float64: they matter beside tensors of float64."""
+        """The number of roundings in sums that are computed in float64: they matter for tensors of float64 alone."""
         return self.count if self.dtype == np.float64 else 1
 
     @property
@@ -108,7 +108,7 @@ class Batch:
 
 
 class Sizes:
-    """What the errors of a peer's results are proportional to, per channel.
+    """The sizes, per channel, to which the errors of a peer's results are proportional.
 
     With `squares` a variance is E[x²] - E[x]², so that its relative error is larger by E[x²] / var. With a mask only
     what it has counts in statistics.
@@ -138,7 +138,7 @@ class Sizes:
 
 
 def near(ours: Any, theirs: Any, computed: Any, size: Any, count: int = 1, times: float = 8) -> None:
-    """Whether two results differ by no more than roundings.
+    """Asserts that two results differ by no more than roundings.
 
     One of each result to its dtype; `times` roundings to the dtype that was `computed` with, of terms of this size; and
     four standard deviations of a walk of `count` such roundings.
@@ -157,5 +157,5 @@ def near(ours: Any, theirs: Any, computed: Any, size: Any, count: int = 1, times
 
 
 def wide(dtype: Any) -> Any:
-    """What a peer computes with for tensors of this dtype."""
+    """The dtype in which a peer computes for tensors of this dtype."""
     return np.dtype(np.float32) if np.dtype(dtype).itemsize == 2 else np.dtype(dtype)

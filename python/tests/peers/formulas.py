@@ -2,7 +2,7 @@
 """Batch normalization with all that a call may be told, written down in PyTorch, whose autograd has the gradients.
 
 Tensors are (N, C, L) of float64 and weights (N, L). Where a method says that something is a constant to the gradient,
-it is detached. What there may be of each group is (groups, C), one row if there is one for all.
+it is detached. An array with a row per group is (groups, C), with one row if all groups share it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def moments(x: Any, w: Any) -> tuple[Any, Any, Any]:
 
 @dataclass
 class Formula:
-    """What a call is told; new_mean, new_var and counts are what it leaves behind."""
+    """The arguments of a call; it writes new_mean, new_var and counts."""
 
     gamma: Any
     beta: Any
@@ -103,7 +103,7 @@ class Formula:
         self.new_var = self.new_var.index_put(where, ((1 - weight) * self.new_var[row] + weight * var)[None])
 
     def _weight(self, n: int) -> float:
-        """Of the n-th batch in the running statistics."""
+        """The weight of the n-th batch in the running statistics."""
         m = self.momentum
         return {
             "exponential": m,

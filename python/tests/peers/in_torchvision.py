@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torchvision, also where it was compiled for another build of PyTorch.
 
-Its operators are missing then. What is compared here needs but their names.
+Its operators are missing then. The comparisons here need no more than their names.
 """
 
 from __future__ import annotations

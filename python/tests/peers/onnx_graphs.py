@@ -187,7 +187,7 @@ def bias_and_nothing_after_a_conv(m: Maker) -> Case:
     return Case(m.model(nodes, {"w": m.w(6, 4, 3, 3), "t": m.w(1, 6, 1, 1), **m.params(6)}, X), "Conv Identity")
 
 
-# What something else needs.
+# Graphs in which something else needs a tensor or a weight.
 
 
 @case

@@ -131,7 +131,7 @@ def test_converted_and_back(tmp_path: Path) -> None:
     assert torch.equal(made(x), y)
 
 
-# What is planted in a layer of a model: its number, the change, and what has to be found.
+# Faults that are planted in a layer of a model: the layer's number, the change, and the fault that has to be found.
 FAULTS: list[tuple[int, str, int, float, str]] = [
     (0, "weight", 3, 0.0, "dead"),
     (2, "running_var", 5, 1e9, "exploding"),

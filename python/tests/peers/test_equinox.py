@@ -66,7 +66,7 @@ def test_ema(rng: np.random.Generator, dtype: str, case: int) -> None:
     batch = Batch(rng, dtype)
     pair = Pair(batch, "ema", source=bn.Updated(), running=bn.Running("filled"))
     for _ in range(3):
-        # What counts is the variance that is normalized with, between those of the batches.
+        # The variance in use counts, which lies between those of the batches.
         sizes = pair.batch.sizes()
         pair.step(of_both(sizes, pair))
         mean, var = pair.state.get(pair.theirs.ema_state_index)

@@ -87,8 +87,8 @@ def test_layer(rng: np.random.Generator, dtype: str, case: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", range(6))
 def test_mask(rng: np.random.Generator, dtype: str, case: int) -> None:
-    """Channels are last then. What is masked is normalized all the same, and has a gradient."""
-    # Of a single channel Keras squeezes the axis, too, and then has none.
+    """Channels are last then. Masked positions are normalized all the same, and have a gradient."""
+    # Keras squeezes the axis of a single channel, too, and then has none.
     batch = Batch(rng, dtype, axis="last", channels=int(rng.integers(2, 20)))
     mask = rng.random((*batch.shape[:-1], 1)) < 0.6
     mask.flat[:3] = True

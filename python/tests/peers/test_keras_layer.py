@@ -21,7 +21,7 @@ keras = peer("keras")
 
 Theirs = keras.layers.BatchNormalization
 COMPUTED = np.float32  # of any dtype: but with TensorFlow Keras knows no sums of float64
-# Of x and y, and of the weights.
+# The dtypes of x and y, and of the weights.
 POLICIES = {
     **{name: (name, name) for name in DTYPES},
     "mixed_float16": ("float16", "float32"),
@@ -52,7 +52,7 @@ def weights_of(theirs: Any) -> list[Any]:
 
 
 def sizes_of(batch: Batch, ours: BatchNormalization, training: bool, mask: Any) -> Any:
-    """What roundings are proportional to."""
+    """The sizes to which roundings are proportional."""
     batch.gamma = np.ones_like(batch.gamma) if ours.gamma is None else ours.gamma
     batch.beta = np.zeros_like(batch.beta) if ours.beta is None else ours.beta
     batch.running_mean, batch.running_var = ours.moving_mean, ours.moving_variance
@@ -101,7 +101,7 @@ def test_steps(rng: np.random.Generator, dtype: str, case: int) -> None:
     """Any axis; training and inference in turns, with masks and without; with renorm, clipped and not."""
     compute, variable = POLICIES[dtype]
     masked = bool(rng.random() < 0.4)
-    # Of a single channel Keras squeezes the axis as well under a mask, and then has none; and channels are last then.
+    # Under a mask channels are last, and Keras squeezes the axis of a single channel as well, and then has none.
     channels = int(rng.integers(2, 20)) if masked else None
     batch = Batch(rng, compute, "last" if masked else "any", param=variable, channels=channels)
     told: dict[str, Any] = {

@@ -260,7 +260,7 @@ def test_external_data(rng: np.random.Generator, source: Path) -> None:
 
 
 def test_large_models(rng: np.random.Generator, source: Path) -> None:
-    """What protobuf cannot hold goes into a file beside the model: tried with a smaller limit."""
+    """Weights too large for protobuf go into a file beside the model: tried with a smaller limit."""
     m = Maker(rng)
     nodes = [node("Conv", ["x", "w"], ["c"]), norm("c", "y")]
     model = m.model(nodes, {"w": m.w(16, 4, 3, 3), **m.params(16)}, [2, 4, 9, 9])

@@ -19,7 +19,7 @@ OF_RUNTIME = range(7, 22)
 
 
 def told(opset: int) -> dict[str, Any]:
-    """What a batch norm has to say to be one in inference."""
+    """The attributes by which a batch norm is one in inference."""
     given: dict[str, Any] = {"is_test": 1} if opset < 7 else {}
     if opset < 6:
         given["consumed_inputs"] = [0, 0, 0, 1, 1]
@@ -93,7 +93,7 @@ def renewed(model: Any) -> Any:
 
 
 def by_hand(arrays: dict[str, Array], x: Array) -> Array:
-    """What the layers compute, in float64."""
+    """The output of the layers, computed in float64."""
     a = {name: values.astype(np.float64) for name, values in arrays.items()}
 
     def normed(values: Array, prefix: str) -> Array:
@@ -149,7 +149,7 @@ def test_a_bias_that_was_told_not_to_broadcast(rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize(("axis", "added"), [(0, 2), (1, 1), (-1, 1), (None, 1)])
 def test_an_add_along_another_axis_is_no_bias(rng: np.random.Generator, axis: int | None, added: int) -> None:
-    """Of as many rows as columns; no package at hand runs it."""
+    """The matrix has as many rows as columns; no package at hand runs it."""
     m = Maker(rng)
     along = {} if axis is None else {"axis": axis}
     nodes = [

@@ -88,7 +88,7 @@ def test_constants_within(rng: np.random.Generator) -> None:
 
 
 def test_a_layer_outside(rng: np.random.Generator) -> None:
-    """What the body takes from outside is used, and is not to change."""
+    """A tensor that the body takes from outside is in use, and must not change."""
     m = Maker(rng)
     then = body([norm("c", "a")], "a", "then")
     otherwise = body([node("Relu", ["c"], ["e"])], "e", "else")

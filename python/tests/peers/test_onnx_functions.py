@@ -42,7 +42,7 @@ def model(opset: int, given: list[Array], outputs: int, told: dict[str, Any]) ->
 
 
 def by_reference(opset: int, given: list[Array], outputs: int, told: dict[str, Any]) -> list[Array]:
-    """What the reference of opset 14 or 15 gives.
+    """The outputs of the reference of opset 14 or 15.
 
     That of opset 7 fails, and that of 9 normalizes in inference with statistics that it blends with those of X. The
     formulas of all four are the same.
@@ -107,7 +107,7 @@ def narrowest(kinds: Any) -> Any:
 
 REAL = ("float16", "float32", "float64")
 SAME = [(kind, kind, kind) for kind in REAL]
-# What ONNX Runtime's CPU provider has.
+# The types that ONNX Runtime's CPU provider has.
 OF_RUNTIME = {14: [*SAME, ("float16", "float16", "float32")]}
 OF_RUNTIME[15] = [*OF_RUNTIME[14], ("float16", "float32", "float32")]
 OF_RUNTIME[21] = OF_RUNTIME[15]

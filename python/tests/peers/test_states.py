@@ -54,7 +54,7 @@ def some(rng: np.random.Generator) -> dict[str, bool]:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two layers are alike, bit for bit."""
+    """Returns True if two layers are alike, bit for bit."""
     alike = (a is b is None or np.array_equal(a, b) for a, b in zip(attributes(first), attributes(second)))
     return (repr(first), first.num_batches_tracked) == (repr(second), second.num_batches_tracked) and all(alike)
 

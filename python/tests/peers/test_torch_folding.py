@@ -43,7 +43,7 @@ def norms(rng: np.random.Generator, rank: int, channels: int, shift: bool = True
 
 
 def convolution(rng: np.random.Generator, transposed: bool, **told: Any) -> Any:
-    """Of one to three dimensions, some of them with groups, some depthwise; `told` over what is drawn."""
+    """A random convolution of one to three dimensions, some with groups, some depthwise; `told` replaces draws."""
     rank = int(rng.integers(1, 4))
     groups = int(rng.choice([1, 1, 2, 3]))
     inputs, outputs = (groups * int(n) for n in rng.integers(1, 4, 2))

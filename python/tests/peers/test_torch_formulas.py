@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PyTorch has no layer for: weights, groups, averages and sources, against formulas that it differentiates."""
+"""Weights, groups, averages and sources, which no layer of PyTorch has, against formulas that it differentiates."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Comparison:
         return self
 
     def planes(self, values: Array) -> Array:
-        """Of any layout, as (N, C, L)."""
+        """Values in any layout, as (N, C, L)."""
         moved = np.moveaxis(values, self.batch.axis, 1)
         return moved.reshape(*moved.shape[:2], -1)
 
@@ -144,7 +144,7 @@ class Comparison:
             assert counts.tolist() == formula.counts
 
     def sizes(self, given: dict[str, Array]) -> tuple[Any, Any, Any]:
-        """Of y, dx and the sums, all channels alike: statistics of a group are of fewer values than the batch's."""
+        """The sizes of y, dx and the sums, the same for all channels: groups have fewer values than the batch."""
         batch = self.batch
         x = abs(self.planes(batch.x).astype(float))
         gamma, beta, dy = (float(abs(a.astype(float)).max()) for a in (given["gamma"], given["beta"], batch.dy))
@@ -154,7 +154,7 @@ class Comparison:
         return gamma * hat + beta + 4, gamma * invstd * dy * (1 + hat) ** 2, dy * hat * x.shape[0] * x.shape[2]
 
     def least_var(self) -> Array:
-        """Of each group and channel."""
+        """The variance of each group and channel."""
         x, of_sample = exact(self.planes(self.batch.x)), self.formula_told.get("of_sample")
         groups = [np.arange(len(x))] if of_sample is None else [np.flatnonzero(of_sample == g) for g in set(of_sample)]
         weights = self.formula_told.get("weights", torch.ones(x.shape[0], x.shape[2]))
@@ -197,7 +197,7 @@ def test_everything_at_once(rng: Generator, groups: str, source: str, case: int)
 @pytest.mark.parametrize("axis", [1, 2])
 @pytest.mark.parametrize("case", range(3))
 def test_lengths(rng: Generator, axis: int, case: int) -> None:
-    """Of padded sequences: packed, they are a batch of one position each to PyTorch."""
+    """Padded sequences: PyTorch takes them packed, as a batch of one position each."""
     batch = Batch(rng, "float64", "first" if axis == 1 else "last", ranks=(3,))
     lengths = rng.integers(0, batch.shape[3 - axis] + 1, len(batch.x))
     lengths[:2] = batch.shape[3 - axis]

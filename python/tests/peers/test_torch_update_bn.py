@@ -116,7 +116,7 @@ def test_one_batch_is_the_same_for_both(rng: np.random.Generator, case: int) -> 
 
 
 def test_batches_of_any_size_weigh_as_much_as_they_hold() -> None:
-    """What PyTorch gives for 0, 0, 0, 0 and 3, 3 is the mean of 0 and 3, and no variance."""
+    """PyTorch gives for 0, 0, 0, 0 and 3, 3 the mean of 0 and 3, and no variance."""
     batches = [np.zeros((4, 1)), np.full((2, 1), 3.0)]
     theirs, ours = torch.nn.BatchNorm1d(1).double(), bn.BatchNorm1d(1, dtype=np.float64)
     swa_utils.update_bn([tensor(x) for x in batches], theirs)
