@@ -55,8 +55,8 @@
  *                            CPU has)
  *     BATCHNORM_NUM_THREADS  1 to 1024: the number of threads (default: OMP_NUM_THREADS, else the CPUs granted to the
  *                            process by its affinity mask and its container's cgroup quota)
- * An empty value counts as none, and so does an OMP_NUM_THREADS below 1 or not a number; one above 1024 is 1024. Of the
- * two above, one that cannot be honoured makes every computing call return BN_ERROR_ENVIRONMENT.
+ * An empty value counts as none, and so does an OMP_NUM_THREADS below 1 or not a number; one above 1024 is 1024. If
+ * one of the two above cannot be honoured, every computing call returns BN_ERROR_ENVIRONMENT.
  */
 #ifndef BATCHNORM_H
 #define BATCHNORM_H
@@ -149,7 +149,7 @@ typedef enum bn_masked {
  *     dx   = gamma * invstd * (dy - w * sum(dy) / W - w * x_hat * sum(dy * x_hat) / W)
  *
  * The sums over dy are over every position whose y depends on the channel: all of them with BN_MASKED_NORMALIZE, those
- * of a weight above 0 otherwise. What x holds at a position of weight 0 has no part in any statistic, be it NaN. W = 0
+ * of a weight above 0 otherwise. A value of x at a position of weight 0 has no part in any statistic, be it NaN. W = 0
  * is an empty batch; one position with a weight above 0 is one value. Weights are frequencies where a variance is
  * unbiased, sum(...) / (W - 1): W <= 1 is then BN_ERROR_SINGLE_VALUE where there is a running_var. A weight is 0, or
  * 1e-150 to 1e150 (of float32, any positive number); any other is BN_ERROR_OPTION. */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What derivatives beyond the gradient cost: forward mode and double backward, beside PyTorch's and a copy of x.
+"""The cost of derivatives beyond the gradient: forward mode and double backward, beside PyTorch's and a copy of x.
 
 PyTorch's are those of its own automatic differentiation, its double backward with a graph that is already there.
 Prints a table, of one thread: times over that of a copy, and PyTorch's over ours.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far y is from the real numbers when the mean is large: the other half of a speed comparison.
+"""The distance of y from the real numbers when the mean is large: the other half of a speed comparison.
 
 The unit is eps * max(1, |y|) of float32, the oracle is the formula in the widest floating-point type that NumPy has,
 on the float32 values that the systems get.

@@ -24,7 +24,7 @@ static bn_shape shape;
 static bn_dtype dtype;
 static size_t bytes; /* of one tensor */
 
-/* ---- What is measured ---------------------------------------------------------------------------------------- */
+/* ---- The loops that are measured ----------------------------------------------------------------------------- */
 
 typedef uint32_t line __attribute__((vector_size(64), aligned(4), may_alias));
 

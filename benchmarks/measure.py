@@ -62,7 +62,7 @@ def weight(workload: Workload) -> float:
 
 
 def run(workloads: list[Workload], systems: list[System], threads: int, seconds: float) -> list[Row]:
-    """All rows. What a case takes more or less than its share, the cases after it have less or more."""
+    """All rows. A case that takes more or less than its share leaves less or more to the cases after it."""
     deadline = time.monotonic() + seconds
     left = sum(map(weight, workloads))
     measured: list[Row] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What threads bring: the same tensors with 1 thread, with 2, and with many more than there are CPUs, in turns."""
+"""The gain from threads: the same tensors with 1 thread, with 2, and with many more than there are CPUs, in turns."""
 
 from __future__ import annotations
 

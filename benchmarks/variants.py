@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fused operations, masks and elements of 16 bits cost beside the plain call on float32.
+"""The cost of fused operations, masks and elements of 16 bits beside the plain call on float32.
 
 All variants of an operation on one shape take turns in this one process, whatever their elements are. bench.py starts a
 process for each number of threads.
@@ -35,7 +35,7 @@ TOLERANCE: dict[Element, float] = {"float32": 1e-3, "bfloat16": 2**-5, "float16"
 
 
 class Key(NamedTuple):
-    """What takes a turn. The floor is called plain."""
+    """A call that takes turns with others. The floor is called plain."""
 
     element: Element
     system: str
@@ -61,7 +61,7 @@ def select(names: list[str] | None) -> list[tuple[Workload, Layout]]:
 def run(
     shapes: list[tuple[Workload, Layout]], systems: list[VariantSystem], floor: Copy | None, seconds: float
 ) -> list[VariantRow]:
-    """All rows. What a shape takes more or less than its share, the shapes after it have less or more."""
+    """All rows. A shape that takes more or less than its share leaves less or more to the shapes after it."""
     deadline = time.monotonic() + seconds
     shares = [1 + workload.elements / 2**20 for workload, _ in shapes]
     fewest = FEWEST_ROUNDS if seconds else 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The site that `make docs` builds. What a function does stands in the header or in its docstring, never here."""
+"""The site that `make docs` builds. The header and the docstrings explain functions; this file never does."""
 
 from __future__ import annotations
 

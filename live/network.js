@@ -155,7 +155,7 @@ class Norm {
         this.runningVar.set(m2.map((sum, c) => sum / (count[c] - 1)));
     }
 
-    /** Of the last batch in mode "train": its mean, and its variance as the running one has it, by count - 1. */
+    /** The mean of the last batch in mode "train", and its variance divided by count - 1, as in the running one. */
     batchStatistics() {
         const { mean, invstd, shape } = this.saved;
         const unbiased = shape[0] / (shape[0] - 1);

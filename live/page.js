@@ -42,7 +42,7 @@ const page = {
             button.closest("article")?.classList.toggle("current", isOn);
         }
     },
-    /** How many batch norms and channels there are to choose from. */
+    /** The numbers of batch norms and channels that there are to choose from. */
     mostOf: (settings) => ({
         normNumber: Math.max(1, ...settings.map(({ placement, firstLayer, depth }) => (placement === "none" ? 0 : depth) + (firstLayer ? 1 : 0))),
         channel: Math.max(...settings.map(({ units, placement }) => (placement === "none" ? 64 : units))),
@@ -332,7 +332,7 @@ const page = {
         addEventListener("hashchange", () => page.open());
         isDark.addEventListener("change", () => (page.readColours(), page.draw()));
     },
-    /** What the address asks for; the headline, if it asks for nothing. */
+    /** Shows what the address asks for; the headline, if it asks for nothing. */
     open() {
         const found = readAddress(location.hash);
         const isBare = location.hash.length < 2;

@@ -32,7 +32,7 @@ for (const [name, value] of Object.entries(defaults)) {
 const bn = await engine.batchnorm.load(module);
 const data = { labels: new Uint8Array(digits.subarray(0, 1797)), pixels: new Uint8Array(digits.subarray(1797)) };
 
-/** What the page's view has after this lesson. */
+/** The runs that the page's view has after this lesson. */
 function run(lesson) {
     const settings = view.settingsOf(lesson);
     const runs = view.runsOfLesson(lesson, settings);

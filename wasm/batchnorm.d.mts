@@ -63,9 +63,9 @@ export interface Inference<T extends Tensor, P extends Parameter> extends Forwar
 }
 
 /**
- * What `backward` has to know of a forward call: what that was told, and what x was normalized with. It may be cloned
- * and sent to a worker. The residual is the array that was given: like x, it has to be as it was until backward is
- * called.
+ * The state of a forward call that `backward` needs: its arguments, and the statistics that x was normalized with. It
+ * may be cloned and sent to a worker. The residual is the array that was given: like x, it has to stay as it was until
+ * backward is called.
  */
 export interface Saved<T extends Tensor, P extends Parameter> {
     readonly shape: readonly [outer: number, channels: number, inner: number];

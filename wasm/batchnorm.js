@@ -361,7 +361,7 @@ class Call {
         }
         if (given.length !== length) throw unlike(RangeError, `${name}.length`, given.length, length);
         if (length === 0) return new Uint8Array(0);
-        // Properties of its own may say what it is not. What is written later is what was looked at here.
+        // The array's own properties may lie. The bytes that are checked here are those that are written later.
         const [bytes, size] = [bytesOf(given), length * typeOf(given).BYTES_PER_ELEMENT];
         if (bytes.length !== size) throw unlike(RangeError, `${name}.byteLength`, bytes.length, size);
         return bytes;

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every measurement here shares: workloads, buffers, the clock, the machine."""
+"""The parts that every measurement here shares: workloads, buffers, the clock, the machine."""

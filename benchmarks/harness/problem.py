@@ -77,7 +77,7 @@ class Problem:
 
     @property
     def nbytes(self) -> int:
-        """Of one tensor."""
+        """The bytes of one tensor."""
         return int(self.x.nbytes)
 
     @cached_property

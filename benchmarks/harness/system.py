@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a system under measurement has to offer."""
+"""The interface of a system under measurement."""
 
 from __future__ import annotations
 

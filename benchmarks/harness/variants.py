@@ -75,7 +75,7 @@ def stored(flat: Array, element: Element) -> Array:
 
 
 class VariantSystem(Protocol):
-    """What a system under measurement has to offer here."""
+    """The interface of a system under measurement with fused variants."""
 
     name: str
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: shapes that real models and real tables have, and some that nobody optimizes for."""
+"""The shapes that are measured: those of real models and real tables, and some that nobody optimizes for."""
 
 from __future__ import annotations
 

@@ -42,5 +42,5 @@ def available(names: tuple[str, ...], threads: int) -> tuple[list[System], dict[
 
 
 def floor_of(operation: str) -> str:
-    """What no implementation of an operation gets below: its tensors have to be moved once."""
+    """The floor of an operation, which no implementation gets below: its tensors have to be moved once."""
     return THREE_TENSORS if operation == "backward" else COPY

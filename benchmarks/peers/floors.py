@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floors: passes over the same buffers that only move them. What is compared with them is how many times."""
+"""The floors: passes over the same buffers that only move them. Times of others are multiples of theirs."""
 
 from __future__ import annotations
 

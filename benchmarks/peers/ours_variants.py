@@ -19,7 +19,7 @@ from . import OURS
 
 
 class OursVariants:
-    """What is fused is told by keyword."""
+    """Keywords name the operations that are fused."""
 
     name = OURS
 

@@ -2,8 +2,8 @@
 """A C header taken apart: titles, comments, and declarations with what is said of them.
 
 The header is written as Include/batchnorm.h is: a comment about all of it; a comment that begins with a title between
-dashes above each section; a comment right above what it is about, or behind it on its line. What does not fit is an
-error, so that nothing is left out of the reference in silence.
+dashes above each section; a comment right above what it is about, or behind it on its line. Any other comment
+is an error, so that nothing is left out of the reference in silence.
 """
 
 from __future__ import annotations

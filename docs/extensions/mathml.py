@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formulas as MathML, which browsers draw by themselves: no script, no fonts, no network.
 
-docutils, which Sphinx is built on, translates from LaTeX. What it does not understand is a warning, so the build fails.
+docutils, which Sphinx is built on, translates from LaTeX. A formula that it does not understand is a warning, and
+the build fails.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ public final class Values {
     }
 
     /**
-     * What values.txt does not tell: at momentum 1 the running statistics are the batch's, which are its moments.
+     * Checks options that values.txt lacks: at momentum 1 the running statistics are the moments of the batch.
      * Buffers over arrays do as well.
      */
     private static void checkOptions(BatchNorm bn) {

@@ -113,7 +113,7 @@ local function options_of(given)
     return options
 end
 
--- What backward has to know of a forward call, for each saved that one returned. A saved shows mean and invstd.
+-- The state of a forward call that backward needs, for each saved that one returned. A saved shows mean and invstd.
 local kept = setmetatable({}, {__mode = "k"})
 
 local function copy(array, size)

@@ -7,7 +7,7 @@
  *
  * Float32Array or Float64Array, all tensors and parameters alike; mean, invstd and moments are Float64Array. Arrays are
  * read and written where they are, without a copy. Each is as long as the shape says, or the call throws a RangeError:
- * C would go past its end. What the library refuses throws an Error of its own sentence, whose code is the status.
+ * C would go past its end. A refusal of the library is an Error with the library's sentence, whose code is the status.
  */
 #define NAPI_VERSION 8 /* objects that are tagged and frozen */
 
@@ -224,7 +224,7 @@ static bool construct(napi_env env, const char *type, napi_value argument, napi_
            napi_new_instance(env, constructor, 1, &argument, value) == napi_ok;
 }
 
-/* A copy of gamma or beta as it is now. What is no such array is left as it is, for read_array to refuse. */
+/* A copy of gamma or beta as it is now. A value that is no such array is left as it is, for read_array to refuse. */
 static bool copied(napi_env env, napi_value array, napi_value *copy)
 {
     bool is_array = false;

@@ -32,8 +32,8 @@ let library =
   if major <> 2 then refuse (Printf.sprintf "%s is %d.%d.%d" path major minor patch);
   library
 
-(** What backward has to know of a forward call: the dimensions of its tensor, copies of gamma and beta as they were,
-    what x was normalized with, and whether that was of the batch. *)
+(** The state of a forward call that backward needs: the dimensions of its tensor, copies of gamma and beta as they
+    were, the statistics that x was normalized with, and whether they were those of the batch. *)
 type 'elt saved = {
   dims : int array;
   gamma : 'elt channels option;

@@ -6,7 +6,7 @@
  *     [dx, dgamma, dbeta] = batchnorm ("backward", dy, x, saved);
  *
  * An array has its fastest dimension first: inner x channels x outer. Tensors are single or double, and so are their
- * parameters; statistics are double. C reads them where they are. What is returned is new, as everywhere in Octave;
+ * parameters; statistics are double. C reads them where they are. Results are new arrays, as everywhere in Octave;
  * that goes for the running statistics, which are copied before they are updated. */
 #include <batchnorm.h>
 

@@ -135,7 +135,7 @@ sub _size {
     return product @$shape;
 }
 
-# C cannot know how long an array is. What is undefined is left to the library, which may need it or not.
+# C cannot know how long an array is. An undefined value is left to the library, which may need the array or not.
 sub _check {
     my ($bytes, %arrays) = @_;
     for my $name (grep { defined $arrays{$_} } sort keys %arrays) {

@@ -2,7 +2,7 @@
  *
  * The half of the binding that is C: arguments of .Call become those of libbatchnorm, and a status becomes an R error.
  *
- * R has no float32: its numbers are doubles, which C reads where they are. What is returned is new, as in R everywhere;
+ * R has no float32: its numbers are doubles, which C reads where they are. Results are new arrays, as everywhere in R;
  * that goes for the running statistics, which are copied before they are updated. */
 #include <batchnorm.h>
 

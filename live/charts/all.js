@@ -28,7 +28,7 @@ function samples(view, kind) {
     });
 }
 
-/** What was seen along the gradient, within the epochs. */
+/** The measurements along the gradient, within the epochs. */
 function landscape(view, value) {
     return view.names.map((name, i) => ({
         name,

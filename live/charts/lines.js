@@ -71,7 +71,7 @@ class Lines {
         });
     }
 
-    /** Of each series the last value up to the cursor. */
+    /** The last value of each series up to the cursor. */
     values(view, at = this.position(view)) {
         return this.series(view).map(({ name, points }) => {
             const point = points.findLast(({ x }) => x <= at + 1e-9);

@@ -37,7 +37,7 @@ const SCALES = {
     share() {
         return { at: (v) => (v + 0.02) / 1.05, ticks: [0, 0.25, 0.5, 0.75, 1], text: (v) => `${Math.round(100 * v)} %` };
     },
-    /** What is below the low end of it lies on that end: 0 has no logarithm. */
+    /** A value below the low end lies on that end: 0 has no logarithm. */
     log(values) {
         const logs = values.filter((v) => v > 0).map(Math.log10);
         let [low, high] = [Math.min(...logs, Infinity), Math.max(...logs, -Infinity)];
