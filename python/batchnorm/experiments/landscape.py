@@ -61,8 +61,8 @@ def claim(rows: Rows) -> Claim:
     return Claim(
         f"In the last third of training the largest loss up to four steps ahead is {without[0]:.1f} times the current "
         f"loss without batch norm, and {with_norm[0]:.1f} times with it; the gradient changes by {without[1]:.1f} "
-        f"and by {with_norm[1]:.1f} times its length; beta, its change per distance, is {without[2]:.0f} and "
-        f"{with_norm[2]:.0f}.",
+        f"and by {with_norm[1]:.1f} times its length; beta, the gradient's change per distance, is "
+        f"{without[2]:.0f} and {with_norm[2]:.0f}.",
         (
             Check("rise of the loss, without / with batch norm", rise, ">=", 2),
             Check("change of the gradient, without / with", change, ">=", 3),
