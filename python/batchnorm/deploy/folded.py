@@ -23,6 +23,11 @@ from .scale_shift import ScaleShift
 class Folded(NamedTuple):
     """The weight and the bias of a layer that does what two did.
 
+    Attributes
+    ----------
+    weight, bias : ndarray
+        In the dtype of the weight that was folded, and in its shape and that of a bias, (out,).
+
     Examples
     --------
     >>> import numpy as np

@@ -30,10 +30,15 @@ from ..settings.groups import rows_of
 
 @publish
 class ScaleShift(NamedTuple):
-    """y = scale * x + shift, with float64 arrays of one element per channel.
+    """y = scale * x + shift: a batch norm in inference.
 
     The layer itself subtracts the mean from x before it scales. Where a mean is large beside its standard deviation,
     scale * x and shift are large beside y, and as many digits are lost, unless they are added in wider numbers than x.
+
+    Attributes
+    ----------
+    scale, shift : ndarray of float64
+        One element per channel. A ScaleShift that a caller makes is checked by the functions that take it.
 
     Examples
     --------
@@ -133,6 +138,16 @@ def merge_batch_norms(first: BatchNorm, second: BatchNorm) -> BatchNorm:
     """One layer that does in evaluation what `second` does to the output of `first`.
 
     It is a copy of `first`, in evaluation, with another gamma and beta.
+
+    Parameters
+    ----------
+    first, second : BatchNorm
+        Of the same channels, axis and dtype, with running statistics.
+
+    Returns
+    -------
+    BatchNorm
+        In the dtypes of `first`. Its gamma and beta are computed in float64 and rounded once.
 
     Raises
     ------

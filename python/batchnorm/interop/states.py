@@ -64,6 +64,13 @@ from .to_framework import arrays_of, as_kept, settings_of, sums
 class FrameworkState(NamedTuple):
     """A layer as a framework has it: arrays under its keys, and the arguments of its constructor or operator.
 
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        By the framework's keys, below the prefix if one was given.
+    settings : dict of str to object
+        By the framework's names, and in its senses.
+
     Examples
     --------
     >>> import batchnorm as bn

@@ -81,9 +81,26 @@ class BatchNorm(Module):
         Written anew, not added to, by each backward().
     num_batches_tracked : int, or ndarray of int64 if each group has running statistics
         Training batches that the running statistics have seen. An empty batch, which leaves the statistics as they
-        are, is not positions (PyTorch counts it), so that the cumulative average stays one.
+        are, does not count (PyTorch counts it), so that the cumulative average stays one.
     training : bool
         True at first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of its range, or of a wrong type. By a call: as in forward_training(), and x has another
+        dtype or number of channels than the layer.
+
+    Examples
+    --------
+    Channels at the last axis, and a mean and a variance for each of two positions and three channels:
+
+    >>> import numpy as np
+    >>> import batchnorm as bn
+    >>> layer = bn.BatchNorm((2, 3), axis=(1, 2), decay=0.9, unbiased=False)
+    >>> y = layer(np.float32([[[0, 1, 2], [3, 4, 5]], [[2, 3, 4], [5, 6, 7]]]))
+    >>> print(y.shape, layer.gamma.shape, layer.running_mean[1].round(1))
+    (2, 2, 3) (2, 3) [0.4 0.5 0.6]
     """
 
     def __init__(

@@ -151,7 +151,7 @@ class BatchNorm2d(_RankedBatchNorm):
 
 @publish
 class BatchNorm3d(_RankedBatchNorm):
-    """BatchNorm for x of shape (N, C, D, H, W), as torch.nn.BatchNorm3d. Arguments as in BatchNorm1d.
+    """BatchNorm for x of shape (N, C, D, H, W), as torch.nn.BatchNorm3d. Arguments and errors are those of BatchNorm1d.
 
     Examples
     --------

@@ -35,6 +35,12 @@ class LeakyReLU(Versioned):
     ----------
     slope : float, default 0.01
         Finite, at least 0. Above 0 it can be inverted, so that backward() can do without x (`from_output`).
+
+    Raises
+    ------
+    ValueError, TypeError
+        The slope is no such number. By a call: it is above 0 and no normal number of the type that computes, which is
+        float64 for an x of float64, else float32.
     """
 
     slope: float = 0.01
@@ -53,7 +59,12 @@ class Clip(Versioned):
     Parameters
     ----------
     low, high : float
-        Low below high. Clip(0, 6) is ReLU6.
+        Low below high; they may be infinite. Clip(0, 6) is ReLU6.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The limits are no numbers, or low is not below high.
     """
 
     low: float

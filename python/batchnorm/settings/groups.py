@@ -55,6 +55,11 @@ class Ghost(Versioned):
     averaged : bool, default False
         Running statistics move once, towards the average of the groups' means and variances, as with
         virtual_batch_size of tf.keras 2, instead of once for each group, in order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The size is no whole number, or below 1. By a call: it does not divide the batch, or axis 0 is a channel axis.
     """
 
     size: int
@@ -85,9 +90,15 @@ class Segments(Versioned):
     Parameters
     ----------
     index : array_like of int
-        The type of each sample, from 0 to groups - 1.
+        The type of each sample, from 0 to groups - 1: shape (samples,).
     groups : int
         The number of types.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The number of types is no whole number, or below 1. By a call: the index is not of integers, has another length
+        than the batch or a type out of its range, or axis 0 is a channel axis.
     """
 
     index: ArrayLike
@@ -111,6 +122,12 @@ class Split(Versioned):
         The number of slices, which divides the batch.
     shared_parameters : bool, default False
         gamma and beta are one for all slices.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The number of slices is no whole number, or below 1. By a call: it does not divide the batch, or axis 0 is a
+        channel axis.
     """
 
     groups: int
@@ -136,9 +153,14 @@ class Conditional(Versioned):
     Parameters
     ----------
     index : array_like of int
-        The class of each sample, from 0 to groups - 1.
+        The class of each sample, from 0 to groups - 1: shape (samples,).
     groups : int
         The number of classes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of Segments.
     """
 
     index: ArrayLike

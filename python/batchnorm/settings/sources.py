@@ -115,6 +115,11 @@ class Renorm(Versioned):
         At least 0.
     r_min : float, default 1 / r_max
         From 0 to 1. The default is the paper's: with r_max 1 and d_max 0 the batch is normalized as usual. Keras has 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A limit is no number, or out of its range. By a call: there are no running statistics.
     """
 
     r_max: float = math.inf
@@ -143,6 +148,7 @@ class Updated(Versioned):
     """The running statistics after the call's own update, as in equinox's mode "ema".
 
     The batch is a part of them, also to the gradient. Each of several ghost batches has those that it alone would give.
+    A call without running statistics is a ValueError.
     """
 
 
@@ -154,6 +160,23 @@ def renorm_limits(step: float) -> tuple[float, float]:
 
     r_max is 1 until step 5,000 and then grows to 3 at 40,000; d_max is 0 until 5,000 and then grows to 5 at 25,000.
 
+    Parameters
+    ----------
+    step : float
+        The number of training steps so far.
+
+    Returns
+    -------
+    r_max, d_max : float
+        For Renorm(r_max, d_max).
+
+    Raises
+    ------
+    ValueError, TypeError
+        The step is NaN, or no number.
+
+    Examples
+    --------
     >>> import batchnorm as bn
     >>> bn.renorm_limits(25_000)
     (2.142857142857143, 5.0)

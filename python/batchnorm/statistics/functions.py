@@ -43,6 +43,11 @@ def moments(
     Moments
         (count, mean, m2), float64 arrays in the shape of the channel axes.
 
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training(); any number of values per channel will do.
+
     Examples
     --------
     >>> import numpy as np
@@ -98,10 +103,24 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
 def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
     """invstd = 1 / sqrt(m2 / count + eps), or 0 where that would divide by 0.
 
+    Parameters
+    ----------
+    count, m2 : array_like of real numbers
+        As from moments(), of one shape. A count is at least 0.
+    eps : float, default 1e-5
+        Added to the variance.
+
+    Returns
+    -------
+    ndarray of float64
+        In the shape of m2.
+
     Raises
     ------
     ValueError
-        The shapes differ, or `eps` is negative or not finite.
+        The shapes differ, or a count or `eps` is negative or not finite.
+    TypeError
+        An array is not of real numbers.
 
     Examples
     --------
@@ -131,6 +150,23 @@ def update_running(
     """Moves running statistics, in place, towards the moments of a batch, as forward_training() does.
 
     Channels with a count of 0 stay as they are.
+
+    Parameters
+    ----------
+    running_mean, running_var : ndarray of float32, float64, float16 or bfloat16
+        One element per channel, both in one dtype.
+    count, mean, m2 : array_like of real numbers
+        As from moments(), one element per channel.
+    momentum, decay, unbiased
+        As in forward_training().
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, running statistics are read-only or overlap, a count is out of its range (with `unbiased` 1
+        is, and all below), or `momentum` and `decay` are.
+    TypeError
+        A dtype is another, or running statistics are no arrays.
 
     Examples
     --------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of the Keras layer: how they are made, listed, positions, replaced and checked."""
+"""The weights of the Keras layer: how they are made, listed, counted, replaced and checked."""
 
 from __future__ import annotations
 
