@@ -39,6 +39,7 @@ static void dense_in_place(void) {
     every_call_in_place(dense(40, 33, 1));
     every_call_in_place(dense(6, 4, 1000));
     every_call_in_place(dense(16, 8, 4096));
+    every_call_in_place(dense(40001, 7, 1)); /* whose last row is alone */
 }
 
 static void strided_in_place(void) {

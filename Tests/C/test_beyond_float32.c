@@ -44,6 +44,30 @@ static void frozen_gradient(void) {
     }
 }
 
+/* With a residual's gradient beside it: dz = dy * activation'(u) */
+static void frozen_gradient_and_residual(void) {
+    float x[samples * channels], dy[samples * channels], dx[samples * channels], dz[samples * channels];
+    double mean[channels] = {0};
+    bn_options options = BN_OPTIONS_INIT;
+    bn_epilogue leaky = BN_EPILOGUE_INIT;
+    leaky.activation = BN_LEAKY_RELU;
+    leaky.slope = 0.25;
+    leaky.dz = dz;
+    options.frozen = 1;
+    options.epilogue = &leaky;
+    for (int i = 0; i < 2; i++) {
+        bn_shape shape = BN_SHAPE(layouts[i][0], channels, layouts[i][1]);
+        draw(x, &shape), draw(dy, &shape);
+        CHECK_OK(bn_backward(&shape, BN_FLOAT32, dy, x, gamma, NULL, mean, invstd, dx, NULL, NULL, &options));
+        for (size_t k = 0; k < samples * channels; k++) {
+            size_t c = k / shape.inner % channels;
+            float du = x[k] > 0 ? dy[k] : dy[k] / 4;
+            CHECK(dz[k] == du, "channel %zu: dz is %g, not %g", c, dz[k], du);
+            expect_near(dx[k], du, 0, (double)gamma[c] * invstd[c], c);
+        }
+    }
+}
+
 /* y' = gamma' * x_hat without x'; and y' = gamma * invstd * x' where statistics are constants. */
 static void tangents(void) {
     float x[samples * channels], tangent[samples * channels], y[samples * channels];
@@ -93,6 +117,7 @@ static void updated_statistics(void) {
 int main(void) {
     start();
     RUN(frozen_gradient);
+    RUN(frozen_gradient_and_residual);
     RUN(tangents);
     RUN(updated_statistics);
     return finish();

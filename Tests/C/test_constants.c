@@ -68,6 +68,30 @@ static void inference_with_a_source(void) {
     }
 }
 
+/* A variance that overflows makes invstd 0 but no constants of the statistics: an infinite dy spoils its whole channel,
+ * with the batch's own source as with none. The variance is infinite, not NaN, where the values' sum is finite, and the
+ * first, the middle and the last of them are 0. */
+static void infinite_variances(void) {
+    for (int groups = 0; groups < 2; groups++) {
+        layer l = layer_of(1, 3, 41, BN_FLOAT64, WITH_SOURCE | (groups ? WITH_GROUPS : 0));
+        l.groups.samples = l.groups.groups = 1;
+        make_arrays(&l);
+        for (size_t i = 0; i < elements_of(&l); i++) {
+            put(l.dtype, l.arrays[X], i, i % 41 % 20 == 0 ? 0 : i % 41 < 20 ? 0x1p700 : -0x1p700);
+        }
+        put(l.dtype, l.arrays[DY], 2, HUGE_VAL);
+        layer told = clone_of(&l);
+        told.with &= ~WITH_SOURCE;
+        CHECK_OK(train_layer(&l));
+        CHECK_OK(back_layer(&l));
+        CHECK_OK(train_layer(&told));
+        CHECK_OK(back_layer(&told));
+        check_dx(&l, &told, "infinite variance");
+        for (size_t i = 0; i < 41; i++) CHECK(isnan(element(&l, DX, i)), "dx[%zu] is %g", i, element(&l, DX, i));
+        free_arrays(&l), free_arrays(&told);
+    }
+}
+
 /* Channels whose values are all alike have an x_hat of 0: so is dgamma, whatever eps hides of the deviations. */
 static void channels_of_one_value(void) {
     static const size_t shapes[][3] = {{6, 5, 37}, {300, 7, 1}};
@@ -92,6 +116,7 @@ int main(void) {
     start();
     RUN(single_values);
     RUN(inference_with_a_source);
+    RUN(infinite_variances);
     RUN(channels_of_one_value);
     return finish();
 }

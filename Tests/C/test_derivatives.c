@@ -304,6 +304,21 @@ static void a_constant_in_dy_has_no_part(void) {
     }
 }
 
+/* Statistics that are constants need no x, unless the direction of gamma does. */
+static void no_x(void) {
+    for (int d = 0; d < all_dtype_count; d++) {
+        layer l = derivative_of(6, 3, 35, all_dtypes[d], 1);
+        make_derivative(&l);
+        leave_out(&l, GRAD_DGAMMA);
+        layer without = clone_of(&l);
+        leave_out(&without, X);
+        CHECK_OK(run_jvp(&l));
+        CHECK_OK(run_jvp(&without));
+        CHECK(memcmp(l.arrays[Y_TANGENT], without.arrays[Y_TANGENT], l.bytes[Y_TANGENT]) == 0, "y_tangent differs");
+        free_arrays(&l), free_arrays(&without);
+    }
+}
+
 static void no_variance(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = derivative_of(6, 3, 35, all_dtypes[d], 0);
@@ -360,6 +375,7 @@ int main(void) {
     RUN(deviations_of_float64);
     RUN(large_means);
     RUN(a_constant_in_dy_has_no_part);
+    RUN(no_x);
     RUN(no_variance);
     RUN(channels_are_apart);
     return finish();

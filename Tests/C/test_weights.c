@@ -86,6 +86,27 @@ static void hidden_values_are_no_pivots(void) {
     }
 }
 
+/* Nor does any other value that has no weight change a bit. */
+static void hidden_values_change_no_bit(void) {
+    for (int s = 0; s < shape_count; s++) {
+        for (int d = 0; d < all_dtype_count; d++) {
+            layer l = layer_of(shapes[s][0], shapes[s][1], shapes[s][2], all_dtypes[d], WITH_WEIGHTS);
+            make_arrays(&l);
+            put(l.dtype == BN_FLOAT64 ? BN_FLOAT64 : BN_FLOAT32, l.arrays[WEIGHTS], 0, 0);
+            layer other = clone_of(&l);
+            for (size_t i = 0; i < elements_of(&l); i++) {
+                if (weight_of(&l, i) == 0) put(l.dtype, other.arrays[X], place_of(&l, X, i), 1 + random_value());
+            }
+            CHECK_OK(train_layer(&l));
+            CHECK_OK(train_layer(&other));
+            CHECK(memcmp(l.arrays[SAVED_MEAN], other.arrays[SAVED_MEAN], l.bytes[SAVED_MEAN]) == 0, "shape %d: mean", s);
+            CHECK(memcmp(l.arrays[SAVED_INVSTD], other.arrays[SAVED_INVSTD], l.bytes[SAVED_INVSTD]) == 0,
+                  "shape %d: invstd", s);
+            free_arrays(&l), free_arrays(&other);
+        }
+    }
+}
+
 /* Where NaN takes part in y, it takes part in the sums over dy: nothing is asked of gradients then. */
 static void forward_agrees(layer *l) {
     oracle o = expected_training(l);
@@ -303,6 +324,7 @@ int main(void) {
     RUN(hidden_nans);
     RUN(hidden_nans_with_epilogue);
     RUN(hidden_values_are_no_pivots);
+    RUN(hidden_values_change_no_bit);
     RUN(inference);
     RUN(building_blocks);
     RUN(building_blocks_of_hidden_nans);

@@ -91,7 +91,6 @@ extension Geometry {
         part.outer = slice.count
         part.xStride = xStride * slice.step
         part.yStride = yStride * slice.step
-        part.dxStride = dxStride * slice.step
         part.weights = weights?.slice(slice, number)
         // Every weight has been looked at, so that there is nothing left to be thrown.
         try? part.weigh()
