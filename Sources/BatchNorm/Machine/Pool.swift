@@ -53,7 +53,6 @@ struct Pool {
     private let state: UnsafeMutablePointer<State>
     private let slots: UnsafeMutableRawPointer
     private static let lineBytes = 64
-    private static let stateBytes = wholeLines(MemoryLayout<State>.size)
     private static func wholeLines(_ bytes: Int) -> Int { (bytes + lineBytes - 1) / lineBytes * lineBytes }
     /// The memory of one worker: the next item of its share, on a cache line of its own, and where it is parked.
     private static let slotBytes = lineBytes + wholeLines(MemoryLayout<threads_place>.size)
@@ -61,9 +60,10 @@ struct Pool {
     /// Nil if there is no memory.
     init?(processors: Int) {
         let processors = min(processors, Environment.mostThreads)
-        guard let memory = malloc(Pool.lineBytes + Pool.stateBytes + processors * Pool.slotBytes) else { return nil }
+        let bytes = Pool.lineBytes + processors * Pool.slotBytes + MemoryLayout<State>.size
+        guard let memory = malloc(bytes) else { return nil }
+        memory.assumingMemoryBound(to: Flags.self).initialize(to: Flags(processors: processors))
         self.init(at: memory)
-        flags.initialize(to: Flags(processors: processors))
         state.initialize(to: State())
         for worker in 0..<processors { next(worker).initialize(to: Atomic(0)) }
         reset()
@@ -71,8 +71,8 @@ struct Pool {
 
     fileprivate init(at memory: UnsafeMutableRawPointer) {
         flags = memory.assumingMemoryBound(to: Flags.self)
-        state = (memory + Pool.lineBytes).assumingMemoryBound(to: State.self)
-        slots = memory + Pool.lineBytes + Pool.stateBytes
+        slots = memory + Pool.lineBytes
+        state = (slots + flags.pointee.processors * Pool.slotBytes).assumingMemoryBound(to: State.self)
     }
 
     private func next(_ worker: Int) -> UnsafeMutablePointer<Atomic<Int>> {
