@@ -99,7 +99,8 @@ static void hidden_values_change_no_bit(void) {
             }
             CHECK_OK(train_layer(&l));
             CHECK_OK(train_layer(&other));
-            CHECK(memcmp(l.arrays[SAVED_MEAN], other.arrays[SAVED_MEAN], l.bytes[SAVED_MEAN]) == 0, "shape %d: mean", s);
+            CHECK(memcmp(l.arrays[SAVED_MEAN], other.arrays[SAVED_MEAN], l.bytes[SAVED_MEAN]) == 0,
+                  "shape %d: mean", s);
             CHECK(memcmp(l.arrays[SAVED_INVSTD], other.arrays[SAVED_INVSTD], l.bytes[SAVED_INVSTD]) == 0,
                   "shape %d: invstd", s);
             free_arrays(&l), free_arrays(&other);
