@@ -126,8 +126,8 @@ static void measure(const struct loop *loop, double *rate, double *limit) {
 
 /* ---- The tensors --------------------------------------------------------------------------------------------- */
 
-/* The size of a data cache, or what is usual if the system does not say. Not by sysconf(): in a virtual machine it may
- * count the caches of the whole processor. */
+/* The size of a data cache, or what is usual if the system does not say. sysconf() is not asked: in a virtual machine
+ * it may count the caches of the whole processor. */
 static size_t cache(int index, size_t usual) {
     char name[64];
     size_t kilobytes = 0;

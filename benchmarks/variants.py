@@ -27,7 +27,7 @@ from harness.workloads import OPERATIONS, Layout, Operation, Workload
 from peers import COPY, OURS
 from peers.floors import Copy
 
-# As in peers/__init__.py: name on the command line, module, class.
+# Each has a name on the command line, a module and a class, as in peers/__init__.py.
 KNOWN = (("ours", "ours_variants", "OursVariants"), ("torch", "pytorch_variants", "PyTorchVariants"))
 COMPARED = 4096  # elements at the start of y, which have to be those of this library
 # The errors that are allowed, in units of max(1, |y|). Calls that are not fused round to 8 bits after each step.

@@ -41,7 +41,7 @@ def script(names: list[str], before: str = "") -> str:
 
 
 def lessons(wasm: Path, cache: Path) -> str:
-    """As HTML, each with its picture."""
+    """Returns the lessons as HTML, each with its picture."""
     command = ["node", str(HERE / "stills.mjs"), str(wasm), str(cache)]
     environment = {**os.environ, "LIVE_VIEW": " ".join(VIEW)}
     return subprocess.run(command, input=digits(), stdout=subprocess.PIPE, check=True, env=environment).stdout.decode()

@@ -9,7 +9,7 @@ const isDark = matchMedia("(prefers-color-scheme: dark)");
 const page = {
     lesson: null,
     settings: startSettings(),
-    view: null, // what the charts show; see charts/lines.js
+    view: null, // the content of the charts; see charts/lines.js
     controls: new Map(),
     figures: [],
     worker: null,
@@ -66,7 +66,7 @@ const page = {
         if (chart) return page.draw();
         if (key === "pace") return page.isPlaying && page.play();
         clearTimeout(page.soon);
-        // Not at every step of a slider that is being moved.
+        // A slider that is being moved does not restart the run at every step.
         page.soon = setTimeout(() => page.restart(), 300);
     },
 
@@ -269,7 +269,7 @@ const page = {
             await navigator.clipboard.writeText(link);
             at("told").textContent = `Copied: ${link}`;
         } catch {
-            // Not allowed here: it stands there to be copied by hand.
+            // The browser does not allow it: the user can copy the text by hand.
         }
     },
     async best() {

@@ -120,7 +120,7 @@ class Run {
         return Object.assign({ epoch: this.epoch, loss, accuracy: this.score(), time }, ...seen);
     }
 
-    /** On the test images: as it should be, in eval mode; and in training mode, shuffled and by class. */
+    /** The accuracy on the test images: in eval mode, as it should be; and in training mode, shuffled and by class. */
     score() {
         const { network, sets, settings } = this;
         const right = accuracy(network, sets.test, "eval", TEST_IMAGES);

@@ -10,7 +10,7 @@ const range = (label, start, limits, [min, max, step], scale = even, more = {}) 
     ({ kind: "range", label, start, limits, min, max, step, scale, ...more });
 const choice = (label, start, values, more = {}) => ({ kind: "choice", label, start, values, ...more });
 const check = (label, more = {}) => ({ kind: "check", label, start: false, ...more });
-/** Without a control of its own. */
+/** A setting without a control of its own. */
 const hidden = (start, limits, more = {}) => ({ kind: "hidden", start, limits, ...more });
 
 // In the order of the form. `run`: a setting of a run.

@@ -58,7 +58,7 @@
 
 let bn;
 let digits;
-let current = null; // what was started
+let current = null; // the run that was started
 let timer = 0;
 
 function start({ id, runs, epochs, pace = 0, landscape = false, play = true }) {

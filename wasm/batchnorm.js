@@ -147,7 +147,7 @@ const ACTIVATIONS = { identity: 0, relu: 1, leakyRelu: 2, clip: 3, hardSwish: 4,
 const LARGEST = 2 ** 31 - 1; // more is no size in the module's memory
 const FORWARD_CALLS = "what forwardTraining or forwardInference gave as saved";
 const LINE = 64;
-const NONE = { at: 0 }; // what stands for NULL
+const NONE = { at: 0 }; // stands for NULL
 
 /** The constructor of this realm, whatever the array's. */
 const typeOf = (array) => globalThis[array[Symbol.toStringTag]];

@@ -39,7 +39,7 @@ enum Place: Int {
     static var zMean: Place { uShift }
 }
 
-/// Those of a channel.
+/// The coefficients of a channel.
 struct ChannelCoefficients<Number> {
     let numbers: [Number]
     subscript(place: Place) -> Number { numbers[place.rawValue] }
@@ -84,7 +84,7 @@ struct Tile<T: TestElement> {
     let first: GuardedBuffer<Double>
     let second: GuardedBuffer<Double>
     let coefficients: [GuardedBuffer<T>]
-    /// Those of a loop that computes in double.
+    /// The coefficients of a loop that computes in double.
     let wide: [GuardedBuffer<Double>]
     /// The gain, and the pivot, that are as good as none.
     let ones: GuardedBuffer<T>

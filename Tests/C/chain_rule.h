@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * bn_jvp and bn_double_backward by the chain rule, step by step through mean, variance and invstd, in long double:
- * forward for the one, backward through bn_backward for the other. And how far from that a result may be. */
+ * forward for the one, backward through bn_backward for the other. And the distance that a result may have. */
 #ifndef CHAIN_RULE_H
 #define CHAIN_RULE_H
 

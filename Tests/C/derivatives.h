@@ -13,7 +13,7 @@ static inline layer derivative_of(size_t outer, size_t channels, size_t inner, b
     return l;
 }
 
-/* Where value i of a channel is in a dense tensor. */
+/* The index of value i of a channel in a dense tensor. */
 static inline size_t value_of(const layer *l, size_t channel, size_t i) {
     return (i / l->shape.inner * l->shape.channels + channel) * l->shape.inner + i % l->shape.inner;
 }

@@ -82,7 +82,7 @@ static inline void divide_by_index(void) {
     a.groups_value.index = memory.index;
 }
 
-/* So that it may be taken for indices, or numbers of batches. */
+/* Makes y zeros, so that it may be taken for indices, or numbers of batches. */
 static inline void clear_y(void) { memset(memory.y, 0, sizeof memory.y); }
 
 #define ACCEPTED(function, change)                                                              \

@@ -11,7 +11,7 @@
 
 enum { tensor_count = 12, margin = 0xA5 };
 
-/* Where a tensor lies between its guards: at their edge, or at an address that is aligned to its element alone. */
+/* The place of a tensor between its guards: at their edge, or at an address that is aligned to its element alone. */
 enum placement { at_start, at_end, at_odd_address, placements };
 
 /* Readable pages between two that are not. */

@@ -89,7 +89,7 @@ static inline size_t channel_of(const layer *l, size_t i) {
     return i / l->shape.inner % l->shape.channels;
 }
 
-/* Where element i of the dense tensor is in this one. */
+/* The index in this tensor of element i of the dense one. */
 static inline size_t place_of(const layer *l, enum array tensor, size_t i) {
     size_t slice = l->shape.channels * l->shape.inner;
     return i / slice * stride_of(l, tensor) + i % slice;

@@ -22,7 +22,7 @@ static inline int half_bias(bn_dtype dtype) {
     return dtype == BN_FLOAT16 ? 15 : 127;
 }
 
-/* To nearest, ties to even. A significand that is rounded up to the next power of two carries into the exponent. */
+/* Rounds to nearest, ties to even. A significand that is rounded up to a power of two carries into the exponent. */
 static inline uint16_t to_half(bn_dtype dtype, double value) {
     int digits = half_digits(dtype), bias = half_bias(dtype);
     uint16_t sign = signbit(value) ? 0x8000 : 0, infinite = (uint16_t)((2 * bias + 1) << digits);

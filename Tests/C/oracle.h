@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a layer with descriptors should give, in plain loops over doubles.
+ * The results of a layer with descriptors, in plain loops over doubles.
  *
  * Normalization of every kind is x_hat = (x - a) * b + d, for each channel of each group of statistics. The
  * gradient has to know no more than the shares of a and of the variance in b that come from the batch (of_mean and
@@ -27,7 +27,7 @@ typedef struct oracle {
     double *dgamma, *dbeta, *magnitude;   /* magnitude: how large the terms of dgamma and dbeta are together */
 } oracle;
 
-/* Which position, group, row and weight element i has. */
+/* The position, group, row and weight of element i. */
 static inline size_t position_of(const layer *l, size_t i) {
     size_t slice = l->shape.channels * l->shape.inner;
     return i / slice * l->shape.inner + i % l->shape.inner;
@@ -106,7 +106,7 @@ static inline void weigh(oracle *o) {
     for (size_t i = 0; i < count; i++) {
         size_t at = row_of(l, i, BN_PER_GROUP_STATISTICS) * channels + channel_of(l, i);
         double w = weight_of(l, i);
-        if (w == 0) continue; /* what x holds there may be NaN */
+        if (w == 0) continue; /* x may be NaN there */
         o->normalizers[at].count += w;
         o->normalizers[at].mean += w * element(l, X, i);
         positive[at] += 1;
@@ -233,7 +233,7 @@ static inline void map_forward(oracle *o, int per_group) {
     }
 }
 
-/* To be called before the library's forward call, which moves the running statistics. */
+/* The library's forward call moves the running statistics, so this comes before it. */
 static inline oracle expected_training(layer *l) {
     oracle o = make_oracle(l);
     weigh(&o);

@@ -27,7 +27,7 @@ static inline bn_shape dense(size_t outer, size_t channels, size_t inner) {
     return shape;
 }
 
-/* Where element (n, c, k) is in a tensor of the given stride. */
+/* The index of element (n, c, k) in a tensor of the given stride. */
 static inline size_t at(const bn_shape *shape, size_t stride, size_t n, size_t c, size_t k) {
     size_t slice = shape->channels * shape->inner;
     return n * (stride == 0 ? slice : stride) + c * shape->inner + k;

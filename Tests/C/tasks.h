@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How many threads this process has. */
+ * The number of threads that this process has. */
 #ifndef TASKS_H
 #define TASKS_H
 

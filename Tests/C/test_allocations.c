@@ -52,7 +52,7 @@ static void the_second_call_allocates_nothing(void) {
     CHECK_OK(bn_set_num_threads(0));
 }
 
-/* So that the values of the next key need memory: the C library has room of its own for those of the first few. */
+/* Takes 64 keys, so that the values of the next one need memory: the C library has room for those of the first few. */
 static void take_some_keys(void) {
     pthread_key_t key;
     for (int i = 0; i < 64; i++) CHECK(pthread_key_create(&key, NULL) == 0, "no key");

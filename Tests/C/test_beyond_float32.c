@@ -9,10 +9,10 @@ enum { samples = 37, channels = 3 };
 /* The factors of x or dy are 1, about 1e40 and about 1e-50 in these channels. */
 static const double invstd[channels] = {1, 1e10, 1e-25};
 static const float gamma[channels] = {1, 1.5e30f, 2e-25f};
-/* So that products are neither 0 nor infinite. */
+/* With these sizes products are neither 0 nor infinite. */
 static const double size_of_input[channels] = {1, 1e-10, 1e15};
 
-/* As planes and as rows. */
+/* Channels as planes, and as rows. */
 static const size_t layouts[][2] = {{1, samples}, {samples, 1}};
 
 static void draw(float *x, const bn_shape *shape) {

@@ -6,7 +6,7 @@
 
 enum { layers = 1500 };
 
-/* Where bn_backward takes a row of what inference saved for each row that it has itself. */
+/* Inference, and backward after it where inference saves as many rows as backward reads. */
 static void frozen_agrees(layer *l) {
     oracle o = expected_inference(l);
     l->options.frozen = 1;

@@ -280,9 +280,8 @@ static void large_means(void) {
     }
 }
 
-/* Equal values and eps 0: x_hat is 0 wherever x goes. */
-/* A constant that is added to dy changes no gradient by x: P takes it away. About 2^20 the deviations here are a few units in
- * the last place, so that a mean that is rounded to a double would be off by a large part of them. */
+/* A constant that is added to dy changes no gradient with respect to x: P takes it away. About 2^20 the deviations here
+ * are a few units in the last place, so that a mean that is rounded to a double would be off by a large part of them. */
 static void a_constant_in_dy_has_no_part(void) {
     enum { values = 7 };
     static const double x[values] = {0.5, -1, 2, 0.25, -0.75, 1.5, -2.5}, v[values] = {1, -0.5, 0.25, 2, -1, 0.75, -2};
@@ -319,6 +318,7 @@ static void no_x(void) {
     }
 }
 
+/* All values are equal and eps is 0: x_hat is 0 wherever x goes. */
 static void no_variance(void) {
     for (int d = 0; d < all_dtype_count; d++) {
         layer l = derivative_of(6, 3, 35, all_dtypes[d], 0);

@@ -44,7 +44,7 @@ static void every_round(void) {
     /* The library's key is there before this one, so that in each round its destructor comes first. */
     CHECK_OK(train(&p, NULL));
     CHECK(pthread_key_create(&key, in_a_round) == 0, "no key");
-    left(1); /* what the C library keeps for the first thread */
+    left(1); /* the C library keeps this much for the first thread */
     for (int round = 1; round < PTHREAD_DESTRUCTOR_ITERATIONS; round++) {
         long blocks = left(round);
         CHECK(blocks == 0, "round %d leaves %ld blocks", round, blocks);

@@ -176,7 +176,7 @@ static void option(void) {
             (memory.running_var[1] = nextafterf(-0.25f, -1), a.options_value.eps = 0.25));
 }
 
-/* By functions that know none. */
+/* Functions that know no weights refuse them. */
 static void weights(void) {
     static const call others[] = {jvp, double_backward, fold_into_previous, fold_into_next};
     for (size_t i = 0; i < LENGTH(others); i++) {

@@ -243,7 +243,8 @@ static void outputs_are_apart(void) {
     }
 }
 
-/* Where the square root is exact, and 1 divided by it: scale is a product, shift a product and a difference. */
+/* The square roots of these variances are exact, and so are 1 over them: scale is a product, shift a product and a
+ * difference. */
 static void scale_and_shift(void) {
     static const double vars[] = {0.1875, 0.9375, 3.9375, 15.9375};
     enum { channels = 6 };

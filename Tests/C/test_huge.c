@@ -113,7 +113,7 @@ static void derivatives_of_distant_slices(void) {
     munmap(x, count * sizeof *x), munmap(v, count * sizeof *v), munmap(dy, count * sizeof *dy);
 }
 
-/* So many channels that the working memory for them is no number: an error, and not a small piece of memory. */
+/* The working memory for so many channels overflows a size: that is an error, and not a small piece of memory. */
 static void channels_beyond_memory(void) {
     float x = 1;
     for (int bits = 40; bits < 61; bits++) {
@@ -130,7 +130,7 @@ static void channels_beyond_memory(void) {
     }
 }
 
-/* Nothing in each of more slices than anybody can count. */
+/* The slices are empty, and more than anybody can count. */
 static void touch_nothing(void) {
     static const size_t slices[] = {(size_t)1 << 40, (size_t)1 << 62, PTRDIFF_MAX};
     float x = 1, y = 2, gradient = 3;

@@ -56,7 +56,7 @@ static void training_ignores(pair *p) {
     check_same(p, "training");
 }
 
-/* Without bn_running, unless it says that some statistics were constants. */
+/* Backward needs no bn_running, unless it says that some statistics were constants. */
 static void backward_ignores(pair *p, int has_single_value) {
     CHECK_OK(back_layer(&p->all));
     if (!has_single_value) p->needed.with &= ~WITH_RUNNING;

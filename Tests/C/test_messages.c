@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the library says of an error, and to whom; numbers outside the threads' range. */
+ * The message of an error, which belongs to a thread; numbers outside the threads' range. */
 #include "arguments.h"
 
 #ifdef __GLIBC__
@@ -8,7 +8,7 @@
 #endif
 #include <pthread.h>
 
-/* Nor by what a thread's memory has in it when it is new. */
+/* New memory of a thread, whatever is in it, is no message of a failure. */
 static void nothing_has_failed_yet(void) {
 #ifdef __GLIBC__
     CHECK(mallopt(M_PERTURB, 'x') == 1, "memory is as it was");

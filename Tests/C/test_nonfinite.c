@@ -238,7 +238,7 @@ static void averages(void) {
     }
 }
 
-/* Beside a source whose statistics are those that are stored. */
+/* The policies hold beside each source of statistics, too. */
 static void sources(void) {
     for (int kind = BN_SOURCE_BATCH; kind <= BN_SOURCE_UPDATED; kind++) {
         layer l = layer_with(BN_FLOAT32, BN_FLOAT16, 1, WITH_SOURCE);

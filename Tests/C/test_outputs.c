@@ -111,7 +111,7 @@ static void without_parameters(layer *l) {
 
 static void no_parameters(void) { each_layer(without_parameters); }
 
-/* Nothing to normalize: statistics stay, gradients by parameters are 0, and tensors may be NULL. */
+/* An empty batch has nothing to normalize: statistics stay, gradients of parameters are 0, and tensors may be NULL. */
 static void empty_batches(void) {
     for (int c = 0; c < case_count; c++) {
         for (int d = 0; d < all_dtype_count; d++) {

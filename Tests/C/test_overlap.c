@@ -136,7 +136,7 @@ static void folding_outputs(void) {
     }
 }
 
-/* That an output may be one input does not let it be another as well, which is the same array. */
+/* An output may be one certain input, but not another one as well that is the same array. */
 static void one_input_alone(void) {
     REFUSED(merge, BN_ERROR_OVERLAP, "mean", a.mean = a.count = a.counts);
     REFUSED(merge, BN_ERROR_OVERLAP, "count", a.count = a.mean = a.counts = a.means);

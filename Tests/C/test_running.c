@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How running statistics are kept: averages, the pure form, batches of one value or with values that are not finite. */
+ * Policies for running statistics: averages, the pure form, batches of one value or with values that are not finite. */
 #include "agrees.h"
 
 static const bn_average averages[] = {BN_AVERAGE_EXPONENTIAL, BN_AVERAGE_CUMULATIVE, BN_AVERAGE_WINDOWED,

@@ -19,7 +19,7 @@ static bn_status without_memory(bn_status (*call)(problem *p, const bn_options *
     return status;
 }
 
-/* So many channels that a few numbers for each do not fit into what the process has. */
+/* A few numbers for each of so many channels do not fit into the memory that the process may have. */
 static void many_channels(void) {
     problem p = make_problem(dense(2, 1 << 20, 1), BN_FLOAT32, 0, 1);
     size_t tensor = p.elements * sizeof(float), vector = p.shape.channels * sizeof(float);

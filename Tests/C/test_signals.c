@@ -25,7 +25,7 @@ static void count_signal(void) {
 static char *lazy;
 static size_t lazy_bytes;
 
-/* As a host does that fills memory when it is first touched. */
+/* Some hosts fill memory when it is first touched, by a handler like this one. */
 static void open_page(int signal, siginfo_t *information, void *context) {
     (void)signal, (void)context;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -44,7 +44,7 @@ static void handle(int signal, void (*handler)(int, siginfo_t *, void *)) {
     CHECK(sigaction(signal, &action, NULL) == 0, "cannot be handled");
 }
 
-/* Until one of the library's threads has come upon a closed page: which one does is not for the test to say. */
+/* Calls until one of the library's threads has come upon a closed page; the test cannot choose the thread. */
 static void fault_in_calls(void) {
     main_thread = (pid_t)syscall(SYS_gettid);
     problem p = make_problem(dense(16, 64, 1024), BN_FLOAT32, 3, 1);
@@ -109,7 +109,7 @@ static void signals_in_calls(void) {
     CHECK(handled_on_main > 0, "no signal");
     CHECK(!handled_elsewhere, "handled on a thread of the library");
 
-    /* Where the main thread does not take them, they wait. */
+    /* Signals wait while the main thread does not take them. */
     sigset_t user, before, pending;
     sigemptyset(&user);
     sigaddset(&user, SIGUSR1);

@@ -56,7 +56,7 @@ static void sources_with_running(void) {
     each_case(WITH_RUNNING | WITH_NEW | WITH_WEIGHTS, all_dtypes, all_dtype_count, kept_agrees);
 }
 
-/* A loss whose gradient by y is dy. */
+/* A loss whose gradient with respect to y is dy. */
 static double loss(layer *l) {
     long double sum = 0;
     layer trial = clone_of(l);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the library keeps from call to call: the number of threads, the threads themselves, and the last error. */
+ * The state that the library keeps from call to call: the number of threads, the threads, and the last error. */
 #define _GNU_SOURCE
 #include "child.h"
 #include "problem.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Outputs that are larger than what processors share as a cache are written past it. Such a call has the bits of
- * several calls on a part each, which are not. */
+ * several calls on a part each, whose outputs are not. */
 #include "problem.h"
 
 /* Tensors have as many elements as make 40 MB: the caches that desktops share are rarely more than twice that. */
@@ -22,7 +22,7 @@ static char *filled(bn_dtype dtype) {
     return values;
 }
 
-/* From outer index `from` on, and so many of them; gradients of constants are a sum and a product per element, too. */
+/* Computes `outer` slices from index `from` on. Gradients of constants are a sum and a product per element, too. */
 static void compute(const tensors *t, size_t from, size_t outer, int is_backward, bn_activation activation) {
     enum { channels = 64 };
     float gamma[channels], beta[channels], mean[channels], variance[channels];

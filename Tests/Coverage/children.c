@@ -28,7 +28,7 @@ __attribute__((constructor)) static void remember(void) {
     }
 }
 
-/* Those of a program come after what is called at exit. */
+/* A program's destructors run after the functions that are called at exit. */
 __attribute__((destructor)) static void keep(void) {
     const char *folder = getenv("PROFILES");
     char written[500], kept[500];

@@ -32,7 +32,7 @@ static pid_t find_worker(void) {
     return found;
 }
 
-/* Where a thread that sleeps ran last; -1 if it is awake. */
+/* The processor on which a thread that sleeps ran last; -1 if it is awake. */
 static int processor_of_sleeper(pid_t thread) {
     char path[64], state = 0;
     int processor = -1;

@@ -161,7 +161,7 @@ static inline int in_processes(void (*body)(void), const char *threads) {
     return in_process(learn, "1") && in_process(body, threads);
 }
 
-/* So that the values of the library's key need memory: the C library has room of its own for those of the first few. */
+/* Takes keys, so that values of the library's key need memory: the C library has room for those of the first few. */
 static inline void take_some_keys(void) {
     pthread_key_t key;
     for (int i = 0; i < some_keys; i++) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * limits [SECONDS]: random calls of every function in little room. Address space that ends: a call does without more,
- * or is refused as a whole. A stack of the 14 KiB that the header says a call takes, first calls and errors among
- * them. And heap: no more than some numbers per channel and row of groups, and some thousand per thread at work. */
+ * limits [SECONDS]: random calls of every function in little room. Where address space ends, a call does without more,
+ * or is refused as a whole. Calls, first ones and errors among them, do with a stack of the 14 KiB that the header
+ * states. And they take no more heap than some numbers per channel and row of groups, and some thousand per thread at
+ * work. */
 #define _GNU_SOURCE
 #include "calls.h"
 

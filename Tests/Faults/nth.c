@@ -22,7 +22,7 @@ static enum event failing;
 static long first, count;
 static int error;
 
-/* Where only the memory that a call works in, its thread's state or the library's can be missing. */
+/* True if the failure can only be a lack of memory: that of the call, of its thread's state or of the library's. */
 static int may_lack_memory(void) {
     return interposed.failed > 0 && (failing == ALLOCATION || failing == KEY || failing == VALUE);
 }

@@ -101,7 +101,7 @@ static void hold_up_a_call(void) {
     expect_usual("the next call");
 }
 
-/* At each of them, until there is none. */
+/* Holds the call up at each request of the system, until there is none. */
 static void hold_up_everywhere(void) {
     static const char *const numbers[] = {"1", "3"};
     const char *threads = numbers[call_number % 2];

@@ -23,7 +23,7 @@ static inline uint64_t noise(void) {
     return z ^ (z >> 31);
 }
 
-/* As many bytes as the end needs; its lowest numbers are a little more frequent. */
+/* A number below `end`, from as many bytes as that needs; the lowest numbers are a little more frequent. */
 static inline size_t below(size_t end) {
     uint64_t drawn = 0;
     size_t width = end <= 256 ? 1 : end <= 65536 ? 2 : 8;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One call for each input of libFuzzer, which looks for inputs that reach more of the engine. As
- * fuzz.c with a FILE. */
+ * One call for each input of libFuzzer, which looks for inputs that reach more of the engine. The
+ * call is the one that fuzz makes of a FILE. */
 #include "perform.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {

@@ -6,7 +6,7 @@
 
 #include "options.h"
 
-/* As bn_forward_training, bn_forward_inference and bn_normalize have it; x may be NULL where there are no elements. */
+/* Draws x and y for bn_forward_training, bn_forward_inference and bn_normalize; x may be NULL without elements. */
 static inline void draw_x_and_y(int needs_y) {
     k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride();
     int has_y = needs_y || percent(90), is_in_place = has_y && percent(25);

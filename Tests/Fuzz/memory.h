@@ -24,7 +24,7 @@ typedef struct block {
     size_t element;
     bn_dtype dtype; /* 0: no numbers */
     int is_output, is_shared; /* shared: an output in the place of an input, which two arguments point to */
-    unsigned char *window; /* what is compared: the block and its margins */
+    unsigned char *window; /* the bytes that are compared: the block and its margins */
     size_t window_bytes;
 } block;
 
@@ -50,7 +50,7 @@ static inline void make_room(void) {
     }
 }
 
-/* Where a block lies has no part in any other choice, so that placements can be compared. */
+/* The place of a block has no part in any other choice, so that placements can be compared. */
 static inline unsigned char *place_block(unsigned char *start, size_t bytes, size_t element, uint64_t random) {
     int where = placement_for_all >= 0 ? placement_for_all : (int)(random % placements);
     size_t odd = element * (1 + random / placements % 40);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // module.mjs FOLDER [SECONDS [SEED [NUMBER]]]: random calls of the ES module in that folder, most of them with something
-// wrong. Only a TypeError, a RangeError or a BatchNormError may come of it, in a sentence; after it, and beside what a call
-// that succeeds writes, not a byte is another. Calls that are right give what the formulas give. With NUMBER it is one
+// wrong. A call may throw no more than a TypeError, a RangeError or a BatchNormError, with a sentence; it changes no byte
+// but the outputs, and those only if it succeeds. Calls that are right give what the formulas give. With NUMBER it is one
 // call alone, as a fault names it. The last line counts functions.
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";

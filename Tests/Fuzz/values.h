@@ -33,7 +33,7 @@ static inline double number_of(enum kind kind, size_t i) {
 
 static inline size_t values_in(const block *b) { return b->runs * (b->width / b->element); }
 
-/* Where value i of a block is, its gaps left out. */
+/* The address of value i of a block, without its gaps. */
 static inline unsigned char *value_at(const block *b, size_t i) {
     size_t of_run = b->width / b->element;
     return b->values + i / of_run * b->stride + i % of_run * b->element;

@@ -75,7 +75,7 @@ class Browser:
         self.complaints.clear()
 
     def wait(self, condition: str, seconds: float = 120) -> None:
-        """Until it is true in the page. The limit is for what never comes."""
+        """Waits until a condition is true in the page, but no longer than the limit."""
         end = time.monotonic() + seconds
         while not self.js(f"Boolean({condition})"):
             if time.monotonic() > end:
@@ -127,7 +127,7 @@ class Chromium(Browser):
             self.complaints.append(json.dumps(params["entry"])[:500])
 
     def go(self, address: str) -> None:
-        # By way of an empty page: else another hash alone would load nothing.
+        # An empty page comes between: another hash alone would load nothing.
         self.tab("Page.navigate", url="about:blank")
         self.tab("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")

@@ -36,7 +36,7 @@ function keeper(kept) {
     };
 }
 
-/** Where 80 bins of equal width in asinh(value), from -8 to 8, begin. */
+/** The edges of 80 bins of equal width in asinh(value), from -8 to 8. */
 const EDGES = Array.from({ length: 81 }, (_, bin) => Math.sinh(-8 + bin / 5));
 
 /** Shares in the bins, of the values whose number `isWanted`. */
@@ -73,7 +73,7 @@ function checkSeen(it, settings, epochs = 1) {
     assert.equal(epoch.loss.smallest, Math.min(...losses));
     assert.equal(epoch.loss.largest, Math.max(...losses));
 
-    // At least 512 images, evenly spread, or all there are.
+    // The run looks at 512 images or more, evenly spread, or at all there are.
     const every = Math.max(1, Math.floor(steps / Math.ceil(512 / batch)));
     const looked = kept.filter((_, step) => step % every === 0);
     assert.ok(looked.length * batch >= 512 || looked.length === steps);

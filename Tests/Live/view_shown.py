@@ -42,7 +42,7 @@ def every_chart_is_drawn_in_the_colours_of_its_runs(b: Browser) -> None:
 
 @both
 def a_line_is_where_its_value_is(b: Browser) -> None:
-    """By the pixels: below 50 % nothing blue, if the accuracy with batch norm is above; and the other way around."""
+    """Looks at the pixels: nothing is blue below 50 %, if the accuracy with batch norm is above; and the reverse."""
     open_page(b, "lesson=rates")
     b.js("new Promise(requestAnimationFrame)")
     rows = b.js("""(() => {

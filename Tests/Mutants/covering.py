@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which test functions run which line of the package, as coverage.py records it, and how long each takes.
+"""The test functions that run each line of the package, as coverage.py records them, and the seconds that each takes.
 
 The lines that a test file was seen to run are kept until the file changes, or a module that it runs.
 """

@@ -40,7 +40,7 @@ BUILD = REPOSITORY / ".build-mutants" / "package"
 
 
 def drawn(file: str, text: str, rows: list[Row]) -> list[Row]:
-    """As many rows of a module as it has hundreds of lines: those there are, and new ones."""
+    """Returns as many rows of a module as it has hundreds of lines: those there are, and new ones."""
     rows = list(rows)
     kinds: dict[str, list[places.Change]] = {}
     for change in places.changes(text):
@@ -124,7 +124,7 @@ def break_all(modules: list[str], *, again: bool, known: bool, by_name: bool) ->
             last = row.line + row.before.count("\n")
             at_call = in_function(text, row)
             tests = covering.of_lines(row.file, row.line, last) if at_call else covering.of_module(row.file)
-            # To collect many files takes longer than to run the first tests of them.
+            # Collecting many files takes longer than running their first tests.
             named = covering.by_name(row.file)
             first = tests[:FIRST] if at_call else [*named[:1], *tests[:FIRST]]
             killer = [[row.killer]] if row.killer.startswith("tests/") else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a Python source can be broken, and how.
+"""The places where a Python source can be broken, and the changes there.
 
 Places are found in the syntax tree and changed in the text, so that a mutant is the source but for one place. Left
 alone are annotations, docstrings, what only a type checker sees, and f-strings, in which nodes know their position from

@@ -24,7 +24,7 @@ from _pytest.config import default_plugins
 WORK, IDLE = 30, 60
 MEMORY = 8 << 30  # bytes of addresses, for mutants that know no end
 PEERS = "peers/test_"
-NOTHING_FAILED = 0, 5  # what pytest exits with; 5 is that there was no test
+NOTHING_FAILED = 0, 5  # statuses of pytest; 5 says that there was no test
 PYTEST = ["-q", "--tb=no", "--assert=plain", "-p", "watching", "-p", "no:cacheprovider", "-o", "addopts="]
 PYTEST += ["-c", "pyproject.toml", "--rootdir", "."]
 # The imports of the tests, made once for all: each run is a fork.
@@ -76,7 +76,7 @@ class Suite:
         """Runs tests, and has the first that failed, or `timeout`, or None; and all that the run reports."""
         self._without.write_text("\n".join(without), encoding="utf-8")
         if "-W" not in options and tests and all(PEERS in test for test in tests):
-            options = (*options, "-W", "ignore")  # what peers warn of is theirs
+            options = (*options, "-W", "ignore")  # warnings of peers are their affair
         self._report.write_text("")
         sys.stdout.flush()
         if (process := os.fork()) == 0:

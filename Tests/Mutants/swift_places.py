@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a Swift source can be broken, and into what: one change of one line at a time."""
+"""The places where a Swift source can be broken, and the changes there: one of one line at a time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TERNARY = re.compile(r"^(.*) \? (?P<yes>[^?:]+) : (?P<no>[^?:]+?)([,)]*)$")
 STATEMENT = re.compile(
     r"^(?!let |var |return\b|case |func |init|static |if |guard |for |while |else|try\b.*\{)[\w.\[\]$]+.*[)\w\]]$"
 )
-# Nothing of the program: attributes, declarations of names alone, and conditions of the compiler.
+# Lines that do nothing when the program runs: attributes, declarations of names alone, conditions of the compiler.
 SILENT = re.compile(r"^(//|@|import |#|protocol |typealias |associatedtype |extension |precondition\()")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where mutants of the engine and of its loops are built and judged: a copy of the sources, objects, and C tests."""
+"""A folder in which mutants of the engine and of its loops are built and judged: sources, objects, and C tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / ".build-mutants"
 LOOPS = "Sources/Kernels/"
 MODULES = ["BatchNorm", "KernelsBaseline", "KernelsAVX2", "KernelsAVX512"]
-# As in Package.swift.
+# These flags are those of Package.swift.
 WIDE = {
     "KernelsAVX2": ["-mavx2", "-mfma", "-mf16c"],
     "KernelsAVX512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512"],
@@ -77,7 +77,7 @@ class Workshop:
         self._cc("-shared", *objects, *LINKED, "-lpthread", "-o", "libbatchnorm.so.2")
 
     def compile_tests(self) -> list[str]:
-        """Those of Tests/C, and those of Tests/Faults in their short form."""
+        """Compiles the tests of Tests/C, and those of Tests/Faults in their short form."""
         flags = ["-O1", "-pthread", "-I", "Include", "-Wl,-rpath,$ORIGIN"]
         programs = []
         for source in sorted((ROOT / "Tests/C").glob("test_*.c")):

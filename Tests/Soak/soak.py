@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """soak.py [--seed SEED] [--seconds SECONDS] [--life LIFE]
 
-As soak.c, for the package: layers live one after the other, each beside its twin, until the time is over; the first
+This is soak.c for the package: layers live one after the other, each beside its twin, until the time is over; the first
 lives, whose digests are kept, are then lived again. After a tenth of the time nothing that the process holds may grow
 any more. Ends with the first life that is at fault; --life lives it alone.
 """

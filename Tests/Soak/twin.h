@@ -16,7 +16,7 @@ static const enum array state[state_count] = {GAMMA, BETA, RUNNING_MEAN, RUNNING
 
 typedef struct twin {
     layer l;                      /* its tensors are the library's, its state is its own */
-    bn_dtype stored_as;           /* what the library stores its own as */
+    bn_dtype stored_as;           /* the type in which the library stores its own */
     double *allowed[array_count]; /* of the four of `state`, and of the sums DGAMMA and DBETA */
 } twin;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a process holds: memory of its own, open files, threads. */
+ * The resources that a process holds: memory of its own, open files, threads. */
 #ifndef SOAK_WATCH_H
 #define SOAK_WATCH_H
 

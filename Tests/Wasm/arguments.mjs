@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What calls refuse, in which words, and what they take for what is not given.
+// The refusals of calls, their words, and the defaults of arguments.
 import { batch, check, checkSame, shape, size, throws } from "./assertions.mjs";
 
 export const argumentChecks = {

@@ -62,7 +62,7 @@ export const arrayChecks = {
         bn.forwardInference({ ...given, runningVar: runningMean, gamma: runningMean });
         bn.forwardTraining({ ...given, residual: x });
         bn.forwardTraining({ ...given, y: x });
-        // Nothing overlaps nothing.
+        // Empty arrays do not overlap.
         bn.forwardTraining({ x: x.subarray(0, 0), shape: [0, 3, 6], y: long.subarray(4, 4) });
     },
 
@@ -95,7 +95,7 @@ export const arrayChecks = {
         const given = running();
         const refused = (message, call) => {
             throws({ name: "RangeError", message }, () => bn.forwardTraining({ x, shape, ...call }));
-            // Nor are those written that come before it.
+            // The outputs that are written earlier stay as they were, too.
             for (const array of [given.runningMean, given.runningVar]) check(array.join() === "1,2,3", `${array}`);
             checkSame(y, batch(1), undefined, "y");
         };
@@ -113,7 +113,7 @@ export const arrayChecks = {
         };
         const message = "y.length is 0; expected 72";
         throws({ name: "RangeError", message }, () => bn.forwardTraining({ x: batch(0), shape, y: detached(size) }));
-        // As good as any where nothing is read or written; what follows is the library's.
+        // A detached array will do where nothing is read or written; the library judges the rest.
         const empty = { x: new Float32Array(0), shape: [0, 3, 6] };
         const [x, y] = [detached(1), detached(1)];
         const { mean } = bn.forwardTraining(empty).saved;

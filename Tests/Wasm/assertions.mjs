@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests say of values, and the tensor that most of them take.
+// Assertions about values, and the tensor that most tests take.
 
 export const size = 4 * 3 * 6;
 export const shape = [4, 3, 6];
@@ -26,7 +26,7 @@ export function throws(expected, body) {
 
 const INTEGERS = { 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array };
 
-/** To the bit, but for what a NaN holds. */
+/** Checks that two arrays are equal to the bit, but for the payloads of NaNs. */
 export function checkSame(found, expected, dtype, what) {
     check(found?.constructor === expected.constructor && found.length === expected.length, `${what}: another array`);
     const infinity = { float16: 0x7c00, bfloat16: 0x7f80 }[dtype];

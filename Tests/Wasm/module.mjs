@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the module is loaded, its memory, and the C ABI that it exports.
+// The ways to load the module, its memory, and the C ABI that it exports.
 import { batch, check, checkSame, shape, throws } from "./assertions.mjs";
 
 /** The C ABI itself. */
@@ -71,7 +71,7 @@ export const moduleChecks = {
         const [found, expected] = [results(grown), results(steady)];
         for (const name in expected) checkSame(found[name], expected[name], undefined, name);
         check(growths >= 40, `${growths} growths`);
-        // By itself: each call needs more memory than all before it, and what was given by the first stays.
+        // The memory grows by itself: each call needs more than all before it, and the results of the first stay.
         const kept = expected.y.slice();
         for (let channels = 1; channels <= 1 << 20; channels *= 4) {
             const x = Float32Array.from({ length: 4 * channels }, (_, i) => (i * 37) % 101);

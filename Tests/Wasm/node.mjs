@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { runBoth } from "./tests.mjs";
 
 const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
-// As a script element has it: not strict, and its variables are the global object's.
+// A script element runs it in the same way: not strict, and its variables are the global object's.
 (0, eval)(await readFile(new URL("batchnorm.js", folder), "utf8"));
 const { passed, failures } = await runBoth(await import(new URL("batchnorm.mjs", folder)), folder, async (url) => {
     const bytes = await readFile(url);

@@ -127,7 +127,7 @@ export const savedChecks = {
             const message = `${name} is ${found}; expected ${what}`;
             throws({ name: "TypeError", message }, () => bn.backward({ dy, x, ...given }));
         };
-        // As version 1 was called.
+        // These are calls as version 1 had them.
         wrong("saved", "undefined", { shape, ...told(), mean: row, invstd: row });
         wrong("saved", "null", { saved: null });
         wrong("saved.shape", "undefined", { saved: { mean: row, invstd: row } });

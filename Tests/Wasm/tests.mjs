@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What holds wherever the module runs: node.mjs and page.html call this with its exports and with what reads a file.
+// These tests hold wherever the module runs: node.mjs and page.html pass its exports, and a function that reads a file.
 import { argumentChecks } from "./arguments.mjs";
 import { arrayChecks } from "./arrays.mjs";
 import { batch, check, checkSame, shape, tensor } from "./assertions.mjs";

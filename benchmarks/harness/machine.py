@@ -84,7 +84,7 @@ def environment(threads: int, isa: str) -> dict[str, str]:
 
 @contextmanager
 def granted(threads: int) -> Iterator[None]:
-    """As many CPUs as threads, for processes that start in the meantime. The last: interrupts favour the first."""
+    """Grants processes that start meanwhile as many CPUs as threads: the last ones, as interrupts favour the first."""
     everything = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(everything)[-threads:])
     try:

@@ -72,7 +72,7 @@ WORKLOADS = (
     Workload("awkward", 8, 24, (15, 15)),
     Workload("awkward", 8, 129, (1000,)),
     Workload("awkward", 64, 2048, (1, 1)),
-    # Where NumPy's own arrays begin.
+    # NumPy's own arrays begin at such an offset.
     Workload("unaligned", 8, 256, (56, 56), offset=4),
     Workload("unaligned", 8, 1024, (14, 14), offset=4),
 )

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What memory allows: passes over tensors that do nothing but move them. Each returns the seconds that `times` passes
- * took. Threads take equal parts, cut at cache lines. */
+ * The least time that memory allows: passes over tensors that do nothing but move them. Each returns the seconds that
+ * `times` passes took. Threads take equal parts, cut at cache lines. */
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>

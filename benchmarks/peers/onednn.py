@@ -22,7 +22,7 @@ LIBRARY, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
 
 
 def installed(package: str, ending: str) -> Path:
-    """Where a wheel put the file with that end of its path."""
+    """The path at which a wheel put the file with that end of its path."""
     for path in files(package) or []:
         if str(path).endswith(ending):
             return Path(str(path.locate())).resolve()

@@ -33,7 +33,7 @@ def scaling(rows: list[ScalingRow]) -> str:
 
 
 def steps(rows: list[SweepRow]) -> str:
-    """Where neighbours differ most in the cost of an element. A cliff shows as a step far above 1."""
+    """The neighbours that differ most in the cost of an element. A cliff shows as a step far above 1."""
     curves: dict[tuple[str, ...], list[SweepRow]] = defaultdict(list)
     for row in rows:
         if row.system == "batchnorm" and row.elements >= SMALLEST:

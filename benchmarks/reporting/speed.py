@@ -20,7 +20,7 @@ def peers_in(rows: Iterable[Row]) -> list[str]:
 
 
 def split(rows: list[Row]) -> Iterator[tuple[str, int, str, list[Row]]]:
-    """By instruction set, number of threads and operation."""
+    """Splits rows by instruction set, number of threads and operation."""
     for isa in dict.fromkeys(row.isa for row in rows):
         for threads in sorted({row.threads for row in rows if row.isa == isa}):
             for operation in OPERATIONS:

@@ -36,7 +36,7 @@ def head_of(peers: list[tuple[str, str]]) -> list[str]:
 
 
 def split(rows: list[VariantRow]) -> Iterator[tuple[int, str, list[VariantRow]]]:
-    """By number of threads and operation."""
+    """Splits rows by number of threads and operation."""
     for threads in sorted({row.threads for row in rows}):
         for operation in OPERATIONS:
             part = [row for row in rows if (row.threads, row.operation) == (threads, operation)]

@@ -29,7 +29,7 @@ def prose(lines: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 def process(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Before numpydoc looks at it."""
+    """Changes a docstring before numpydoc looks at it."""
     lines[:] = [CALL.sub(r"``\1``", line).replace("*", "\\*") if is_prose else line for line, is_prose in prose(lines)]
 
 

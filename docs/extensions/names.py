@@ -37,7 +37,7 @@ def places(env: BuildEnvironment) -> dict[str, Place]:
 
 
 def link(app: Sphinx, doctree: nodes.document, document: str) -> None:
-    """At the end, when all names are known."""
+    """Makes links at the end, when all names are known."""
     known = places(app.env)
     for literal in list(doctree.findall(nodes.literal)):
         if isinstance(literal.parent, nodes.reference):

@@ -29,7 +29,7 @@ struct parameters {
     REAL weights[KERNEL][KERNEL][INPUTS][OUTPUTS], gamma[OUTPUTS], beta[OUTPUTS], readout[OUTPUTS];
 };
 
-/* Not to be copied: its options point into it. */
+/* Do not copy it: its options point into it. */
 struct network {
     struct parameters learned;
     REAL running_mean[OUTPUTS], running_var[OUTPUTS];

@@ -82,7 +82,8 @@ static void draw_batch(float *x, float *target)
     }
 }
 
-/* Half the squared error, summed over channels and averaged over the values of each; dy is its gradient by y. */
+/* Half the squared error, summed over channels and averaged over the values of each; dy takes its gradient with respect
+ * to y. */
 static double loss(const float *y, const float *target, float *dy)
 {
     double sum = 0;
@@ -117,7 +118,7 @@ static void train(struct layer *layer)
         if (step % 25 == 0)
             printf("step %3d   loss %8.5f\n", step, error);
 
-        /* No layer below wants the gradient by x: dx is NULL. */
+        /* No layer below needs the gradient with respect to x: dx is NULL. */
         check(bn_backward(&batch, BN_FLOAT32, dy, x, layer->gamma, layer->beta, mean, invstd, NULL, dgamma, dbeta, NULL),
               "bn_backward");
         for (int c = 0; c < CHANNELS; c++) {

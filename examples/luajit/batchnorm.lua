@@ -98,7 +98,7 @@ local function extents(shape)
     return ffi.new("bn_shape", ffi.sizeof("bn_shape"), shape[1], shape[2], shape[3]), size, shape[2]
 end
 
--- Not every member of the structure: with another param_dtype, C would read past the end of the parameters.
+-- These are not all members of the structure: with another param_dtype, C would read past the end of the parameters.
 local may_be_set = {eps = "number", momentum = "number", biased_running_var = "boolean"}
 
 local function options_of(given)

@@ -139,7 +139,7 @@ static bool read_array(napi_env env, napi_value value, int property, arguments *
     return true;
 }
 
-/* That an object has these properties and no others: what is not read would be missed by whoever wrote it. */
+/* Checks that an object has these properties and no others: the caller should hear of one that is not read. */
 static bool check_names(napi_env env, napi_value object, unsigned taken)
 {
     napi_value list;
@@ -326,7 +326,7 @@ static napi_value set_num_threads(napi_env env, napi_callback_info info)
     int32_t threads;
     double number;
     napi_get_cb_info(env, info, &count, &value, NULL, NULL);
-    /* As int32 a number is what is left of it after some multiple of 2^32. */
+    /* Node reduces a number to an int32 modulo 2^32, so the two are compared. */
     if (napi_get_value_int32(env, value, &threads) != napi_ok ||
         napi_get_value_double(env, value, &number) != napi_ok || number != threads) {
         fail(env, "threads", "a whole number of 32 bits");

@@ -44,7 +44,7 @@ def _every_second(x: Array) -> Array:
     return larger[::2]
 
 
-# From (samples, channels, rows, columns) to an array, and its channel axis.
+# Each layout turns (samples, channels, rows, columns) into an array, and has a channel axis.
 LAYOUTS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "NCHW": (np.ascontiguousarray, 1),
     "NHWC": (_last, -1),
@@ -73,7 +73,7 @@ class Given:
         return np.moveaxis(np.asarray(array), self.axis, 1).reshape(self.shape).astype(Real)
 
     def weights(self) -> Any:
-        """Without an axis for channels, of any dtype that holds them."""
+        """The weights, without an axis for channels; any dtype that holds them will do."""
         n, _, i = self.shape
         w = self.call.weights
         return None if w is None else np.asarray(w, float).reshape(n, *(PLANES[i] if i > 1 else ()))

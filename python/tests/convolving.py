@@ -153,7 +153,7 @@ class Geometry:
 
 
 def close(actual: Array, expected: Array, times: float = 400) -> None:
-    """As near as float64 gets with sums of some dozens of terms that are next to 1."""
+    """Asserts that arrays are as near as float64 gets with sums of some dozens of terms that are next to 1."""
     assert actual.shape == expected.shape
     assert actual.size
     bound = times * np.finfo(np.float64).eps * (1 + abs(expected).max())

@@ -76,7 +76,7 @@ def test_no_library_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_pipe_that_nobody_reads(unbuffered: str) -> None:
-    """As `batchnorm info | head -0`."""
+    """`batchnorm info | head -0` has such a pipe."""
     reader, writer = os.pipe()
     os.close(reader)
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}

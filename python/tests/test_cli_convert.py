@@ -46,7 +46,7 @@ def test_the_frameworks_are_those_of_the_library() -> None:
 def test_every_pair(source: Any) -> None:
     arrays, layers = two(source)
     convention = convention_of(source)
-    # Those of darknet are made for its own eps.
+    # The arrays of darknet are made for its own eps.
     known: dict[str, Any] = {} if source == "darknet" else {convention.eps_name: 1e-5}
     known.update({"fix_gamma": False} if source == "mxnet" else {})
     for target in FRAMEWORKS:

@@ -76,7 +76,7 @@ def test_combinations(rng: np.random.Generator, number: int, dtype: str) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("number", range(15))
 def test_inference(rng: np.random.Generator, number: int, dtype: str) -> None:
-    """And its gradients, which know no statistics."""
+    """Inference agrees, and so do its gradients, in which statistics are constants."""
     call, groups = some_call(rng, some_shape(rng), dtype, source=("batch",), frozen=True)
     given = Given(call, dtype, str(rng.choice(list(LAYOUTS))))
     (x, gamma, beta, mean, var), told = given.arguments()

@@ -238,7 +238,7 @@ def test_caffe_divides_sums(rng: np.random.Generator) -> None:
     assert layer.momentum == pytest.approx(0.001)
     seen_nothing = bn.from_state({**state, "scale_factor": 0.0}, "caffe")
     assert (seen_nothing.running_mean, seen_nothing.running_var) == (0, 0)
-    # As published: a sum that is a little below 0.
+    # Published files have sums that are a little below 0.
     below = bn.from_state({**state, "variance": np.array([-2.9e-5])}, "caffe")
     assert -1e-5 < below.running_var[0] < 0
     for change, message in (

@@ -68,7 +68,7 @@ def test_plain_arrays_go_the_short_way(x: Array, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("other", ["C", "channels last", "read-only", "misaligned", "every second sample"])
 def test_layouts_of_one_shape_are_told_apart(x: Array, layout: str, other: str) -> None:
-    """By turns, so that each finds what the other has left behind."""
+    """Both take turns, so that each finds what the other has left behind."""
     first, second = LAYOUTS[layout](x), LAYOUTS[other](x[::-1])
     for _ in range(2):
         assert normalizes(first)

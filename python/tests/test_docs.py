@@ -37,7 +37,7 @@ def test_pages_are_found() -> None:
 
 @pages("python")
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in one session: what a block has defined is there in the next."""
+    """The blocks of a page are one session: names that a block defines are there in the next."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BATCHNORM_LIBRARY", library.lib._name)
     session: dict[str, Any] = {"__name__": "__main__"}

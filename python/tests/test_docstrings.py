@@ -13,7 +13,7 @@ import pytest
 
 import batchnorm as bn
 
-# By their files: in an installed package the library lies among them.
+# Modules are found as files: in an installed package the library lies among them.
 ROOMS = ("_core", "settings", "statistics", "functional", "layers", "deploy", "interop")
 PACKAGE = Path(bn.__path__[0])
 MODULES = sorted(
@@ -56,7 +56,7 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", SHOWN)
 def test_everything_has_an_example(name: str) -> None:
     module = importlib.import_module(f"batchnorm.{name}")
-    # By the text: what public classes say of their module is where users have them from.
+    # The text is read: __module__ of a public class is the place from which users import it.
     statements = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
     defined = [each.name for each in statements if isinstance(each, (ast.ClassDef, ast.FunctionDef))]
     public = [name for name in defined if name[0] != "_"]

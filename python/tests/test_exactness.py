@@ -53,7 +53,7 @@ epses = pytest.mark.parametrize("eps", [0.0, 1e-5])
 
 
 def groups(case: str, names: list[str], eps: float) -> list[list[str]]:
-    """The names of the channels of each tensor. Where that takes many tensors, half of them per eps."""
+    """The names of the channels of each tensor. If they need many tensors, each eps has half of them."""
     width = CASES[case][1] or len(names)
     tensors = [cycled(names[first:] + names[:first], width) for first in range(0, len(names), width)]
     return tensors[int(eps == 0) :: 2] if len(tensors) > 1 else tensors

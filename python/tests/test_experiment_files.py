@@ -205,7 +205,7 @@ def cells_of(notebook: Path) -> list[str]:
 
 
 def test_notebook_runs_from_its_first_cell_to_its_last(capsys: pytest.CaptureFixture[str], monkeypatch: Patch) -> None:
-    """But for what it runs by name, which other tests here have measured as well."""
+    """The experiments that it runs by name are those that other tests here have measured."""
     for name in NAMES:
         measured(name)
     asked: list[Settings] = []

@@ -95,7 +95,7 @@ print(seen)
 
 
 def test_first_uses_in_several_threads() -> None:
-    """Without NumPy loaded before: it cannot be imported by its parts in several threads."""
+    """NumPy is not loaded before, and threads must not import parts of it at once."""
     for _ in range(2):
         assert printed(THREADS) == str([True] * 6)
 

@@ -57,7 +57,7 @@ def test_before_a_linear_layer(rng: np.random.Generator, case: int) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_before_a_convolution(rng: np.random.Generator, case: int) -> None:
-    """Without padding, or with a padding of values."""
+    """The convolution has no padding, or one of values."""
     conv = Geometry(rng, False)
     norm = Norm(rng, conv.inputs)
     conv.told["padding_mode"] = str(rng.choice([*NUMPYS]))
@@ -178,7 +178,7 @@ def test_a_shift_that_goes_nowhere_does_not_matter(rng: np.random.Generator, tra
 
 
 def test_weights_of_keras(rng: np.random.Generator) -> None:
-    """By the order of axes that its documentation gives, channels last."""
+    """The weights have the order of axes that Keras's documentation gives, channels last."""
     x, form = rng.normal(size=(2, 5, 6, 3)), bn.ScaleShift(rng.normal(size=6), rng.normal(size=6))
     kernel = rng.normal(size=(2, 3, 3, 2))  # of DepthwiseConv: two outputs for each of three inputs
     y = np.zeros((2, 4, 4, 6))

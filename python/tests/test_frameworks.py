@@ -84,7 +84,7 @@ def test_there_and_back(rng: np.random.Generator, framework: str, case: int) -> 
 
 
 def test_settings() -> None:
-    """Those that a constructor takes, written out."""
+    """The settings are those that each framework's constructor takes, written out."""
     first, last = (bn.BatchNorm(3, axis=axis, momentum=0.25, eps=0.5) for axis in (1, -1))
     affine = {"affine": True, "track_running_stats": True}
     uses = {"use_scale": True, "use_bias": True}
@@ -255,7 +255,7 @@ def test_the_bias_of_the_variance(rng: np.random.Generator, framework: str, unbi
     assert np.array_equal(layer.running_mean, state[KEYS[framework][2]])
     back = bn.to_state(layer, framework, prefix="a", count=count).arrays[KEYS[framework][3]]
     assert np.allclose(back, var, rtol=1e-14)
-    # Without the count it is carried over as it is.
+    # Without the count the variance is carried over as it is.
     layer = bn.from_state(state, framework, prefix="a", unbiased=unbiased)
     assert np.array_equal(layer.running_var, var)
     assert np.array_equal(bn.to_state(layer, framework, prefix="a").arrays[KEYS[framework][3]], var)

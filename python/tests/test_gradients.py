@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def loss(x: Array, gamma: Array, beta: Array, dy: Array, running: Any, axis: Any) -> float:
-    """A function of which dy is the gradient by y."""
+    """A function whose gradient with respect to y is dy."""
     if running:
         y = bn.forward_inference(x, gamma, beta, running_mean=running[0], running_var=running[1], axis=axis)
     else:

@@ -38,7 +38,7 @@ def everything(dtype: np.dtype[Any]) -> Array:
 
 
 def same_bits(a: Array, b: Array) -> bool:
-    """But for the sign and the payload of a NaN."""
+    """Returns True if the bits are the same, but for the sign and the payload of a NaN."""
     nan = np.isnan(a.astype("f4"))
     return np.array_equal(nan, np.isnan(b.astype("f4"))) and np.array_equal(a.view("u2")[~nan], b.view("u2")[~nan])
 

@@ -77,7 +77,7 @@ BYTES = 1024  # of every buffer: enough for 4 x 3 x 5 doubles
 
 
 class Place(NamedTuple):
-    """Where a pointer points: so many bytes into the buffer of an argument."""
+    """The place that a pointer points to: so many bytes into the buffer of an argument."""
 
     name: str
     offset: int = 0

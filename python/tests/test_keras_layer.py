@@ -78,7 +78,7 @@ def test_the_first_call_builds(x: Array) -> None:
 
 
 def test_training_is_asked_for(x: Array) -> None:
-    """As in Keras outside of fit(): without a word, and with None, it is inference."""
+    """A call without `training`, or with None, is inference, as in Keras outside of fit()."""
     layer = BatchNormalization()
     for told in ({}, {"training": None}, {"training": False}):
         assert np.allclose(layer(x, **told), x / np.sqrt(1.001), atol=1e-5)

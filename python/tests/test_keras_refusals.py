@@ -80,7 +80,7 @@ def test_refused_arguments(told: dict[str, Any], error: type[Exception], match: 
 
 
 def test_configs_of_initializers_and_limits_that_are_none() -> None:
-    """As Keras writes them."""
+    """Keras writes such configs."""
     layer = BatchNormalization(
         beta_initializer={"class_name": "Ones", "config": {}},
         gamma_initializer={"class_name": "Zeros", "config": {}},

@@ -81,7 +81,7 @@ def test_training_is_the_functional_call(rng: np.random.Generator, x: Array, dy:
 def test_evaluation_is_the_functional_call(
     rng: np.random.Generator, x: Array, dy: Array, name: str, called: str, frozen: bool
 ) -> None:
-    """And so is training of a frozen layer."""
+    """The call of the layer is that of the function; so is training of a frozen layer."""
     layer = drawn(bn.BatchNorm(3, **SETTINGS[name]), rng)
     if frozen:
         layer.frozen = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which library is loaded, and what an ImportError says when it is none or the wrong one."""
+"""The library that is loaded, and the ImportError when there is none or the wrong one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_every_place_that_is_listed_is_looked_at(tmp_path: Path, place: str) -> 
 
 
 def test_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the package before what a build left."""
+    """A library beside the package comes before the one that a build left."""
     package = tmp_path / "python" / "batchnorm"
     places = package / "libbatchnorm.so", tmp_path / ".build" / "release" / "libbatchnorm.so"
     monkeypatch.delenv("BATCHNORM_LIBRARY", raising=False)

@@ -159,7 +159,7 @@ for name in ("gamma", "beta", "running_mean", "running_var"):
 
 
 def test_saved_has_no_address() -> None:
-    """That a number in an attribute is taken for one was a segmentation fault."""
+    """A number in an attribute used to be taken for an address, which was a segmentation fault."""
     result = python("""
 import numpy as np, batchnorm as bn
 x = np.ones((8, 4, 6, 6), "f4")

@@ -146,7 +146,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_larger_than_memory(tmp_path: Path) -> None:
-    """Where 64 MB of memory can be had, of a file of 1.5 GB (nearly all holes) a slice may be copied, but not more."""
+    """The process may have 64 MB, and the file has 1.5 GB (nearly all holes): a slice may be copied, but not more."""
     path, shape = tmp_path / "x.npy", (384, 16, 65536)
     x = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     x[5, 3, :] = 2

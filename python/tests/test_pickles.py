@@ -246,7 +246,7 @@ def test_the_keys_of_a_layer_are_public() -> None:
 
 
 def test_a_pickle_of_version_1() -> None:
-    """As it stands in files: written without the package's help."""
+    """The pickle is as files have it: it is written without the package's help."""
     attributes = {
         "activation": None, "affine": True, "axis": 1, "beta": np.zeros(2, "f4"), "dtype": np.dtype("f4"), "eps": 0.0,
         "frozen": False, "gamma": np.float32([2, 3]), "grad_beta": None, "grad_gamma": None, "grad_residual": None,

@@ -234,7 +234,7 @@ def test_in_place(rng: np.random.Generator) -> None:
 
 
 def test_backward_of_the_call_before(rng: np.random.Generator) -> None:
-    """Which wrote over its x; those of recalibrate() do not."""
+    """The call before wrote over its x; those of recalibrate() do not."""
     x, dy = rng.normal(size=(2, 4, 3))
     layer = drawn(bn.BatchNorm1d(3, dtype=np.float64, activation=bn.LeakyReLU(0.5)), rng)
     before = layer.state_dict()

@@ -270,7 +270,7 @@ def test_other_groups_than_the_running_statistics_have(rng: np.random.Generator)
 
 
 def test_empty_batches_of_segments(rng: np.random.Generator) -> None:
-    """And those of which no weight is above 0."""
+    """A batch without a weight above 0 is empty, too."""
     layer = drawn(bn.BatchNorm1d(3, dtype=np.float64, groups=bn.Segments([], 2)), rng)
     x, weights = [np.ones((4, 3)), np.empty((0, 3))], [np.zeros(4), np.ones(0)]
     for number in (0, 1):

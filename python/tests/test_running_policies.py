@@ -102,7 +102,7 @@ def test_pure_leaves_what_there_is_not(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bfloat16_running_statistics(rng: np.random.Generator, dtype: str) -> None:
-    """Those of 16-bit tensors may be of their dtype."""
+    """Running statistics of 16-bit tensors may be of the tensors' dtype."""
     x = rng.normal(size=(4, 3)).astype(DTYPES[dtype])
     mean, var = np.zeros(3, x.dtype), np.ones(3, x.dtype)
     _, saved = bn.forward_training(x, None, None, running_mean=mean, running_var=var, running=bn.Running(pure=True))

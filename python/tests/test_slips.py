@@ -45,7 +45,7 @@ def test_a_text_is_no_flag(call: Callable[[Any], object], name: str) -> None:
 
 
 class Tensor:
-    """As a tensor that PyTorch computes gradients of."""
+    """Stands for a tensor that PyTorch computes gradients of."""
 
     dtype = "torch.float32"
 

@@ -105,7 +105,7 @@ def test_a_collection_that_no_layer_has(rng: np.random.Generator) -> None:
     with pytest.raises(KeyError, match="cache/a/mean is unexpected"):
         bn.from_state({**state, "cache/a/mean": 0}, "flax", prefix="a")
     bn.from_state({**state, "cache/b/mean": 0}, "flax", prefix="a")
-    # Without collections, it is what nnx has.
+    # Without the names of collections, the keys are those of nnx.
     merged = {key.rpartition("/")[2]: value for key, value in state.items()}
     with pytest.raises(KeyError, match="scale is unexpected: a layer has params/scale"):
         bn.from_state(merged, "flax")

@@ -73,7 +73,7 @@ def test_dtypes_that_would_not_do(rng: np.random.Generator, given: str, dtype: s
 
 
 class Tensor:
-    """As PyTorch's: not for NumPy as long as it has a gradient, or elements of bfloat16."""
+    """Stands for PyTorch's tensor, which NumPy cannot take if it has a gradient, or elements of bfloat16."""
 
     def __init__(self, array: Array, gradient: bool = False) -> None:
         self.array, self.gradient = array, gradient
@@ -168,7 +168,7 @@ def test_values_that_would_not_do(
 
 
 def test_a_variance_a_little_below_0(rng: np.random.Generator) -> None:
-    """As in published weights, where eps makes up for it; whichever way they come in, all say the same."""
+    """Published weights have such variances, for which eps makes up; every way to take them gives the same."""
     x = rng.normal(size=(4, 2))
     var = np.array([-9.9998997e-06, 4])
     expected = x / np.sqrt(var + 1e-5)
@@ -188,7 +188,7 @@ def test_a_variance_a_little_below_0(rng: np.random.Generator) -> None:
 
 
 def test_a_variance_below_0_does_not_leave_eps_behind() -> None:
-    """By Bessel's factor, which moves it away from 0."""
+    """Bessel's factor moves a variance below 0 further from 0, and may move it below -eps."""
     state = {"gamma": [1.0], "beta": [0.0], "moving_mean": [0.0], "moving_variance": [-0.9e-5]}
     bn.from_state(state, "keras", epsilon=1e-5)
     with pytest.raises(ValueError, match=r"moving_variance is -1.35e-05 in channel 0, expected .* -eps \(-1e-05\)"):

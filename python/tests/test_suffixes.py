@@ -69,7 +69,7 @@ def test_suffixes_that_could_be_meant_are_named() -> None:
         KeyError, match="bn1/beta/local_step is unexpected: the suffix local_step after beta is none of"
     ):
         bn.from_state({**layer_state("bn1/"), "bn1/beta/local_step": np.ones(2)}, "tensorflow", prefix="bn1")
-    # Those of another layer do not matter.
+    # Arrays of another layer do not matter.
     bn.from_state({**layer_state("bn2/"), average: np.ones(2)}, "tensorflow", prefix="bn2")
 
 
@@ -78,7 +78,7 @@ def variables(*values: float) -> dict[str, Any]:
 
 
 def test_variables_by_number() -> None:
-    """As .weights.h5 of Keras 3 has them, in the order gamma, beta, mean, variance."""
+    """A .weights.h5 of Keras 3 numbers gamma, beta, mean and variance in this order."""
     layer = bn.from_state(variables(1, 2, 3, 4), "keras", prefix="layers/bn")
     assert [layer.gamma[0], layer.beta[0], layer.running_mean[0], layer.running_var[0]] == [1, 2, 3, 4]
     layer = bn.from_state(variables(2, 3, 4), "keras", prefix="layers/bn", scale=False)

@@ -41,7 +41,7 @@ def test_steps(rng: np.random.Generator, layout: str, masked: str) -> None:
 
 @pytest.mark.parametrize("masked", ["zero", "keep"])
 def test_what_lies_under_a_mask_does_not_matter(rng: np.random.Generator, masked: str) -> None:
-    """But for the last bits: what sums are centred on may have been found there."""
+    """Only last bits may differ: the pivot of a sum may have been found under the mask."""
     for dtype in (np.float64, np.float32, np.float16):
         unit, top = float(np.finfo(dtype).eps), float(np.finfo(dtype).max)
         for axis, shape in ((1, (4, 3, 50)), (2, (4, 50, 3)), (1, (4, 3, 2000)), (2, (4, 2000, 3))):

@@ -118,7 +118,7 @@ export class Call {
         return this.buffers.map((buffer) => bytesOf(buffer).slice());
     }
 
-    /** Where bytes have changed since, outside of `allowed` arrays; or nothing. */
+    /** The first place, outside of `allowed` arrays, where bytes have changed since; or nothing. */
     changed(before, allowed) {
         for (const [index, buffer] of this.buffers.entries()) {
             const bytes = bytesOf(buffer);

@@ -68,7 +68,7 @@ export function expected(call, given, shape) {
             dx[i] = gamma[c] * invstd[c] * inner;
         }
     }
-    // Where all values are equal, or nearly, a gradient is a difference of what is large.
+    // Where all values are equal, or nearly, a gradient is a difference of large numbers.
     const steep = !frozen && Math.max(...invstd) > 20;
     return { dbeta, ...(steep ? {} : { dgamma, dx }), ...(z ? { dz } : {}) };
 }

@@ -60,7 +60,7 @@ def little_memory(size: int) -> Iterator[None]:
 
 
 def same_arrays(found: Arrays, expected: Arrays) -> None:
-    """To the bit, dtype and shape."""
+    """Expects the same bits, dtypes and shapes."""
     expect(sorted(found) == sorted(expected), f"names are {sorted(found)}, expected {sorted(expected)}")
     for name, array in found.items():
         other = expected[name]

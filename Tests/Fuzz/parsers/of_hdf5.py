@@ -95,7 +95,7 @@ def _add(rng: random.Random | None, h5py: Any, root: Any) -> None:
         lambda: root.create_dataset("bn1/bn1/vars", data=1.0),
         lambda: root.create_group("/".join(["deep"] * rng.choice([5, 120]))),
     ]
-    # After what was made before, h5py cannot make some.
+    # h5py cannot make some of them in a file that has others.
     with contextlib.suppress(OSError, ValueError, TypeError, RuntimeError, KeyError):
         rng.choice(changes)()
 

@@ -114,7 +114,7 @@ def _saved(rng: random.Random, wrong: int, path: Path) -> bool:
     if not wrong:
         for found, exact in zip(results, bn.backward(_X, _X, saved)):
             expect(found.tobytes() == exact.tobytes(), f"backward() gives {found}, expected {exact}")
-    # As many channels as the state may say: none of them may be read from elsewhere.
+    # The state may claim as many channels as this: backward() must read none of them from elsewhere.
     wide = np.ones((4, 1 << 18, 2), np.float32)
     _harmless(lambda: bn.backward(wide, wide, again))
     return True

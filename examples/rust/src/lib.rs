@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! libbatchnorm for Rust: the functions of `batchnorm.h` on borrowed slices, without a copy of a tensor.
 //!
-//! A slice is as long as the shape says, or the call is an `Error::Length`: C would read past its end. That no output
-//! overlaps another argument is the borrow checker's business.
+//! A slice is as long as the shape says, or the call is an `Error::Length`: C would read past its end. The borrow
+//! checker sees to it that no output overlaps another argument.
 
 use std::ffi::CStr;
 use std::fmt;

@@ -19,7 +19,7 @@ _CLASS = "BatchNormalization"
 # The group of a layer in a file of weights is called after its class.
 _GROUP = re.compile(r"batch_normalization(_\d+)?")
 _CONFIG = "config.json"
-_LONGEST = 1 << 27  # of a configuration; what is longer was packed to do harm
+_LONGEST = 1 << 27  # of a configuration; a longer one was packed to do harm
 _ORDER = "gamma", "beta", "mean", "var"
 
 

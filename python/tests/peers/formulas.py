@@ -74,7 +74,7 @@ class Formula:
     def _x_hat(self, x: Any, w: Any, row: int, found: list[Any]) -> Any:
         """Normalized samples of a group; the running statistics of this row move."""
         total, mean, var = moments(x, w)
-        # Those before the call, also where an earlier group has moved them.
+        # The old statistics are those before the call, also where an earlier group has moved the new ones.
         old_mean, old_var, first = self.running_mean[row], self.running_var[row], self._weight(self.before[row] + 1)
         kept = total / (total - 1) * var if self.unbiased else var
         found.append((mean, kept))

@@ -16,7 +16,7 @@ jnp = jax.numpy
 
 
 def gradients(function: Any, dy: Array, *given: Any) -> tuple[Any, Any, tuple[Any, ...]]:
-    """Calls function(*given), which gives y and more; returns both, and d sum(dy * y) / d each of `given`."""
+    """Calls function(*given), which gives y and more; returns both, and d sum(dy * y) / d given for each of `given`."""
 
     def all_of_it(dy: Any, *given: Any) -> Any:
         y, pull_back, other = jax.vjp(function, *given, has_aux=True)

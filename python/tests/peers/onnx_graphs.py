@@ -9,7 +9,7 @@ from onnx_making import CASES, Case, Maker, X, case, node, norm, onnx
 __all__ = ["CASES"]
 
 
-# After a layer.
+# Batch norms after a layer.
 
 
 @case
@@ -20,7 +20,7 @@ def matmul_of_unknown_rank(m: Maker) -> Case:
     return Case(made, "Reshape MatMul BN", ["the shape of what goes into MatMul 'c' is not known"])
 
 
-# Before a layer.
+# Batch norms before a layer.
 
 
 @case
@@ -31,7 +31,7 @@ def before_padded_conv_without_shift(m: Maker) -> Case:
 
 @case
 def before_flattened_and_dropped_gemm(m: Maker) -> Case:
-    """As in a classifier whose Dropout stands behind the Flatten."""
+    """A classifier may have its Dropout behind the Flatten."""
     nodes = [
         norm("x", "c"),
         node("Flatten", ["c"], ["f"]),

@@ -46,7 +46,7 @@ class Maker:
         return {name: self.w(*shape) for name, shape in shapes.items()}
 
     def params(self, channels: int, prefix: str = "", shift: bool = True) -> dict[str, Array]:
-        """Those of a batch norm; without a shift if mean and beta are 0."""
+        """The parameters of a batch norm; without a shift mean and beta are 0."""
         numbers = {
             "g": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([-1, 1], channels),
             "b": self.rng.normal(size=channels) * shift,

@@ -29,7 +29,7 @@ def drawn(rng: np.random.Generator, model: Any, **lengths: int) -> dict[str, Arr
 
 
 def run(model: Any, given: Mapping[str, Array]) -> list[Array]:
-    """By ONNX Runtime."""
+    """Runs a model in ONNX Runtime."""
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1
@@ -38,7 +38,7 @@ def run(model: Any, given: Mapping[str, Array]) -> list[Array]:
 
 
 def run_by_reference(model: Any, given: Mapping[str, Array]) -> list[Array]:
-    """By the reference of onnx, which knows old operators and bfloat16."""
+    """Runs a model in the reference of onnx, which knows old operators and bfloat16."""
     reference = peer("onnx.reference")
     return [np.asarray(each) for each in reference.ReferenceEvaluator(model).run(None, dict(given))]
 

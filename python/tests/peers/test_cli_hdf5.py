@@ -88,7 +88,7 @@ def test_layers_that_have_names(rng: np.random.Generator, tmp_path: Path, capsys
 
 
 def test_layers_without_names(rng: np.random.Generator, tmp_path: Path) -> None:
-    """As of early releases of Keras 3: settings that all layers have are those of any, and else of none."""
+    """Early releases of Keras 3 wrote no names: settings that all layers share belong to each, and others to none."""
     first, second = drawn(rng), drawn(rng)
     groups = {"batch_normalization": (first, None), "mine": (second, None), "batch_normalization_1": (second, "c")}
     alike = config(settings("a"), settings("b"))

@@ -63,7 +63,7 @@ def test_models(name: str, model: Any, tmp_path: Path) -> None:
 
 
 def test_weights_alone(model: Any, tmp_path: Path) -> None:
-    """Which of gamma and beta is there is not said: neither is taken for the other."""
+    """The file does not say which of gamma and beta is there: neither is taken for the other."""
     path = tmp_path / "m.weights.h5"
     model.save_weights(path)
     found = {each.name: each for each in read_norms(path)}

@@ -102,7 +102,7 @@ def test_every_opset(opset: int, maker: Maker, tmp_path: Path) -> None:
 
 
 def raw(made: Any, arrays: dict[str, Array], opset: int) -> Any:
-    """Without the checker, which the newest onnx has not for all operators of the first opsets."""
+    """Makes a model without the checker, as the newest onnx cannot check all operators of the first opsets."""
     kind = onnx.TensorProto.FLOAT
     tensors = [onnx.numpy_helper.from_array(values, name) for name, values in arrays.items()]
     infos = [onnx.helper.make_tensor_value_info(name, kind, SHAPE) for name in ("x", "y")]
@@ -292,7 +292,7 @@ def circle(maker: Maker) -> Any:
 
 
 def constant_of_text(maker: Maker) -> Any:
-    """Where a tensor should be."""
+    """A constant is a text where a tensor should be."""
     arrays = maker.params(4)
     del arrays["v"]
     model = raw(norm("x", "y"), arrays, 17)
@@ -301,7 +301,7 @@ def constant_of_text(maker: Maker) -> Any:
 
 
 def without_value(maker: Maker, name: str) -> Any:
-    """As an attribute of type UNDEFINED, which a bit that is turned over makes of one."""
+    """The attribute has the type UNDEFINED, as after one bit was turned over."""
     model = raw(norm("x", "y"), maker.params(4), 17)
     model.graph.node[0].attribute.add().name = name
     return model

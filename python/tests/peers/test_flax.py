@@ -18,7 +18,7 @@ nnx = peer("flax.nnx")
 
 
 def compare(batch: Batch, ours: tuple[Any, Any], theirs: tuple[Any, Any], sizes: Any) -> None:
-    """y, and the gradients by x, gamma and beta."""
+    """y, and the gradients with respect to x, gamma and beta."""
     computed, count = wide(batch.dtype), batch.count
     near(ours[0], theirs[0], computed, sizes.y, count)
     # JAX adds the terms of dx up in x's dtype: by way of x itself, of the mean and of the variance.
@@ -99,7 +99,7 @@ def test_linen_with_several_feature_axes(rng: np.random.Generator, axes: tuple[i
     new_mean, new_var = mean.copy(), var.copy()
     told: dict[str, Any] = {"axis": axes, "decay": 0.75, "unbiased": False}
     ours, saved = bn.forward_training(x, gamma, beta, running_mean=new_mean, running_var=new_var, **told)
-    # At least 12 values of a standard normal distribution: no term is above 100, and no sum above 1000.
+    # There are 12 or more values of a standard normal distribution: no term is above 100, and no sum above 1000.
     for mine, theirs in zip((ours, *bn.backward(dy, x, saved, gamma=gamma, axis=axes)), (y, *found)):
         near(mine, theirs, np.float64, 1000)
     near(new_mean, np.asarray(updated["mean"]), np.float64, 10)

@@ -148,7 +148,7 @@ def test_datasets_that_share_their_bytes(h5py: Any, tmp_path: Path, monkeypatch:
 
 
 def test_zeros_that_are_packed_twice(h5py: Any, tmp_path: Path) -> None:
-    """As a file of 3 KB that would fill 256 MB: deflated in HDF5, and that once more in the archive around it."""
+    """A file of 3 KB would fill 256 MB: it is deflated in HDF5, and once more in the archive around that."""
     inner, path = tmp_path / "a.h5", tmp_path / "a.keras"
     with h5py.File(inner, "w") as file:
         file.create_dataset("x", data=np.zeros(1 << 25, np.uint8), chunks=(1 << 20,), compression="gzip")

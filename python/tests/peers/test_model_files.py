@@ -258,7 +258,7 @@ def graph(onnx: Any, initializers: list[Any], nodes: list[Any] | None = None) ->
 
 
 def test_initializers(rng: np.random.Generator, onnx: Any, tmp_path: Path) -> None:
-    """And how the migrating page gets a layer of them."""
+    """The migrating page makes a layer of them in this way."""
     arrays, path = arrays_of(rng), tmp_path / "net.onnx"
     names = ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"]
     given = [onnx.numpy_helper.from_array(array, name) for array, name in zip(arrays, names)]

@@ -81,7 +81,7 @@ COMPUTED: dict[str, tuple[int, Any]] = {
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_what_is_computed_of_constants(name: str, rng: np.random.Generator) -> None:
-    """Beside the reference of ONNX."""
+    """Constants agree with the reference of ONNX."""
     opset, told = COMPUTED[name]
     x = rng.normal(size=(2, 1, 4)).astype(np.float32)
     arrays = {"x": x} | ({"s": np.array(told, np.int64)} if isinstance(told, list) and told else {})
@@ -98,7 +98,7 @@ def test_what_is_computed_of_constants(name: str, rng: np.random.Generator) -> N
 
 
 def test_a_shape_that_is_an_attribute() -> None:
-    """Before opset 5, which the reference has not."""
+    """Opsets before 5 have it, which the reference does not know."""
     stored = onnx.numpy_helper.from_array(np.arange(8.0).reshape(2, 1, 4), "x")
     graph = onnx.GraphProto(node=[node("Reshape", ["x"], ["y"], shape=[0, 2, 2])], initializer=[stored])
     np.testing.assert_array_equal(Constants(graph).get("y"), [[[0, 1], [2, 3]], [[4, 5], [6, 7]]])

@@ -329,7 +329,7 @@ def test_the_page_s_program(source: Path, capsys: pytest.CaptureFixture[str], mo
 
 
 def test_the_page_s_table(rng: np.random.Generator) -> None:
-    """As to this package; what others leave is their affair."""
+    """The column of this package is right; the other columns are about other packages."""
     rows = {}
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [each.strip() for each in line.strip("|").split("|")]

@@ -27,12 +27,12 @@ def told(opset: int) -> dict[str, Any]:
 
 
 def old(opset: int) -> dict[str, Any]:
-    """And an Add or a Gemm, to broadcast."""
+    """The attributes by which an Add or a Gemm broadcasts."""
     return {"broadcast": 1} if opset < 7 else {}
 
 
 def numbers(model: Any, given: dict[str, Array]) -> list[Array]:
-    """By whom the opset is known to; before 7 it is the formula."""
+    """Runs a model in ONNX Runtime if that knows the opset, else in the reference."""
     opset = model.opset_import[0].version
     return (run if opset in OF_RUNTIME else run_by_reference)(model, given)
 
@@ -128,7 +128,7 @@ def test_training(rng: np.random.Generator, opset: int) -> None:
 
 
 def test_a_bias_that_was_not_broadcast(rng: np.random.Generator) -> None:
-    """Before opset 7 that is an attribute, which a bias of one number per output needs."""
+    """Before opset 7 a bias of one number per output needs an attribute to be broadcast."""
     m = Maker(rng)
     nodes = [node("Gemm", ["x", "w", "a"], ["c"]), norm("c", "y", **told(6))]
     model = m.model(nodes, {"w": m.w(4, 6), "a": m.w(1, 6), **m.params(6)}, [1, 4], opset=6)

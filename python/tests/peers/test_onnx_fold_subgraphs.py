@@ -156,7 +156,7 @@ def test_loop(rng: np.random.Generator, shared: bool) -> None:
     ]
     inputs = [value("i", INT64, []), value("go", BOOL, []), value("state", FLOAT, [2, 4, 5, 5])]
     outputs = [value("on", BOOL, []), value("next", FLOAT, [2, 4, 5, 5])]
-    if shared:  # what each turn gave is an output as well
+    if shared:  # the results of each turn are an output as well
         nodes.append(node("Identity", ["c"], ["seen"]))
         outputs.append(value("seen", FLOAT, [2, 4, 5, 5]))
     loop = onnx.helper.make_graph(nodes, "loop", inputs, outputs)

@@ -137,7 +137,7 @@ def test_reference(rng: np.random.Generator, opset: int, training: bool, case: i
 @pytest.mark.parametrize("opset", [9, 14, 15])
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 def test_one_axis(rng: np.random.Generator, opset: int, training: bool) -> None:
-    """By the runtime: the reference fails in training, where it looks for a second axis."""
+    """The runtime runs it: the reference fails in training, where it looks for a second axis."""
     batch = Batch(rng, "float64", ranks=(2,), channels=1)
     given = arrays(batch, ("float32",) * 3)
     given[0] = given[0][:, 0].copy()
@@ -160,7 +160,7 @@ def test_statistics_of_each_position(rng: np.random.Generator, case: int) -> Non
 
 
 def test_statistics_of_each_position_in_training_are_those_of_flattened_channels(rng: np.random.Generator) -> None:
-    """As the specification of opset 9 says of the other way to have them."""
+    """The specification of opset 9 names flattening as the other way to have them."""
     batch = Batch(rng, "float32", ranks=(3,))
     of = batch.shape[1:]
     parameters = [*rng.normal(size=(3, *of)).astype("f4"), rng.uniform(0.3, 4, of).astype("f4")]

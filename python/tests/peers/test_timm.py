@@ -77,7 +77,7 @@ def test_frozen(rng: np.random.Generator, dtype: str) -> None:
         getattr(theirs, {"gamma": "weight", "beta": "bias"}.get(name, name)).copy_(tensor(value))
     x = tensor(batch.x.copy(), gradient=True)
     y = theirs(x)
-    # Where y is next to 0, on which side it is may be a matter of rounding.
+    # Rounding may decide on which side of 0 a y lies that is next to it.
     batch.dy[(array(y) < 1e-3) & (ours(batch.x) > -1e-3)] = 0
     y.backward(tensor(batch.dy))
     sizes = batch.sizes(frozen=True)

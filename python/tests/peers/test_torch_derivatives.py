@@ -78,7 +78,7 @@ def test_double_backward(case: int, dtype: str, frozen: bool) -> None:
 
 
 def test_what_pytorch_makes_of_a_gradient_penalty() -> None:
-    """As in training with ||dx||², the loss's gradient by the input and by gamma."""
+    """A training with ||dx||² needs the gradient of that with respect to the input and to gamma."""
     rng = np.random.default_rng(7)
     batch = Batch(rng, "float64")
     x, gamma = exact(batch.x, gradient=True), exact(batch.gamma, gradient=True)

@@ -42,7 +42,7 @@ class Expected:
         z = None if residual is None else exact(residual, gradient=True)
         u = u if z is None else u + z
         for jump in jumps:
-            # On which side a value is may be a matter of rounding.
+            # Rounding may decide on which side of a jump a value lies.
             batch.dy[abs(array(u) - jump) < 4e-3 * (1 + abs(jump))] = 0
         y = function(u)
         y.backward(exact(batch.dy))
@@ -116,7 +116,7 @@ def test_a_frozen_layer(rng: np.random.Generator, activation: str, dtype: str) -
 @pytest.mark.parametrize("activation", ["none", "LeakyReLU", "steeper LeakyReLU"])
 @pytest.mark.parametrize("case", range(4))
 def test_from_the_output_alone(rng: np.random.Generator, activation: str, dtype: str, case: int) -> None:
-    """As inplace_abn does it: y is written over x, and x_hat is found from y, which was rounded to its dtype."""
+    """inplace_abn writes y over x, too, and finds x_hat from y, which was rounded to its dtype."""
     batch = Batch(rng, dtype)
     expected = Expected(batch, activation)
     chosen = ACTIVATIONS[activation][0] or "identity"

@@ -172,7 +172,7 @@ def test_what_is_refused_is_wrong_in_pytorch(rng: np.random.Generator, case: int
     except ValueError as error:
         if "norm has shift" not in str(error):
             raise
-        # As if all taps were seen everywhere: of a kernel of one tap whose weight is the sum of all.
+        # The bias is that of a layer whose taps are all seen everywhere: its kernel has one tap, the sum of all.
         shape = [int(n) for n in conv.weight.shape[:2]]
         taps = array(conv.weight).reshape(*shape, -1).sum(axis=2)[..., None]
         weight = bn.fold_into_conv(

@@ -87,7 +87,7 @@ class Comparison:
         return self
 
     def followed(self) -> Comparison:
-        """By an activation whose slope does not jump, of the sum with a residual."""
+        """Adds a residual, and an activation whose slope does not jump."""
         residual = self.rng.normal(size=self.batch.shape).astype(self.batch.dtype)
         self.told.update(activation="silu", residual=residual)
         self.residual = exact(self.planes(residual), gradient=True)

@@ -224,7 +224,7 @@ def test_what_pytorch_loads_as_a_count(tracked: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
 def test_statistics_that_pytorch_loads(value: float) -> None:
-    """And then evaluates to NaN, or to beta whatever x is."""
+    """With these PyTorch evaluates to NaN, or to beta whatever x is."""
     theirs = torch.nn.BatchNorm1d(2).eval()
     state = {**theirs.state_dict(), "running_var": torch.tensor([1.0, value])}
     theirs.load_state_dict(state)

@@ -53,7 +53,7 @@ class Networks:
             x = zero(layer(einsum("nc...,cd->nd...", x, mixing if layer in self.ours else tensor(mixing))))
 
     def update(self) -> list[list[Any]]:
-        """Both. Returns what went into each of their layers, batch by batch."""
+        """Updates both models. Returns the inputs of each of PyTorch's layers, batch by batch."""
         inputs: list[list[Any]] = [[] for _ in self.theirs]
         for layer, seen in zip(self.theirs, inputs):
             layer.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0].detach().clone()))
