@@ -9,42 +9,43 @@
  *     y      = gamma_c * x_hat + beta_c               (Ioffe and Szegedy, arXiv:1502.03167)
  *
  * Tensors. Every tensor is outer x channels x inner, the inner index running fastest: NCHW is (N, C, H*W), NHWC is
- * (N*H*W, C, 1), NC is (N, C, 1); bn_shape says so. x, y, dy and dx are of the call's bn_dtype, and so are gamma,
+ * (N*H*W, C, 1), NC is (N, C, 1): bn_shape. x, y, dy and dx are of the call's bn_dtype, and so are gamma,
  * beta, running_mean, running_var, dgamma and dbeta (`channels` elements each, dense). Statistics and sums cross this
  * boundary as double (`channels` elements each): they are few, and float32 would round away what was computed exactly.
  * Pointers need the alignment of one element and no more.
  *
- * Aliasing. An output may be y == x or dx == dy, the pointer and the stride both equal, and what a function says of its
- * small arrays. Any other overlap of an output is BN_ERROR_OVERLAP, also one with *shape, *options or a structure that
- * they point to. Gaps between strided slices belong to nobody.
+ * Aliasing. y may be x, and dx may be dy, if the pointers and the strides are equal; functions name their small arrays
+ * that may be the same. Any other overlap of an output is BN_ERROR_OVERLAP, also one with *shape, *options or a
+ * structure that they point to. The library never reads or writes the gaps between strided slices.
  *
  * Errors. Every argument is checked before anything is written: after a status other than BN_OK all outputs, the
- * running statistics included, are as they were. bn_last_error() says which argument it was, its value, and what was
- * expected; of several, the one found first.
+ * running statistics included, are as they were. bn_last_error() names the argument, its value, and what was
+ * expected; of several wrong arguments, the one found first.
  *
  * NaN and infinity propagate as the formulas say, within their own channel. With eps == 0 a channel of zero variance
  * has invstd 0, so that y is beta. Finite float32 data of any magnitude have the statistics and outputs that the real
  * numbers give, rounded; an output that is itself beyond float32 is infinite. Finite float64 data overflow, to
  * infinity or NaN, or vanish, to beta, where the sum of (x - mean)^2 is outside the normal numbers of a double: a
- * standard deviation below 1e-153 or above 1e150. With weights, that goes for each weight times the square of a
- * difference of two values.
+ * standard deviation below 1e-153 or above 1e150. With weights, the same is true of each weight times the square
+ * of a difference of two values.
  *
- * The same arguments give the same bits for every number of threads, instruction set and alignment, and from run to
- * run, whichever of the outputs are wanted; but for the sign and the payload of a NaN. They may differ between two
- * versions of the library and between two layouts of the same values. Calls compute in the default floating-point
+ * The same arguments give the same bits for every number of threads, instruction set and alignment, for every choice of
+ * outputs, and from run to run; only the sign and the payload of a NaN may differ. Two versions of the library may give
+ * different bits, and so may two layouts of the same values. Calls compute in the default floating-point
  * environment, whatever the caller's is: to nearest, with subnormal numbers, without traps. They leave the caller's as
  * it was, its exception flags included: no call raises one.
  *
  * Threads. Every function may be called from several threads at once, provided that no two calls write the same
  * memory. No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads);
  * from inside one of them, or while they serve another caller, it runs on the calling thread alone. The library's
- * threads take none of the signals that are sent to the process; one that would wake on its caller's CPU is kept off
- * it for a moment, by its affinity. fork() is safe, but for a child that goes on with a call which a signal handler
- * forked in. A thread's memory is freed when it ends, unless it makes a call in the last round of its key destructors.
+ * threads take none of the signals that are sent to the process. A thread of the library that would wake on the CPU of
+ * its caller is kept off it for a moment, by its affinity. fork() is safe, with one exception: if a signal handler
+ * forks in the middle of a call, the child must not continue that call. The library's memory for a thread is freed
+ * when the thread ends, unless a destructor of thread-specific data makes a call in the last round of destructors.
  *
  * Signals. A call from a signal handler that interrupts another call on the same thread is BN_ERROR_NESTED, and writes
- * nothing. The thread's first call allocates memory, as does one larger than all before: from a handler that is as
- * safe as malloc. A call has to return: after a longjmp out of it, or the cancellation of its thread, the thread's
+ * nothing. The thread's first call allocates memory, as does one larger than all before: in a handler that is as safe
+ * as malloc is there. A call has to return: after a longjmp out of it, or the cancellation of its thread, the thread's
  * later calls are BN_ERROR_NESTED, and those of other threads may run on one thread, or wait for ever. errno may
  * change.
  *
@@ -107,9 +108,9 @@ typedef enum bn_status {
 
     /* the machine */
     BN_ERROR_ENVIRONMENT = 40, /* BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be honoured */
-    BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, or per
-                                  element of a plane of up to 32; where threads share a channel, per block of values;
-                                  and some thousand values per thread at work */
+    BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, or, with
+                                  planes of up to 32 elements, per element of a channel's plane; where threads share
+                                  a channel, per block of values; and some thousand values per thread at work */
     BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler */
 } bn_status;
 
@@ -168,7 +169,7 @@ typedef enum bn_activation {
     BN_IDENTITY = 0,
     BN_RELU = 1,       /* u above 0, else 0 */
     BN_LEAKY_RELU = 2, /* u above 0, else slope * u */
-    BN_CLIP = 3,       /* the nearest of low to high; ReLU6 from 0 to 6. At the two the gradient does not pass */
+    BN_CLIP = 3,       /* u, or the limit that it is beyond; ReLU6 is 0 to 6. At the limits no gradient passes */
     BN_HARD_SWISH = 4, /* u * clip(u + 3, 0, 6) / 6 (arXiv:1905.02244) */
     BN_SILU = 5        /* u / (1 + exp(-u)) (arXiv:1702.03118) */
 } bn_activation;
@@ -176,7 +177,7 @@ typedef enum bn_activation {
 /* An activation, and a residual tensor z that is added before it, computed with the numbers that y is rounded from.
  *
  * Backward, activation'(u) is found in one of three ways:
- *   - from x (and z, beta), of which u is computed again: the default;
+ *   - from x (and z, beta), from which u is computed again: the default;
  *   - from the mask that the forward call wrote, one bit per element: z and beta may be NULL then. Not for
  *     BN_HARD_SWISH and BN_SILU, whose gradient is more than a bit;
  *   - from y alone, with from_output (arXiv:1712.02616): x is then the forward call's y, and may have been its x as
@@ -194,7 +195,7 @@ typedef struct bn_epilogue {
     const void *z;            /* the residual, of the tensors' type and shape; NULL for none (default NULL) */
     size_t z_stride;          /* its outer stride (default 0) */
     void *dz;                 /* for bn_backward, forward calls ignore it: output, the gradient with respect to z,
-                                 dy * activation'(u); may be dy, and may be all that is wanted (default NULL) */
+                                 dy * activation'(u); may be dy, and may be the only output (default NULL) */
     size_t dz_stride;         /* its outer stride (default 0) */
     uint8_t *mask;            /* output of a forward call, input of bn_backward: bit i % 8 of byte i / 8 says whether
                                  the gradient passes at element i of the dense tensor (BN_LEAKY_RELU: with 1, not
@@ -217,8 +218,8 @@ typedef enum bn_average {
 /* The treatment of a batch of one value per channel. The values are pinned. */
 typedef enum bn_single_value {
     BN_SINGLE_VALUE_ERROR = 0,   /* BN_ERROR_SINGLE_VALUE, unless BN_SOURCE_BLEND has pseudo-values beside it */
-    BN_SINGLE_VALUE_RUNNING = 1, /* with the running statistics, which are needed and stay as they are; to bn_backward,
-                                    which is given the same bn_running, they are constants */
+    BN_SINGLE_VALUE_RUNNING = 1, /* normalized with the running statistics, which are needed and stay as they are; to
+                                    bn_backward, which is given the same bn_running, they are constants */
     BN_SINGLE_VALUE_BETA = 2     /* beta, as x_hat is 0; the running statistics stay as they are */
 } bn_single_value;
 
@@ -284,10 +285,11 @@ typedef enum bn_source_kind {
 
 /* Another source of the statistics than the batch alone, in training; bn_forward_inference takes it to say that its
  * statistics are constants, so that bn_backward after it needs no options->frozen. The running statistics, as they are
- * before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a
- * shift of the channel, which is saved with what the gradient has to know: it says per channel what options->frozen
- * says for all. An empty batch, and one whose weights are all 0, has mean 0 and variance 0 in these formulas; the running
- * statistics alone are left of BN_SOURCE_UPDATED, and of BN_SOURCE_BLEND with a pseudo_count above 0. */
+ * before the call, are needed, unless it is BN_SOURCE_BATCH. x_hat = (x - saved_mean) * saved_invstd + a shift of the
+ * channel. `saved` takes this shift, and tells bn_backward for each channel how far its statistics are constants;
+ * options->frozen tells it for all. An empty batch, and one whose weights are all 0, has mean 0 and variance 0 in
+ * these formulas; the running statistics alone are left of BN_SOURCE_UPDATED, and of BN_SOURCE_BLEND with a
+ * pseudo_count above 0. */
 typedef struct bn_source {
     size_t struct_size;   /* sizeof(bn_source) */
     bn_source_kind kind;  /* (default BN_SOURCE_BATCH) */
@@ -339,8 +341,9 @@ typedef struct bn_groups {
  *     options.eps = 1e-3;
  *
  * One bn_options, with all its descriptors, serves the calls of a layer: bn_forward_training, bn_backward and
- * bn_forward_inference. Each ignores what it has no use for: forward calls frozen, epilogue->from_output and
- * epilogue->dz, backward and inference what running points to. Every field is checked all the same. Other functions
+ * bn_forward_inference. Each ignores what it has no use for: forward calls ignore frozen,
+ * epilogue->from_output and epilogue->dz; backward and inference ignore running, but for running->single_value in
+ * backward. Every field is checked all the same. Other functions
  * refuse a descriptor that would change their result, with BN_ERROR_OPTION; each structure is read once, before
  * anything is written. */
 typedef struct bn_options {
@@ -356,10 +359,10 @@ typedef struct bn_options {
                                    1: they are constants (from bn_forward_inference) (default 0) */
     bn_dtype param_dtype;       /* element type of gamma, beta, dgamma, dbeta, running_mean and running_var; 0 stands
                                    for that of the tensors, and for float32 if theirs has 16 bits (default 0) */
-    int32_t reserved;           /* what would be padding otherwise: 0, or BN_ERROR_OPTION (default 0) */
+    int32_t reserved;           /* in place of padding: 0, or BN_ERROR_OPTION (default 0) */
     const bn_epilogue *epilogue; /* activation and residual (default NULL: none) */
-    const bn_running *running;   /* how running statistics are kept (default NULL: bn_running's defaults) */
-    const bn_source *source;     /* what x is normalized with in training (default NULL: the batch) */
+    const bn_running *running;   /* policy for running statistics (default NULL: bn_running's defaults) */
+    const bn_source *source;     /* source of the statistics in training (default NULL: the batch) */
     const bn_groups *groups;     /* groups of samples (default NULL: all are one) */
 } bn_options;
 
@@ -376,9 +379,10 @@ typedef struct bn_options {
  *     saved_mean, saved_invstd   outputs for bn_backward; each may be NULL
  *
  * An empty batch (outer or inner 0) changes no running statistics, gives saved_mean 0 and saved_invstd 1 / sqrt(eps)
- * (0 if eps is 0; with a source, what that makes of them), and is BN_OK. One value per channel (outer * inner == 1) is BN_ERROR_SINGLE_VALUE, unless bn_running
- * says otherwise. Where saved_mean and saved_invstd have a row per group, an empty group has those of an empty batch.
- * Uses options: eps, momentum, biased_running_var, param_dtype, epilogue, running, source, groups. */
+ * (0 if eps is 0; with a source, what that makes of them), and is BN_OK. One value per channel (outer * inner == 1) is
+ * BN_ERROR_SINGLE_VALUE, unless bn_running says otherwise. Where saved_mean and saved_invstd have a row per group, an
+ * empty group has those of an empty batch. Uses options: eps, momentum, biased_running_var, param_dtype, epilogue,
+ * running, source, groups. */
 bn_status bn_forward_training(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                               void *running_mean, void *running_var, void *y, double *saved_mean, double *saved_invstd,
                               const bn_options *options);
@@ -406,9 +410,10 @@ bn_status bn_forward_inference(const bn_shape *shape, bn_dtype dtype, const void
  *     saved_mean, saved_invstd   as the forward call gave them
  *     dx, dgamma, dbeta          outputs, any of which may be NULL; dx may be dy
  *
- * An empty batch gives zero dgamma and dbeta. With an activation, dy stands for what passes it in these formulas; with
- * weights, groups or a source, dx is as they say. Shape and options are those of the forward call; options->frozen is 1
- * after bn_forward_inference. Uses options: frozen, param_dtype, epilogue, running->single_value, source, groups. */
+ * An empty batch gives zero dgamma and dbeta. With an activation, dy stands for dy * activation'(u) in these formulas;
+ * weights, groups and sources change dx as their structures say. Shape and options are those of the forward call;
+ * options->frozen is 1 after bn_forward_inference. Uses options: frozen, param_dtype, epilogue, running->single_value,
+ * source, groups. */
 bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                       const void *beta, const double *saved_mean, const double *saved_invstd, void *dx, void *dgamma,
                       void *dbeta, const bn_options *options);
@@ -418,8 +423,8 @@ bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, con
  * The layer in steps, for a caller with an exchange of its own to put between them (several processes, several
  * micro-batches). Forward: bn_moments on each part, bn_merge_moments over the parts, bn_inverse_std, bn_normalize, and
  * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. Weights count in
- * all of them; of an activation, bn_backward with no more than dz to write gives the gradient that the steps begin
- * with. */
+ * all of them. With an activation, call bn_backward first, with epilogue->dz as its only output: the steps begin with
+ * this gradient. */
 
 /* Number of values, mean and sum of squared deviations from the mean, per channel. Empty: 0, 0 and 0.
  * count, mean, m2: outputs, none NULL. */
@@ -476,11 +481,10 @@ bn_status bn_length_weights(size_t samples, size_t positions, const size_t *leng
 
 /* ---- Derivatives ---------------------------------------------------------------------------------------------
  *
- * With P(v) = invstd * (v - sum(v) / M - x_hat * sum(v * x_hat) / M), or invstd * v with options->frozen, where the
- * statistics are constants: the directions that x_hat goes in when x goes in those of v. gamma, saved_mean,
- * saved_invstd and frozen are as in bn_backward, of which dx = gamma * P(dy). x may be NULL if frozen is 1 and there
- * is no gamma_tangent, or grad_dgamma. No memory is used but some numbers per channel. Weights and descriptors are not
- * taken: BN_ERROR_OPTION. */
+ * P(v) is the derivative of x_hat along a direction v of x: invstd * (v - sum(v) / M - x_hat * sum(v * x_hat) / M), or
+ * invstd * v with options->frozen, where the statistics are constants. gamma, saved_mean, saved_invstd and frozen are
+ * as in bn_backward, whose dx is gamma * P(dy). x may be NULL if frozen is 1 and there is no gamma_tangent, or no
+ * grad_dgamma. Working memory is some numbers per channel. Weights and descriptors are BN_ERROR_OPTION. */
 
 /* The derivative of y along a direction of x, gamma and beta (forward mode, a Jacobian-vector product):
  *
@@ -495,8 +499,8 @@ bn_status bn_jvp(const bn_shape *shape, bn_dtype dtype, const void *x, const voi
                  const void *gamma_tangent, const void *beta_tangent, const double *saved_mean,
                  const double *saved_invstd, void *y_tangent, const bn_options *options);
 
-/* The gradients of bn_backward (double backward): of a loss by its inputs, given those by its outputs. With
- * U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - sum(dy) / M)) - U * G / M:
+/* The gradients of bn_backward (double backward) with respect to its inputs, given those with respect to its outputs.
+ * With U = sum(grad_dx * x_hat), G = sum(dy * x_hat) and A = sum(grad_dx * (dy - sum(dy) / M)) - U * G / M:
  *
  *     grad_dy    = gamma * P(grad_dx) + grad_dgamma * x_hat + grad_dbeta
  *     grad_gamma = invstd * A
@@ -548,8 +552,8 @@ bn_status bn_fold_into_previous(const bn_shape *shape, bn_dtype dtype, const voi
  *                    inputs. A transposed convolution has no such shape
  *     bias           `outer` elements; NULL stands for 0
  *
- * A convolution that pads its input with zeros pads with what the batch norm would have made of something else: it
- * cannot be folded into, unless every shift is 0. */
+ * A convolution that pads its input with zeros cannot take the batch norm before it, unless every shift is 0: the
+ * folded bias would count a shift for padded positions, too. */
 bn_status bn_fold_into_next(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,
                             const double *scale, const double *shift, void *folded_weight, void *folded_bias);
 
