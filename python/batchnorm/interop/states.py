@@ -27,9 +27,9 @@ framework       gamma, beta         running_mean       running_var        moment
 ³ The inverse of sqrt(variance + eps). ⁴ Added to the root, outside of it; with eps_under_root=True as everywhere.
 For ³ and ⁴ the layer has a variance, and an eps under the root, that give the same.
 
-Several axes as one are flax's. PyTorch has num_batches_tracked as well. The names of ONNX are those of the operator's
-inputs since opset 14; what a model calls its arrays is its own affair, as it is of Caffe, whose layers have blobs by
-number: those of BatchNorm, and of the Scale layer after it. In files of MXNet and Caffe2 "_" stands between the name of
+Only flax has several axes as one. PyTorch has num_batches_tracked as well. The names of ONNX are those of the
+operator's inputs since opset 14; a model names its arrays as it likes. Caffe's layers have blobs by number: those of
+BatchNorm, and of the Scale layer after it. In files of MXNet and Caffe2 "_" stands between the name of
 a layer and that of an array, and "arg:" or "aux:" may stand before it. A gamma counts as 1 where fix_gamma is True,
 which it is by default of MXNet's operator, or where scale is False in Gluon.
 
@@ -96,7 +96,7 @@ def from_state(
 ) -> BatchNorm:
     """A layer that does what a framework's batch normalization with this state does.
 
-    Its arrays are copies. It is in training, as every new layer: call eval() for inference.
+    Its arrays are copies. It is in training mode, as every new layer is: call eval() for inference.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def from_state(
         The framework is none of these; shapes differ, a mean is not finite, a variance not finite or below -eps; a
         number is out of range, a count no whole number.
     TypeError
-        A value is no array of floating point numbers; `dtype` would lose digits; a setting that the framework has not.
+        A value is no array of floating point numbers; `dtype` would lose digits; the framework does not have a setting.
     KeyError
         A key is missing, or there is one under the prefix that a layer does not have.
 
@@ -224,7 +224,7 @@ def to_state(layer: BatchNorm, framework: Framework, *, prefix: str = "", count:
     Raises
     ------
     ValueError
-        The framework has no words for something: another axis, momentum None, a momentum that is no window of batches
+        The framework cannot express the layer: another axis, momentum None, a momentum that is no window of batches
         (dlib), an activation, a running policy, a source, groups, frozen statistics, one array without another, eps 0
         (mlx), a variance below what its eps is to the root (darknet). An array of the layer does not fit.
     TypeError

@@ -28,15 +28,15 @@ def recalibrate(
 ) -> None:
     """Gives layers the mean and the variance of all that goes into them, as running statistics.
 
-    For weights that have changed since the running statistics were gathered, an average of weights, or other data (Wu
-    and Johnson, arXiv:2105.07576, section 3). While it runs, every layer normalizes each batch with the batch's own
-    statistics, whatever train(), eval() and `source` say, and updates nothing; the moments of what goes in are pooled
-    exactly. PyTorch's update_bn() averages the batches' variances instead, which leaves out how their means differ, and
-    has every batch weigh the same, whatever its size.
+    It is for weights that have changed since the running statistics were gathered, for an average of weights, or for
+    other data (Wu and Johnson, arXiv:2105.07576, section 3). While it runs, every layer normalizes each batch
+    with the batch's own statistics, whatever train(), eval() and `source` say, and updates nothing; the moments of the
+    inputs are pooled exactly. PyTorch's update_bn() averages the batches' variances instead, which leaves out the
+    differences of their means, and gives every batch the same weight, whatever its size.
 
-    For a layer with no other one before it, these are the statistics of what evaluation feeds it. The inputs of a
-    later layer have gone through running statistics in evaluation, not through those of each batch, and their mean
-    and variance differ, the more so the smaller the batches. With `layerwise` they are right: one layer after the
+    For a layer without an earlier one, these are the statistics of its inputs in evaluation. The inputs of a later
+    layer have gone through running statistics in evaluation, not through those of each batch, and their mean and
+    variance differ, the more so the smaller the batches. With `layerwise` they are right: one layer after the
     other, in the order in which they are called, while those before it evaluate with their new statistics already.
 
     If all goes well, running_mean and running_var (as `unbiased` of the layer says) are those of the population, and
@@ -56,7 +56,7 @@ def recalibrate(
     progress : bool or None, default None
         True for a bar of tqdm. None: if stderr is a terminal and tqdm is installed.
     layerwise : bool, default False
-        True if later layers get the statistics of what evaluation feeds them. It takes as many passes as there are
+        True if later layers get the statistics of their inputs in evaluation. It takes as many passes as there are
         layers, so that `batches` has to be something that can be gone through again, such as a list, and `forward` has
         to leave the batches as they are. A layer that is called several times for a batch has all of its calls pooled;
         one whose input depends on its own output sees that output as training has it.

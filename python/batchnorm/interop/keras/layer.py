@@ -27,7 +27,7 @@ from .weights import Weights
 
 @publish
 class BatchNormalization(Weights):
-    """Keras's layer: it normalizes with the batch in training, and with the moving averages otherwise, as by default.
+    """Keras's layer: it normalizes with the batch in training, and with the moving averages otherwise (the default).
 
     ::
 
@@ -52,7 +52,7 @@ class BatchNormalization(Weights):
         "zeros", "ones", a number, an array of one element per channel, or a function that is called with a shape and
         dtype=, as Keras's initializers are.
     beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint : None
-        Nothing else, as are those of Keras: what is done with a gradient is up to who calls backward().
+        They are None, as is Keras's default: the caller of backward() decides what to do with a gradient.
     renorm : bool, default False
         Batch renormalization (arXiv:1702.03275) in training: y = gamma * (x_hat * r + d) + beta, with r and d from
         averages of their own.
@@ -61,9 +61,9 @@ class BatchNormalization(Weights):
     renorm_momentum : float, default 0.99
         Weight of the old average in renorm_mean and renorm_stddev.
     synchronized : False
-        Nothing else; statistics over several processes are in `batchnorm.functional.steps`.
+        It is False: statistics over several processes are in `batchnorm.functional.steps`.
     trainable : bool, default True
-        A layer that is not is in inference mode in training, too. May be assigned at any time.
+        If False, the layer is in inference mode in training, too. It may be assigned at any time.
     dtype : str, default "float32"
         A policy: "float32", "float64", "float16", "bfloat16" (of the package ml_dtypes) for all arrays, "mixed_float16"
         or "mixed_bfloat16" for weights of float32.
@@ -75,7 +75,7 @@ class BatchNormalization(Weights):
         One element per channel; None before build(), gamma without `scale` and beta without `center` ever after. They
         are updated in place, and may be replaced by arrays of the same dtype and shape.
     moving_stddev, renorm_mean, renorm_stddev : ndarray or None
-        With `renorm`: the average that moving_variance is the square of, less epsilon; those that r and d come from.
+        With `renorm`: moving_variance is the square of moving_stddev, less epsilon; r and d come from the other two.
     grad_gamma, grad_beta : ndarray or None
         Written anew, not added to, by each backward().
     built : bool
