@@ -75,7 +75,7 @@ def _run(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (UserError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        # Not found: the library or a package; RuntimeError: an environment variable that cannot be honoured.
+        # ImportError: the library or a package was not found; RuntimeError: an environment variable cannot be honoured.
         print(f"batchnorm {command}: {_told(error)}", file=sys.stderr)
         return 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .numbers import count, rate
 from .problems import UserError, needing
 
-# Those that the demo needs beside NumPy, by the name they are imported under.
+# The packages that the demo needs beside NumPy, by the name they are imported under.
 PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "tqdm": "tqdm"}
 
 

@@ -14,7 +14,7 @@ from ..experiments import NAMES
 from .numbers import count
 from .problems import UserError, needing
 
-# Those that experiments need beside NumPy, by the name they are imported under.
+# The packages that experiments need beside NumPy, by the name they are imported under.
 PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 

@@ -42,7 +42,7 @@ LOOK: dict[Any, Any] = {
 
 
 def draw_losses(axes: Axes, by_rate: dict[float, list[Record]]) -> None:
-    """For each learning rate a thin line per seed, and their median; a run that diverges is a cross at the top."""
+    """Draws a thin line per seed and rate, and a median per rate; a run that diverges is a cross at the top."""
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.88, len(by_rate)))
     for colour, (rate, runs) in zip(colours, sorted(by_rate.items())):
         losses = np.full((len(runs), max(len(run.loss) for run in runs)), np.nan)
@@ -81,7 +81,7 @@ def best_rate_without(records: Sequence[Record]) -> float:
 
 
 def add_legends(losses: Axes, inputs: Axes) -> None:
-    """Beside the right column, one for each row."""
+    """Adds a legend for each row, beside the right column."""
     rates, _ = losses.get_legend_handles_labels()
     key = [
         Line2D([], [], linewidth=0, label=" "),  # an empty line between the two parts

@@ -14,7 +14,7 @@ it is folded into: a BatchNorm has them at axis 1 or at the last axis of the ten
 say which of the two its convolution works on: that is for the caller to know.
 
 Weights are laid out as in PyTorch and ONNX: (out, in) of a linear layer, (out, in / groups, *kernel) of a convolution
-and (in, out / groups, *kernel) of a transposed one. Those of Keras are brought into this order, and back, by
+and (in, out / groups, *kernel) of a transposed one. These expressions bring Keras's weights into this order:
 
 ::
 
@@ -122,8 +122,8 @@ def fold_conv(
 def fold_into_linear(norm: Norm, weight: ArrayLike, bias: ArrayLike | None) -> Folded:
     """A linear layer that does what the given one does to the output of `norm`.
 
-    Where a tensor is flattened in between, each of its channels becomes several inputs in a row: fold the ScaleShift
-    whose elements are repeated so.
+    If a tensor is flattened in between, each of its channels becomes several inputs in a row: fold a ScaleShift whose
+    elements are repeated accordingly.
 
     Parameters
     ----------
@@ -172,10 +172,10 @@ def fold_into_conv(
 ) -> Folded:
     """A convolution that does what the given one does to the output of `norm`; an error where there is none.
 
-    A shift adds sum(W * shift) to an output that all taps of the kernel go into. Where zeros are padded, which take the
-    place of what `norm` has put out, they go into the inner outputs and not into those at the border, so that no bias
-    will do: the shift has to be 0 then, of each channel that has a weight other than 0. The other modes pad with values
-    that `norm` has put out as well.
+    A shift adds sum(W * shift) to an output that all taps of the kernel go into. If the convolution pads with zeros,
+    some taps of outputs at the border see a zero in place of an output of `norm`, and get no shift, so that no bias is
+    right for all outputs: the shift of each channel that has a weight other than 0 must be 0 then. The other modes pad
+    with outputs of `norm`.
 
     The outputs of a transposed convolution have all taps if, along each axis, the stride is 1 and what `padding` cuts
     off the border has them all: padding >= dilation * (kernel - 1) + output_padding, as of a kernel of 1 without

@@ -32,7 +32,7 @@ from ..settings.groups import rows_of
 class ScaleShift(NamedTuple):
     """y = scale * x + shift: a batch norm in inference.
 
-    The layer itself subtracts the mean from x before it scales. Where a mean is large beside its standard deviation,
+    The layer itself subtracts the mean from x before it scales. If a mean is large beside its standard deviation,
     scale * x and shift are large beside y, and as many digits are lost, unless they are added in wider numbers than x.
 
     Attributes
@@ -68,8 +68,8 @@ class ScaleShift(NamedTuple):
         Raises
         ------
         ValueError
-            No scale and shift can say what it does: it has an activation, no running statistics, or parameters or
-            running statistics per group. And what scale_shift() raises.
+            No scale and shift can do the same: it has an activation, no running statistics, or parameters or
+            running statistics per group. scale_shift() may raise it, too.
         TypeError
             It is no BatchNorm.
         """

@@ -36,7 +36,7 @@ WIDTH = 9.6  # inches
 
 
 def balanced(text: str, columns: int = 84) -> str:
-    """As few lines as columns allow, of about the same length."""
+    """Breaks a text into as few lines as columns allow, of about the same length."""
     fewest = len(textwrap.wrap(text, columns))
     width = next(each for each in range(len(text) // fewest, columns + 1) if len(textwrap.wrap(text, each)) == fewest)
     return "\n".join(textwrap.wrap(text, width))

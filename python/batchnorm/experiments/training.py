@@ -19,7 +19,7 @@ digits = cache(Digits.split)
 
 
 def build(seed: int, sizes: tuple[int, ...] = SIZES, **settings: Any) -> Network:
-    """A new network. Those of one seed have the same first weights, whatever else is asked for."""
+    """A new network. Networks of one seed have the same first weights, whatever else is asked for."""
     return Network(sizes, np.random.default_rng(seed), **settings)
 
 
@@ -40,7 +40,7 @@ def fit(
     batch: int = BATCH,
     before_step: Callable[[Array, Labels], object] | None = None,
 ) -> None:
-    """Trains, and ends early when the loss is no number any more. Those of one seed see the same batches."""
+    """Trains, and ends early when the loss is no number any more. Networks of one seed see the same batches."""
     rng = np.random.default_rng(seed)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # at a large rate a network may overflow
         for _ in range(epochs):

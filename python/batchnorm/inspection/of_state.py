@@ -10,9 +10,9 @@ from ..interop.conventions import CONVENTIONS, convention_of
 from ..interop.suffixes import bare
 from .norm import Array, Norm
 
-# Those with names of their own for both statistics; where two have the same, the one more often met comes first.
-# flax comes before nnx, whose names are a part of its; ONNX's are of a node's inputs, and the saved statistics of cuDNN
-# of one batch.
+# The conventions with names of their own for both statistics; if two have the same, the more frequent one comes first.
+# flax comes before nnx, whose names are a part of flax's. ONNX, whose names are those of a node's inputs, is left out,
+# and so are the saved statistics of cuDNN, which are of one batch.
 _ORDER = [convention_of(name) for name in ("pytorch", "keras", "flax", "gluon", "mxnet", "darknet", "flux", "dlib")]
 _ORDER += [each for each in CONVENTIONS if each not in _ORDER and each.framework not in ("onnx", "cudnn_saved")]
 # Whose statistics have the same names, and which name of gamma tells them apart.

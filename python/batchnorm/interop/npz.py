@@ -22,7 +22,7 @@ def read_npz(file: IO[bytes]) -> Arrays:
     arrays: Arrays = {}
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        # As many bytes as the header claims are read at once.
+        # NumPy reads as many bytes at once as a header claims.
         if sum(entry.compress_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise ValueError("its entries claim more than the file has")
         # In a damaged directory one entry may hide others. The record at the end, of 22 bytes, has their number.
@@ -76,7 +76,7 @@ def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def write_npz(file: IO[bytes], arrays: Arrays) -> None:
-    """As numpy.savez() does, which cannot have an array named "file"."""
+    """Writes what numpy.savez() does, which cannot have an array named "file"."""
     with zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():
             with archive.open(key + ".npy", "w", force_zip64=True) as entry:

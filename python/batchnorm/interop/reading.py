@@ -98,7 +98,7 @@ def _flat(
 
 
 def _others(entries: list[tuple[Path, str, Any]], convention: Convention, layer: Path) -> str:
-    """Where there are layers, for who has looked elsewhere."""
+    """A hint at the places where there are layers."""
     found = [convention.layer_at(path) for path, _, _ in entries]
     paths = list(dict.fromkeys([path for path in found if path is not None] + _of_numbers(entries, convention)))
     prefixes = [repr(convention.separator.join(path)) for path in paths if path != layer]

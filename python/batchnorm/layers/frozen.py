@@ -37,7 +37,7 @@ class _Always(Setting):
 class FrozenBatchNorm2d(_RankedBatchNorm):
     """y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, in training and evaluation alike.
 
-    As torchvision.ops.FrozenBatchNorm2d: all four arrays are constants to the gradient, and state_dict() has no
+    It is torchvision.ops.FrozenBatchNorm2d: all four arrays are constants to the gradient, and state_dict() has no
     num_batches_tracked. A new layer has weight 1, bias 0, running_mean 0 and running_var 1. (Layers of Detectron2 begin
     with a running_var of 1 - eps.) For a layer that only keeps its statistics, and trains gamma and beta, see
     BatchNorm2d(frozen=True).
@@ -55,7 +55,7 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
     ----------
     grad_gamma, grad_beta : None
     training : bool
-        Without a meaning here.
+        It makes no difference here.
 
     Raises
     ------

@@ -134,7 +134,7 @@ class Population:
                 raise ValueError(f"{told}: channel {_first(wrong)}")
 
     def statistics(self) -> Statistics:
-        """For write(); checks all that could be in its way."""
+        """The statistics that write() takes. It checks everything that could be in the way of write()."""
         if not self.counts.any():
             reason = "had no batch that was finite" if self.calls else "was never called by forward()"
             raise ValueError(f"{self.name} {reason}")

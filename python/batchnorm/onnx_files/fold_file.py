@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a file with batch norms to one without."""
+"""Reads a file with batch norms, and writes one in which they are folded."""
 
 from __future__ import annotations
 

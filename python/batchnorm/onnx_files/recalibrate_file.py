@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a file with batch norms to one that has other running statistics."""
+"""Reads a file with batch norms, and writes one with other running statistics."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Two models compared on random inputs, tensor by tensor.
 
 The outputs alone may say nothing: they may be constant, or all of them behind a ReLU that lets nothing through, so that
-any two models agree. So each tensor that a batch norm wrote is compared, and those are named by which nothing is shown.
+any two models agree. So each tensor that a batch norm wrote is compared, and comparisons that show nothing are named.
 """
 
 from __future__ import annotations
