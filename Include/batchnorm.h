@@ -557,6 +557,35 @@ bn_status bn_fold_into_previous(const bn_shape *shape, bn_dtype dtype, const voi
 bn_status bn_fold_into_next(const bn_shape *shape, bn_dtype dtype, const void *weight, const void *bias,
                             const double *scale, const double *shift, void *folded_weight, void *folded_bias);
 
+/* ---- Shapes from strides ---------------------------------------------------------------------------------------
+ *
+ * The bn_shape of tensors that are described by the length of each axis and its stride, as arrays of most languages are.
+ * A caller that has such arrays asks here if they can go to the library as they are. */
+
+/* Finds the extents of some tensors of one shape, and how far their outer slices lie apart.
+ *
+ *     rank           axes, 1 to 64
+ *     sizes          their lengths; if one is 0, the batch is empty
+ *     channel_axis   the first of the axes that make the channels, from 0
+ *     channel_axes   how many axes make them, from that one on
+ *     tensors        1 to 32
+ *     strides        tensors rows of rank strides, in elements, as DLPack has them. An axis of length 1 may have any
+ *     samples_outermost   1 if axis 0 has to be outermost in memory, as groups of samples need it; or 0
+ *     shape          output: the extents, and x_stride, which is of the first tensor; the other members are 0
+ *     outer_strides  output, one for each tensor, for y_stride, dx_stride, bn_epilogue's z_stride and dz_stride; 0 if it is
+ *                    dense. May be NULL
+ *
+ *     int64_t sizes[] = {32, 64, 28, 28}, strides[] = {64 * 784, 784, 28, 1};     // NCHW
+ *     bn_shape shape;
+ *     bn_shape_from_strides(4, sizes, 1, 1, 1, strides, 0, &shape, NULL);         // 32 x 64 x 784
+ *
+ * The axes may be in any order in memory (NCHW, NHWC, Fortran's, a transposed view), which is the same for all tensors. The
+ * channel axes lie side by side and in sequence, and there is no gap but where they begin: slices along the axes before
+ * them may lie further apart. Anything else is BN_ERROR_SHAPE, and has to be copied first. Writes nothing after an error. */
+bn_status bn_shape_from_strides(size_t rank, const int64_t *sizes, size_t channel_axis, size_t channel_axes,
+                                size_t tensors, const int64_t *strides, int samples_outermost, bn_shape *shape,
+                                size_t *outer_strides);
+
 /* ---- The library ---------------------------------------------------------------------------------------------- */
 
 /* BN_VERSION of the library that was loaded. It serves every program that was compiled against a header of the same

@@ -221,6 +221,20 @@ public func exportFoldIntoNext(
     }
 }
 
+@_cdecl("bn_shape_from_strides")
+public func exportShapeFromStrides(
+    rank: Int, sizes: UnsafePointer<Int64>?, channelAxis: Int, channelAxes: Int, tensors: Int,
+    strides: UnsafePointer<Int64>?, samplesOutermost: Int32, shape: UnsafeMutablePointer<bn_shape>?,
+    outerStrides: UnsafeMutablePointer<Int>?
+) -> bn_status {
+    Call.serve("bn_shape_from_strides") { call throws(Failure) in
+        try call.shapeFromStrides(
+            rank: rank, sizes: sizes, channelAxis: channelAxis, channelAxes: channelAxes, tensors: tensors,
+            strides: strides, samplesOutermost: flag(samplesOutermost, "samples_outermost"), shape: shape,
+            outerStrides: outerStrides)
+    }
+}
+
 @_cdecl("bn_version")
 public func exportVersion() -> Int32 { Int32(BN_VERSION_MAJOR * 10000 + BN_VERSION_MINOR * 100 + BN_VERSION_PATCH) }
 
@@ -284,6 +298,7 @@ private func exportsMatchTheHeader() {
     same(CBatchNorm.bn_scale_shift, exportScaleShift)
     same(CBatchNorm.bn_fold_into_previous, exportFoldIntoPrevious)
     same(CBatchNorm.bn_fold_into_next, exportFoldIntoNext)
+    same(CBatchNorm.bn_shape_from_strides, exportShapeFromStrides)
     same(CBatchNorm.bn_version, exportVersion)
     same(CBatchNorm.bn_status_string, exportStatusString)
     same(CBatchNorm.bn_last_error, exportLastError)

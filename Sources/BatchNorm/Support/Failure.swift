@@ -20,6 +20,10 @@ struct Failure: Error {
         case count(Int, UInt)
         /// The failure's own, made by `copied`.
         case text(UnsafeMutablePointer<CChar>)
+        /// One of an array of integers, and the least that it may be.
+        case entry(Int, Int, least: Int? = nil)
+        /// An axis of a tensor that lies in memory beside another.
+        case axis(Int, besides: Int)
         case address(UInt)
         case overlap(StaticString)
     }
@@ -59,6 +63,12 @@ struct Failure: Error {
         case .count(let index, let value):
             message.append("[", index)
             message.append("] is ", value)
+        case .entry(let index, let value, _):
+            message.append("[", index)
+            message.append("] is ", value)
+        case .axis(let axis, let other):
+            message.append(" ", axis)
+            message.append(" lies beside axis ", other)
         case .address(let value): message.append(" is ", hexadecimal: value)
         case .text(let value): message.append(" is '", value, "'")
         case .overlap(let other):
@@ -68,7 +78,7 @@ struct Failure: Error {
         message.append("; expected ")
         message.append(expected)
         switch found {
-        case .structSize(_, let size), .size(_, .some(let size)): message.append(", which is ", size)
+        case .structSize(_, let size), .size(_, .some(let size)), .entry(_, _, .some(let size)): message.append(", which is ", size)
         default: break
         }
     }
