@@ -227,6 +227,7 @@ static void every_name_links(void) {
     CHECK(bn_scale_shift(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_fold_into_previous(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_fold_into_next(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_shape_from_strides(1, NULL, 0, 1, 1, NULL, 0, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_status_string(BN_OK) != NULL && bn_last_error() != NULL && bn_isa_name() != NULL, "NULL");
     CHECK(bn_set_num_threads(1) == BN_OK && bn_get_num_threads() == 1, "%d", bn_get_num_threads());
 }

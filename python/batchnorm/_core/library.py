@@ -48,6 +48,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bn_scale_shift": (check, [c_size_t, _enum, *[_data] * 6, _options]),
     "bn_fold_into_previous": (check, [_shape, _enum, *[_data] * 6]),
     "bn_fold_into_next": (check, [_shape, _enum, *[_data] * 6]),
+    "bn_shape_from_strides": (check, [c_size_t, _data, *[c_size_t] * 3, _data, c_int, _shape, _data]),
     "bn_version": (c_int, []),
     "bn_status_string": (c_char_p, [_enum]),
     "bn_last_error": (c_char_p, []),
