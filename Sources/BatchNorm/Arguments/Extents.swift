@@ -25,7 +25,9 @@ struct Extents {
         self.sizes = sizes
         self.channelAxes = channelAxes
         self.first = first
-        var elements = 1, channels = 1, isEmpty = false
+        var elements = 1
+        var channels = 1
+        var isEmpty = false
         for axis in 0..<rank {
             if sizes[axis] < 0 {
                 throw Failure(BN_ERROR_SHAPE, "sizes", .entry(axis, Int(sizes[axis])), expected: "at least 0")
@@ -44,7 +46,8 @@ struct Extents {
         var order = MemoryOrder(rank: rank, sizes, first)
         var next = channelAxes.last { sizes[$0] > 1 }
         guard var expected = next else { return nil }
-        var count = 0, isWithin = false
+        var count = 0
+        var isWithin = false
         while let axis = order.next() {
             count += 1
             if axis == expected {
@@ -63,10 +66,14 @@ struct Extents {
 
     /// The outer stride of a tensor, 0 if it is dense. Its order in memory has to be that of the first one.
     mutating func outerStride(of tensor: Int, _ strides: UnsafePointer<Int64>) throws(Failure) -> Int {
-        var order = MemoryOrder(rank: rank, sizes, strides), firsts = MemoryOrder(rank: rank, sizes, first)
-        var dense = 1, count = 0, outerStride = 0
+        var order = MemoryOrder(rank: rank, sizes, strides)
+        var firsts = MemoryOrder(rank: rank, sizes, first)
+        var dense = 1
+        var count = 0
+        var outerStride = 0
         while let axis = order.next() {
-            let stride = Int(truncatingIfNeeded: strides[axis]), place = tensor * rank + axis
+            let stride = Int(truncatingIfNeeded: strides[axis])
+            let place = tensor * rank + axis
             if stride <= 0 {
                 throw Failure(
                     BN_ERROR_SHAPE, "strides", .entry(place, stride),
@@ -101,7 +108,10 @@ struct Extents {
     func outerAndInner(samplesOutermost: Bool) throws(Failure) -> (outer: Int, inner: Int) {
         if isEmpty { return (0, 1) }
         var order = MemoryOrder(rank: rank, sizes, first)
-        var within = axesWithin ?? Int.max, outer = 1, inner = 1, last = 0
+        var within = axesWithin ?? Int.max
+        var outer = 1
+        var inner = 1
+        var last = 0
         while let axis = order.next() {
             within -= 1
             if within < 0 || (axesWithin == nil && samplesOutermost && axis == 0) {

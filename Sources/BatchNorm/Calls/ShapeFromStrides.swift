@@ -28,7 +28,9 @@ extension Call {
         guard 1...Footprint.mostOfACall ~= tensors else {
             throw Failure(BN_ERROR_SHAPE, "tensors", .size(tensors), expected: "1 to 32 tensors")
         }
-        let sizes = try need(sizes, "sizes"), strides = try need(strides, "strides"), shape = try need(shape, "shape")
+        let sizes = try need(sizes, "sizes")
+        let strides = try need(strides, "strides")
+        let shape = try need(shape, "shape")
         var arguments = ArgumentList(self, try Geometry(channels: 1, parameter: .float32))
         try arguments.array("sizes", sizes, count: rank, size: 8)
         try arguments.array("strides", strides, count: tensors * rank, size: 8)

@@ -78,7 +78,8 @@ struct Failure: Error {
         message.append("; expected ")
         message.append(expected)
         switch found {
-        case .structSize(_, let size), .size(_, .some(let size)), .entry(_, _, .some(let size)): message.append(", which is ", size)
+        case .structSize(_, let size), .size(_, .some(let size)), .entry(_, _, .some(let size)):
+            message.append(", which is ", size)
         default: break
         }
     }

@@ -7,14 +7,13 @@ Groups need the samples outermost. A mask that a forward call wrote needs the or
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import empty_like
 
 from .arrays import Array, address, of_layer, output, tensor
-from .layout import Axis, Extents, Plan, as_axis, channel_axes, combine, memory_order, plan
+from .layout import Axis, Extents, Plan, as_axis, channel_axes, extents, order_in_memory, plan
 from .structs import Shape
 
 Axes = tuple[int, ...]
@@ -41,8 +40,7 @@ class CallTensors(NamedTuple):
     def order(self) -> Axes:
         """The axes of more than one element, outermost first."""
         x = self.arrays["x"]
-        order = memory_order(x.shape, x.strides, x.itemsize) if x.size else None
-        return order.axes if order else ()
+        return order_in_memory(x.shape, x.strides) if x.size else ()
 
 
 def arrange(
@@ -86,7 +84,7 @@ def arrange(
 
 def _described(order: Order, axis: Axis, arrays: dict[str, Array]) -> CallTensors:
     x = arrays["x"]
-    found = extents(order, x.shape, x.itemsize, *(array.strides for array in arrays.values()))
+    found = _extents(order, x, *(array.strides for array in arrays.values()))
     fit = plan(x.shape, x.dtype, axis if type(axis) is int else as_axis(axis), x.strides)
     assert found is not None, "arrange() has seen to it"
     assert fit is not None, "so it has to this"
@@ -98,26 +96,21 @@ def _described(order: Order, axis: Axis, arrays: dict[str, Array]) -> CallTensor
     return CallTensors(fit._replace(shape=struct), arrays, strides)
 
 
-@lru_cache(maxsize=512)
-def extents(order: Order, shape: tuple[int, ...], itemsize: int, *strides: tuple[int, ...]) -> Extents | None:
+def _extents(order: Order, x: Array, *strides: tuple[int, ...]) -> Extents | None:
     """The extents for tensors of these strides; None if they do not go together, or not as the call asks."""
-    if 0 in shape:
-        return Extents(0, 1, (0,) * len(strides))
-    orders = [memory_order(shape, each, itemsize) for each in strides]
-    outside = 0
-    for each in orders:
-        if each is None or (order.exactly is not None and each.axes != order.exactly):
-            return None
-        if order.samples_first and shape[0] > 1:
-            outside = 1
-            if each.axes[0] != 0:
-                return None
-    return combine(shape, order.axes, orders, outside)
+    if order.exactly is None:
+        return extents(x.shape, x.itemsize, order.axes, order.samples_first, *strides)
+    # A dense tensor that is in the order asked for.
+    model, stride = [0] * x.ndim, x.itemsize
+    for axis in reversed(order.exactly):
+        model[axis], stride = stride, stride * x.shape[axis]
+    found = extents(x.shape, x.itemsize, order.axes, order.samples_first, tuple(model), *strides)
+    return found and found._replace(strides=found.strides[1:])
 
 
 def _fit(order: Order, *arrays: Array) -> bool:
     x = arrays[0]
-    return extents(order, x.shape, x.itemsize, *dict.fromkeys(array.strides for array in arrays)) is not None
+    return _extents(order, x, *dict.fromkeys(array.strides for array in arrays)) is not None
 
 
 def _copied(x: Array, order: Order) -> Array:

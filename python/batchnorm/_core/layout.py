@@ -1,15 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From NumPy's shape and strides to the library's outer x channels x inner.
-
-An axis of length 1 takes no part. The others, sorted by stride, are the array's memory order, and the array can go to
-the library by pointer if in that order
-
-- the channel axes stand side by side and in sequence, and
-- no stride leaves a gap, except one: where the axes before the channels end and the channels begin. There the slices of
-  a larger array may lie further apart, all at one distance, which the library calls the outer stride.
-
-With a single channel there is no channel axis to find, and that one gap may be anywhere.
-"""
+"""The plan of a call: the library's outer x channels x inner for tensors of some shape, dtype and strides."""
 
 from __future__ import annotations
 
@@ -17,13 +7,13 @@ import ctypes
 import importlib
 import math
 import operator
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .library import lib
 from .structs import DType, Shape
 
 Axis = Union[int, tuple[int, ...]]
@@ -129,18 +119,14 @@ def plan(
     dtype = canonical(dtype)
     axes = channel_axes(axis, len(shape))
     channel_shape = tuple(shape[a] for a in axes)
-    channels = math.prod(channel_shape)
-    if 0 in shape:
-        extents: Extents | None = Extents(0, 1, (0, 0, 0))
-    else:
-        x_order = memory_order(shape, x_strides, dtype.itemsize)
-        dense = x_order and x_order._replace(gap=0, stride=0)
-        others = (memory_order(shape, s, dtype.itemsize) if s else dense for s in (y_strides, dx_strides))
-        extents = combine(shape, axes, [x_order, *others])
-    if extents is None:
+    known = [each for each in (x_strides, y_strides, dx_strides) if each is not None]
+    found = extents(shape, dtype.itemsize, axes, False, *known)
+    if found is None:
         return None
-    outer, inner, strides = extents
-    struct = Shape(ctypes.sizeof(Shape), outer, channels, inner, *strides)
+    gaps = iter(found.strides)
+    strides = [0 if each is None else next(gaps) for each in (x_strides, y_strides, dx_strides)]
+    channels = math.prod(channel_shape)
+    struct = Shape(ctypes.sizeof(Shape), found.outer, channels, found.inner, *strides)
     param = parameter_dtype(dtype)
     return Plan(struct, int(code), dtype.itemsize - 1, dtype, channels, channel_shape, 0 in shape, param)
 
@@ -164,29 +150,6 @@ def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     return axes
 
 
-class Order(NamedTuple):
-    """An array's axes of more than one element, outermost first, and the gap that may stand among them."""
-
-    axes: tuple[int, ...]
-    gap: int  # how many axes are outside the gap; 0 if there is none
-    stride: int  # in elements, of the innermost axis outside the gap
-
-
-def memory_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Order | None:
-    """The order of the axes in memory; None if some run backwards, overlap, or leave more than one gap."""
-    axes = sorted((a for a in range(len(shape)) if shape[a] > 1), key=lambda a: -strides[a])
-    gap = stride = 0
-    expected = itemsize
-    for position in reversed(range(len(axes))):
-        actual = strides[axes[position]]
-        if actual != expected:
-            if gap or actual < expected or actual % itemsize:
-                return None
-            gap, stride = position + 1, actual // itemsize
-        expected = actual * shape[axes[position]]
-    return Order(tuple(axes), gap, stride)
-
-
 class Extents(NamedTuple):
     """The two extents besides the channels, and the outer stride of each tensor in elements (0 is dense)."""
 
@@ -195,25 +158,33 @@ class Extents(NamedTuple):
     strides: tuple[int, ...]
 
 
-def combine(
-    shape: tuple[int, ...], channel_axes: tuple[int, ...], orders: Sequence[Order | None], outside: int = 0
+@lru_cache(maxsize=512)
+def extents(
+    shape: tuple[int, ...], itemsize: int, axes: tuple[int, ...], samples_outermost: bool, *strides: tuple[int, ...]
 ) -> Extents | None:
-    """The extents that hold for all tensors at once; None if their memory orders differ or the channels lie apart.
+    """The extents of tensors that have these strides in bytes; None if they cannot go to the library together."""
+    rank, count = len(shape), len(strides)
+    in_bytes = [0 if shape[a] == 1 else each[a] for each in strides for a in range(rank)]
+    if any(stride % itemsize for stride in in_bytes):
+        return None
+    found, gaps = Shape(), (ctypes.c_size_t * count)()
+    try:
+        lib.bn_shape_from_strides(
+            rank,
+            (ctypes.c_int64 * rank)(*shape),
+            axes[0],
+            len(axes),
+            count,
+            (ctypes.c_int64 * len(in_bytes))(*(stride // itemsize for stride in in_bytes)),
+            samples_outermost,
+            found,
+            gaps,
+        )
+    except ValueError:
+        return None
+    return Extents(found.outer, found.inner, tuple(gaps))
 
-    With a single channel, which may stand anywhere, at least so many axes are outside of it.
-    """
-    first_order = orders[0]
-    known = [order for order in orders if order is not None]
-    if first_order is None or len(known) < len(orders):
-        return None
-    axes = first_order.axes
-    channels = [a for a in channel_axes if shape[a] > 1]
-    start = axes.index(channels[0]) if channels else max(outside, *(order.gap for order in known))
-    stop = start + len(channels)
-    if list(axes[start:stop]) != channels:
-        return None
-    if any(order.axes != axes or order.gap not in (0, start) for order in known):
-        return None
-    outer = math.prod(shape[a] for a in axes[:start])
-    inner = math.prod(shape[a] for a in axes[stop:])
-    return Extents(outer, inner, tuple(order.stride for order in known))
+
+def order_in_memory(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of more than one element, outermost first."""
+    return tuple(sorted((a for a in range(len(shape)) if shape[a] > 1), key=lambda a: -strides[a]))

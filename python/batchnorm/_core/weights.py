@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import library, structs
 from .arrays import Array, address, plain
-from .layout import Axis, as_axis, channel_axes, memory_order
+from .layout import Axis, as_axis, channel_axes, order_in_memory
 from .options import member
 from .structs import sized
 
@@ -62,18 +62,18 @@ def laid(weights: Array, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]
 
     x goes by pointer.
     """
-    order, inverse = _orders(x.shape, x.strides, x.itemsize, axes)
+    order, inverse = _orders(x.shape, x.strides, axes)
     dense = np.ascontiguousarray(weights.transpose(order))
     return dense, dense.transpose(inverse)
 
 
 @lru_cache(maxsize=512)
 def _orders(
-    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, axes: tuple[int, ...]
+    shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes in memory order, those of the channels first, and where each of them has gone."""
-    found = memory_order(shape, strides, itemsize) if 0 not in shape else None
-    known = [a for a in (found.axes if found else range(len(shape))) if a not in axes]
+    found = order_in_memory(shape, strides) if 0 not in shape else range(len(shape))
+    known = [a for a in found if a not in axes]
     # Axes of one element, as those of the channels are here, may stand anywhere.
     order = [a for a in range(len(shape)) if a not in known] + known
     return tuple(order), tuple(order.index(a) for a in range(len(shape)))
