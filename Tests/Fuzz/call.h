@@ -8,13 +8,14 @@
 
 enum function {
     TRAINING, INFERENCE, BACKWARD, MOMENTS, MERGE, INVERSE_STD, NORMALIZE, REDUCE, APPLY, UPDATE, LENGTHS, JVP,
-    DOUBLE_BACKWARD, SCALE_SHIFT, FOLD_PREVIOUS, FOLD_NEXT, LIBRARY, function_count
+    DOUBLE_BACKWARD, SCALE_SHIFT, FOLD_PREVIOUS, FOLD_NEXT, STRIDES, LIBRARY, function_count
 };
 
 static const char *const function_names[function_count] = {
     "bn_forward_training", "bn_forward_inference", "bn_backward", "bn_moments", "bn_merge_moments", "bn_inverse_std",
     "bn_normalize", "bn_backward_reduce", "bn_backward_apply", "bn_update_running", "bn_length_weights", "bn_jvp",
-    "bn_double_backward", "bn_scale_shift", "bn_fold_into_previous", "bn_fold_into_next", "the library",
+    "bn_double_backward", "bn_scale_shift", "bn_fold_into_previous", "bn_fold_into_next",
+    "bn_shape_from_strides", "the library",
 };
 
 /* A member of a structure, or an argument that is passed by value. */
@@ -45,6 +46,8 @@ static struct call {
     bn_groups groups;
     bn_dtype dtype, param;
     size_t parts, channels; /* of calls without a shape */
+    size_t rank, axis, axes, tensors;
+    int32_t samples_outermost;
     void *shape_at, *options_at; /* NULL for options: the defaults */
     int has_options, may_refuse; /* may_refuse: for what the values are */
     field fields[most_fields];
@@ -56,6 +59,7 @@ static struct call {
     void *lengths, *length_weights;
     void *x_tangent, *gamma_tangent, *beta_tangent, *y_tangent;
     void *grad_dx, *grad_dgamma, *grad_dbeta, *grad_dy, *grad_x, *grad_gamma;
+    void *sizes, *strides, *found, *outer_strides;
     void *weight, *bias, *scale, *shift, *folded_weight, *folded_bias;
 } k;
 

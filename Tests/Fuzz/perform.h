@@ -85,6 +85,9 @@ static inline bn_status make_call(void) {
     case SCALE_SHIFT: return bn_scale_shift(k.channels, t, k.gamma, k.beta, k.running_mean, k.running_var, k.scale, k.shift, o);
     case FOLD_PREVIOUS: return bn_fold_into_previous(s, t, k.weight, k.bias, k.scale, k.shift, k.folded_weight, k.folded_bias);
     case FOLD_NEXT: return bn_fold_into_next(s, t, k.weight, k.bias, k.scale, k.shift, k.folded_weight, k.folded_bias);
+    case STRIDES:
+        return bn_shape_from_strides(k.rank, k.sizes, k.axis, k.axes, k.tensors, k.strides, k.samples_outermost, k.found,
+                                     k.outer_strides);
     default: return ask_library();
     }
 }
@@ -94,12 +97,13 @@ static const struct {
     int share;
     void (*draw)(void);
 } drawn[function_count] = {
-    [TRAINING] = {26, draw_training}, [INFERENCE] = {10, draw_inference}, [BACKWARD] = {20, draw_backward},
+    [TRAINING] = {24, draw_training}, [INFERENCE] = {10, draw_inference}, [BACKWARD] = {20, draw_backward},
     [MOMENTS] = {4, draw_moments}, [MERGE] = {4, draw_merge}, [INVERSE_STD] = {3, draw_inverse_std},
     [NORMALIZE] = {5, draw_normalize}, [REDUCE] = {3, draw_reduce}, [APPLY] = {4, draw_apply},
     [UPDATE] = {3, draw_update}, [LENGTHS] = {3, draw_length_weights}, [JVP] = {4, draw_jvp},
     [DOUBLE_BACKWARD] = {4, draw_double_backward}, [SCALE_SHIFT] = {2, draw_scale_shift},
-    [FOLD_PREVIOUS] = {2, draw_fold}, [FOLD_NEXT] = {2, draw_fold}, [LIBRARY] = {1, NULL},
+    [FOLD_PREVIOUS] = {2, draw_fold}, [FOLD_NEXT] = {2, draw_fold}, [STRIDES] = {2, draw_shape_from_strides},
+    [LIBRARY] = {1, NULL},
 };
 
 /* The first choices, by which one may tell whether a call is wanted. */
@@ -131,7 +135,7 @@ static inline void examine_status(bn_status status) {
     if (status != BN_OK && (strlen(message) < 10 || strlen(message) > 255 || strchr(message, '\n') != NULL)) {
         fault("is no message", message);
     }
-    int is_of_values = status == BN_ERROR_SINGLE_VALUE || status == BN_ERROR_NONFINITE || (k.may_refuse && status == BN_ERROR_OPTION);
+    int is_of_values = status == BN_ERROR_SINGLE_VALUE || status == BN_ERROR_NONFINITE || (k.may_refuse && (status == BN_ERROR_OPTION || k.function == STRIDES));
     if (what_is_wrong.kind == NOTHING && status != BN_OK && !is_of_values) fault("refuses what is right", message);
     if (what_is_wrong.must_fail && status == BN_OK) fault("was taken", what_is_wrong.name);
 }
@@ -147,6 +151,15 @@ static inline void examine_memory(bn_status status) {
     }
 }
 
+/* A shape that was found has all elements of the tensor. */
+static inline void examine_shape(bn_status status) {
+    if (k.function != STRIDES || status != BN_OK || what_is_wrong.kind != NOTHING) return;
+    const bn_shape *found = k.found;
+    size_t elements = 1;
+    for (size_t i = 0; i < k.rank; i++) elements *= (size_t)((const int64_t *)k.sizes)[i];
+    if (found->outer * found->channels * found->inner != elements) fault("has other elements than the tensor", "shape");
+}
+
 static inline bn_status perform(void) {
     take_snapshots();
     unsigned before = enter_environment();
@@ -155,6 +168,7 @@ static inline bn_status perform(void) {
     leave_environment();
     examine_status(status);
     examine_memory(status);
+    examine_shape(status);
     statuses[status] += 1, of_function[k.function] += 1, succeeded[k.function] += status == BN_OK;
     return status;
 }

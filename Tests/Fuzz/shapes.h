@@ -30,6 +30,7 @@ static inline void add_fields_of_shape(void) {
     switch (k.function) {
     case MERGE: FIELD(parts, SIZE); /* fall through */
     case INVERSE_STD: case UPDATE: case SCALE_SHIFT: FIELD(channels, CHANNELS); break;
+    case STRIDES: return;
     case LENGTHS: FIELD(shape.outer, SIZE), FIELD(shape.inner, SIZE); break;
     default:
         FIELD(shape.struct_size, STRUCT_SIZE), FIELD(shape.outer, SIZE), FIELD(shape.channels, CHANNELS);

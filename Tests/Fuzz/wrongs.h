@@ -4,7 +4,7 @@
 #ifndef FUZZ_WRONGS_H
 #define FUZZ_WRONGS_H
 
-#include "steps.h"
+#include "strides.h"
 
 enum { NOTHING, A_FIELD, A_DATUM, A_NULL, A_MISALIGNMENT, AN_OVERLAP };
 
