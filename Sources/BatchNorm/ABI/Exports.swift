@@ -3,9 +3,10 @@ import CBatchNorm
 import CKernels
 
 /// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list
-/// at the end does, and does not compile where a type differs.
+/// at the end does, and does not compile where a type differs. Three are called by the built-ins of Python as well, and
+/// stand in the library once.
 
-@_cdecl("bn_forward_training")
+@_cdecl("bn_forward_training") @inline(never)
 public func exportForwardTraining(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
     beta: UnsafeRawPointer?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
@@ -20,7 +21,7 @@ public func exportForwardTraining(
     }
 }
 
-@_cdecl("bn_forward_inference")
+@_cdecl("bn_forward_inference") @inline(never)
 public func exportForwardInference(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
     beta: UnsafeRawPointer?, runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
@@ -35,7 +36,7 @@ public func exportForwardInference(
     }
 }
 
-@_cdecl("bn_backward")
+@_cdecl("bn_backward") @inline(never)
 public func exportBackward(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?,

@@ -5,15 +5,30 @@ import CKernels
 /// All that the engine knows of an element type, in one place. A switch that forgets one does not compile.
 extension kernel_element {
     init(_ dtype: bn_dtype, _ name: StaticString) throws(Failure) {
+        guard let element = kernel_element(dtype) else {
+            throw Failure(
+                BN_ERROR_DTYPE, name, .integer(Int(dtype.rawValue)),
+                expected: "BN_FLOAT32 (1), BN_FLOAT64 (2), BN_FLOAT16 (3) or BN_BFLOAT16 (4)")
+        }
+        self = element
+    }
+
+    init?(_ dtype: bn_dtype) {
         switch dtype {
         case BN_FLOAT32: self = .float32
         case BN_FLOAT64: self = .float64
         case BN_FLOAT16: self = .float16
         case BN_BFLOAT16: self = .bfloat16
-        default:
-            throw Failure(
-                BN_ERROR_DTYPE, name, .integer(Int(dtype.rawValue)),
-                expected: "BN_FLOAT32 (1), BN_FLOAT64 (2), BN_FLOAT16 (3) or BN_BFLOAT16 (4)")
+        default: return nil
+        }
+    }
+
+    var dtype: bn_dtype {
+        switch self {
+        case .float32: BN_FLOAT32
+        case .float64: BN_FLOAT64
+        case .float16: BN_FLOAT16
+        case .bfloat16: BN_BFLOAT16
         }
     }
 

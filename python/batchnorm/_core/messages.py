@@ -70,7 +70,7 @@ _WORDS = (
     (r"\bouter \* inner\b", "all"),
     (r"\bouter strides\b", "samples"),
     (r"\bsaved_(mean|invstd)\b", r"\1"),
-    (r"\bPTRDIFF_MAX bytes\b", "2**63 bytes"),
+    (r"\bPTRDIFF_MAX\b", "2**63"),
     (r"\bINT32_MAX\b", "2**31 - 1"),
     (r"\bINT64_MAX\b", "2**63 - 1"),
     (r"\ba bn_(\w+)(, from)?", lambda found: "one" if found[2] is None else "one from"),

@@ -6,9 +6,10 @@ from __future__ import annotations
 from ctypes import addressof
 from typing import NoReturn
 
+from numpy import empty_like, ndarray
 from numpy.typing import ArrayLike
 
-from .._core import direct
+from .._core import built_ins, direct
 from .._core.arrays import Array
 from .._core.arrays import running as running_address
 from .._core.held import held, read_only
@@ -142,6 +143,12 @@ def forward_training(
         return extended.forward_training(
             x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
         )
+    built_in = built_ins.forward_training
+    if built_in is not None and decay is None and type(x) is ndarray:
+        y = empty_like(x) if out is None else out
+        record = built_in(x, gamma, beta, running_mean, running_var, y, axis, momentum, eps, unbiased)
+        if record is not None:
+            return y, SavedStatistics._of(record)
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
@@ -219,6 +226,11 @@ def forward_inference(
         channels = extended.Channels(gamma, beta, running_mean, running_var)
         extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
         return extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out)
+    built_in = built_ins.forward_inference
+    if built_in is not None and type(x) is ndarray:
+        y = empty_like(x) if out is None else out
+        if built_in(x, gamma, beta, running_mean, running_var, y, axis, eps, False) is not None:
+            return y
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, of_gamma = read_only(gamma, "gamma", fit)

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from ctypes import addressof
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy import empty, empty_like, ndarray
+from numpy.typing import ArrayLike, NDArray
 
-from .._core import direct
+from .._core import built_ins, direct
 from .._core.arrays import Array, address
 from .._core.held import check_again, check_axis_again, check_x
 from .._core.layout import Axis
 from .._core.library import lib
 from .._core.options import options
+from .._core.records import AXIS, KINDS, PARAMETER
 from . import extended_backward
 from .saved import SavedStatistics
 
@@ -77,6 +80,11 @@ def backward(
     ValueError, TypeError, MemoryError, RuntimeError
         As in forward_training(). A ValueError also if x, gamma or axis is not that of the forward call.
     """
+    is_plain = gamma is None and axis is None and residual_out is None and not from_output
+    if is_plain and type(saved) is SavedStatistics and saved._record is not None:
+        found = by_record(dy, x, saved._record, out)
+        if found is not None:
+            return found
     if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
         return extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
     assert saved._axis is not None, "a forward call tells it"
@@ -106,3 +114,20 @@ def backward(
         options(frozen=saved._frozen, param_code=fit.param_code),
     )
     return dx, dgamma, dbeta
+
+
+def by_record(
+    dy: ArrayLike, x: ArrayLike, record: bytes, out: Array | None
+) -> tuple[Array, NDArray[Any], NDArray[Any]] | None:
+    """dx, dgamma and dbeta by a built-in function; None if the tensors are not plain, or not those of the record."""
+    built_in = built_ins.backward
+    axis = record[AXIS]
+    if axis > 127:
+        axis -= 256
+    if built_in is None or type(x) is not ndarray or not -x.ndim <= axis < x.ndim:
+        return None
+    dx = empty_like(x) if out is None else out
+    channels, kind = x.shape[axis], KINDS[record[PARAMETER]]
+    dgamma: NDArray[Any] = empty(channels, kind)
+    dbeta: NDArray[Any] = empty(channels, kind)
+    return None if built_in(dy, x, record, dx, dgamma, dbeta) is None else (dx, dgamma, dbeta)

@@ -17,6 +17,7 @@ from .._core.held import array_of
 from .._core.layout import Axis, Plan
 from .._core.pickling import attributes_of, versioned
 from .._core.public import publish
+from .._core.records import unpacked
 from .._core.structs import Outcome
 from .extras import SavedExtras
 from .restored import PLAIN, UPDATED, restored
@@ -60,7 +61,9 @@ class SavedStatistics:
     running_var: Any = None
     num_batches: Any = None
 
-    __slots__ = ("_axis", "_beta", "_both", "_channel_shape", "_dtype", "_frozen", "_gamma", "_param", "_shape")
+    __slots__ = (
+        "_axis", "_beta", "_both", "_channel_shape", "_dtype", "_frozen", "_gamma", "_param", "_record", "_shape"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,9 +85,29 @@ class SavedStatistics:
             self._both = two_of(channel_shape)()
         except (MemoryError, OverflowError):
             raise MemoryError(f"there is no memory for the statistics of channels of shape {channel_shape}") from None
+        self._record: bytes | None = None
         self._channel_shape, self._frozen, self._axis = channel_shape, frozen, axis
         self._shape, self._dtype, self._param = shape, dtype, param
         self._gamma, self._beta = gamma, beta
+
+    @staticmethod
+    def _of(record: bytes) -> SavedStatistics:
+        """Those that a built-in function has written, in bytes that backward() hands on to one."""
+        saved = _new(SavedStatistics)
+        saved._record = record
+        return saved
+
+    def __getattr__(self, name: str) -> Any:
+        """Unpacks the record when somebody looks at it: the other attributes are not there before that."""
+        if name not in SavedStatistics.__slots__ or name == "_record" or self._record is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        parts = unpacked(self._record)
+        self._both = two_of((parts.channels,)).from_buffer_copy(parts.both)
+        self._channel_shape, self._frozen, self._axis = (parts.channels,), parts.frozen, parts.axis
+        self._shape, self._dtype, self._param = parts.shape, parts.dtype, parts.parameter
+        self._gamma, self._beta = parts.gamma, parts.beta
+        self._record = None  # whoever writes to mean means it
+        return object.__getattribute__(self, name)
 
     def _addresses(self) -> tuple[int, int]:
         """Where mean and invstd are, for a call that holds the object meanwhile."""
@@ -213,6 +236,8 @@ class SavedCall(SavedStatistics):
         shape = self._channel_shape[1:] if self._has_rows() and self._shape is not None else self._channel_shape
         return (self._extras.rows, *shape) if self._extras is not None and self._extras.rows else shape
 
+
+_new = object.__new__
 
 # A layer's last call, in one piece, so that no thread finds an x beside the statistics of another's: x, or with
 # from_output y, or None if it was overwritten; what is saved; and from_output.

@@ -7,10 +7,10 @@ from ctypes import addressof
 from typing import Any
 
 import numpy as np
-from numpy import ndarray
+from numpy import empty_like, ndarray
 from numpy.typing import ArrayLike, DTypeLike
 
-from .._core import direct
+from .._core import built_ins, direct
 from .._core.arrays import Array, address, of_layer
 from .._core.arrays import running as running_address
 from .._core.held import held, read_only
@@ -18,7 +18,9 @@ from .._core.layout import Axis, Plan, as_axis
 from .._core.library import lib
 from .._core.options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
 from .._core.public import publish
+from .._core.records import HAS, HAS_BETA, HAS_GAMMA
 from .._core.weights import Masked, PositionWeights
+from ..functional.gradient import by_record
 from ..functional.saved import SavedStatistics
 from ..settings.activations import Activation
 from ..settings.groups import Groups, rows_of
@@ -170,6 +172,10 @@ class BatchNorm(Module):
             return extended_calls.forward(self, x, out, residual, PositionWeights(weights, lengths, masked), training)
         if type(x) is not ndarray or x.dtype is not self._dtype:
             x = of_layer(x, "x", self._dtype)
+        if built_ins.forward_training is not None and type(x) is ndarray:
+            y = self._by_built_in(x, out, training)
+            if y is not None:
+                return y
         fit, x, y, x_address, y_address = direct.forward(x, self._axis, out)
         known = self._plan  # of the call before
         fit = known[1] if fit is known[0] else self._plan_of(fit)
@@ -192,6 +198,33 @@ class BatchNorm(Module):
         else:
             self._evaluate(fit, saved, x_address, y_address, mean, var)
         self.__dict__["_last"] = None if x_address == y_address else x, saved, False
+        return y
+
+    def _by_built_in(self, x: Array, out: Array | None, training: Any) -> Array | None:
+        """y by a built-in function; None if it does not take the arrays: then nothing was written."""
+        state = self.__dict__
+        gamma, beta, mean, var = four_of(state)
+        trains = state["training"] if training is None else training
+        # Without an array nothing would have the layer's number of channels.
+        if (gamma is None and mean is None) or not (trains is True or trains is False):
+            return None
+        y = empty_like(x) if out is None else out
+        if trains or mean is None:
+            tracks = trains and state["track_running_stats"]
+            if not tracks:
+                mean = var = None
+            count, weight = state["num_batches_tracked"] + 1, state["momentum"]
+            if weight is None:
+                weight = 1.0 / count
+            unbiased, built_in = state["unbiased"], built_ins.forward_training
+            record = built_in(x, gamma, beta, mean, var, y, self._axis, weight, state["eps"], unbiased)
+            if tracks and record is not None and x.size:
+                state["num_batches_tracked"] = count
+        else:
+            record = built_ins.forward_inference(x, gamma, beta, mean, var, y, self._axis, state["eps"], True)
+        if record is None:
+            return None
+        state["_last"] = None if y is x else x, SavedStatistics._of(record), False
         return y
 
     def _train(
@@ -270,6 +303,14 @@ class BatchNorm(Module):
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
         if type(dy) is not ndarray or dy.dtype is not self._dtype:
             dy = of_layer(dy, "dy", self._dtype)
+        if type(saved) is SavedStatistics and saved._record is not None:
+            found = by_record(dy, x, saved._record, out)
+            if found is not None:
+                has = saved._record[HAS]
+                grad_gamma = found[1] if has & HAS_GAMMA else None
+                grad_beta = found[2] if has & HAS_BETA else None
+                self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
+                return found[0]
         if type(saved) is not SavedStatistics or saved._dtype is None:
             return extended_calls.backward(self, last, dy, out)
         fit, dy, _, dx, dy_address, x_address, dx_address = direct.backward(dy, x, self._axis, out)
