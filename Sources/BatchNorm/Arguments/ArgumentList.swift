@@ -6,163 +6,217 @@ import CKernels
 /// compared with that of the arguments before it, and it becomes what the engine works with. Nothing is written before all
 /// arguments are entered.
 struct ArgumentList {
-    /// The extents and types that the arguments are of.
-    let geometry: Geometry
-    /// In memory of the thread's, as it would take longer to be cleared than to be used.
-    private let footprints: UnsafeMutablePointer<Footprint>
-    private var count: Int
+    let call: Call
+    /// Tensors have `outer` slices of `slice` elements; arrays have an element for each channel.
+    let outer: Int
+    let slice: Int
+    let channels: Int
+    let elementSize: Int
+    /// The type of gamma, beta, running statistics and their gradients.
+    let parameter: kernel_element
+    let parameterSize: Int
+    /// Rows of the arrays that may have one for each group.
+    var statisticsRows = 1
+    var runningRows = 1
+    var parameterRows = 1
 
-    /// With the structures that the call has read: a shape, options, and those that they point to.
-    init(_ call: Call, _ geometry: Geometry) {
-        self.geometry = geometry
-        footprints = call.thread.pointee.footprints
-        count = call.thread.pointee.structures
+    /// An output shares memory with nothing, but for the one input that it may be exactly: that at a place of the list.
+    enum Access {
+        case read
+        case written
+        case writtenOver(Int)
     }
 
-    /// The place of the last argument, for an output that may be exactly that one.
-    var latest: Int { count - 1 }
-
-    @inline(never)
-    private mutating func input(_ footprint: Footprint) throws(Failure) {
-        try footprint.checkAlignment()
-        (footprints + count).initialize(to: footprint)
-        count += 1
-    }
-
-    /// An output shares memory with nothing, but for the one input that it may be. One that is absent is not entered.
-    @inline(never)
-    private mutating func output(_ footprint: Footprint, orExactly twin: Int?) throws(Failure) {
-        for index in 0..<count where footprint.overlaps(footprints[index]) {
-            if index == twin && footprint.coincides(with: footprints[index]) { continue }
-            throw Failure(
-                BN_ERROR_OVERLAP, footprint.name, .overlap(footprints[index].name),
-                expected: index == twin ? "memory of its own, or the same pointer and stride" : "memory of its own")
-        }
-        try input(footprint)
-    }
+    /// The place of the last argument.
+    var latest: Int { call.thread.pointee.arguments - 1 }
 }
 
-/// Tensors of the call's extents.
+/// A tensor: its first element, and the elements from one outer index to the next.
+struct Operand {
+    var base: UnsafeMutableRawPointer?
+    var stride = 0
+}
+
 extension ArgumentList {
     /// A tensor that is needed, unless it has no elements, or the call can do without.
     @inline(never)
-    mutating func tensor(
-        _ name: StaticString, _ base: UnsafeRawPointer?, stride: Int, isNeeded: Bool = true
+    func tensor(
+        _ name: StaticString, _ base: UnsafeRawPointer?, stride: Int, isNeeded: Bool = true, _ access: Access = .read
     ) throws(Failure) -> Operand {
-        try checkBase(name, base, isNeeded)
-        try input(footprint(name, base, stride))
+        if isNeeded && outer * slice != 0 { _ = try need(base, name) }
+        try call.enter(
+            Footprint(name, base, runs: outer, width: slice * elementSize, stride: stride * elementSize), elementSize,
+            access)
         return Operand(base: UnsafeMutableRawPointer(mutating: base), stride: stride)
     }
 
+    /// An array with as many elements of `size` bytes in each row.
     @inline(never)
-    mutating func output(
-        tensor name: StaticString, _ base: UnsafeMutableRawPointer?, stride: Int, isNeeded: Bool = false,
-        orExactly twin: Int? = nil
-    ) throws(Failure) -> Operand {
-        try checkBase(name, base, isNeeded)
-        if base == nil { return Operand(base: nil, stride: stride) }
-        try output(footprint(name, base, stride), orExactly: twin)
-        return Operand(base: base, stride: stride)
-    }
-
-    private func checkBase(_ name: StaticString, _ base: UnsafeRawPointer?, _ isNeeded: Bool) throws(Failure) {
-        if base == nil && isNeeded && geometry.count != 0 {
-            throw Failure(BN_ERROR_NULL, name, .null, expected: "a pointer")
-        }
-    }
-
-    private func footprint(_ name: StaticString, _ base: UnsafeRawPointer?, _ stride: Int) -> Footprint {
-        let size = geometry.elementSize
-        return Footprint(
-            name, base, runs: geometry.outer, width: geometry.channels * geometry.inner * size, stride: stride * size,
-            alignment: size)
-    }
-}
-
-/// Arrays with an element for each channel, or rows of them; each may be absent.
-extension ArgumentList {
-    /// An array of the parameters' type: gamma, beta, running statistics.
-    @inline(never)
-    mutating func parameters(
-        _ name: StaticString, _ base: UnsafeRawPointer?, rows: Int = 1
-    ) throws(Failure) -> Elements? {
-        try input(array(name, base, rows, geometry.channels, geometry.parameter.size))
-        return base.map { Elements($0, geometry.parameter) }
-    }
-
-    @inline(never)
-    mutating func output(
-        parameters name: StaticString, _ base: UnsafeMutableRawPointer?, rows: Int = 1
-    ) throws(Failure) -> Elements? {
-        guard let base else { return nil }
-        try output(array(name, base, rows, geometry.channels, geometry.parameter.size), orExactly: nil)
-        return Elements(base, geometry.parameter)
-    }
-
-    /// An array of doubles: means, inverse standard deviations, sums.
-    @inline(never)
-    mutating func statistics(
-        _ name: StaticString, _ base: UnsafePointer<Double>?, rows: Int = 1
-    ) throws(Failure) -> UnsafePointer<Double>? {
-        try input(array(name, base, rows, geometry.channels, 8))
-        return base
-    }
-
-    mutating func needed(
-        statistics name: StaticString, _ base: UnsafePointer<Double>?, rows: Int = 1
-    ) throws(Failure) -> UnsafePointer<Double> {
-        try need(statistics(name, base, rows: rows), name)
-    }
-
-    @inline(never)
-    mutating func output(
-        statistics name: StaticString, _ base: UnsafeMutablePointer<Double>?, rows: Int = 1, orExactly twin: Int? = nil
-    ) throws(Failure) -> UnsafeMutablePointer<Double>? {
-        if base == nil { return nil }
-        try output(array(name, base, rows, geometry.channels, 8), orExactly: twin)
-        return base
-    }
-
-    mutating func needed(
-        output name: StaticString, _ base: UnsafeMutablePointer<Double>?, orExactly twin: Int? = nil
-    ) throws(Failure) -> UnsafeMutablePointer<Double> {
-        try need(output(statistics: name, base, orExactly: twin), name)
-    }
-}
-
-/// The weights of positions, if there are any.
-extension ArgumentList {
-    mutating func weights() throws(Failure) {
-        guard let weights = geometry.weights else { return }
-        if weights.base == nil && geometry.count != 0 {
-            throw Failure(BN_ERROR_NULL, "weights->values", .null, expected: "a pointer")
-        }
-        if geometry.count.multipliedReportingOverflow(by: geometry.number.size).overflow {
-            throw Failure(
-                BN_ERROR_SHAPE, "shape->outer", .size(geometry.outer),
-                expected: "outer * inner weights within PTRDIFF_MAX bytes")
-        }
-        try array("weights->values", weights.base, count: geometry.count, size: geometry.number.size)
-    }
-}
-
-/// Arrays of any other length, of elements of so many bytes.
-extension ArgumentList {
-    @inline(never)
-    mutating func array(_ name: StaticString, _ base: UnsafeRawPointer?, count: Int, size: Int) throws(Failure) {
-        try input(array(name, base, 1, count, size))
-    }
-
-    @inline(never)
-    mutating func output(
-        array name: StaticString, _ base: UnsafeMutableRawPointer?, count: Int, size: Int, orExactly twin: Int? = nil
+    func array(
+        _ name: StaticString, _ base: UnsafeRawPointer?, rows: Int = 1, count: Int, size: Int, _ access: Access = .read
     ) throws(Failure) {
-        if base != nil { try output(array(name, base, 1, count, size), orExactly: twin) }
+        try call.enter(Footprint(name, base, runs: rows, width: count * size, stride: count * size), size, access)
+    }
+}
+
+/// Arrays with an element of the parameters' type for each channel. One that is not needed may be absent.
+extension ArgumentList {
+    func parameter(
+        _ name: StaticString, _ base: UnsafeRawPointer?, _ access: Access = .read
+    ) throws(Failure) -> Elements? {
+        try array(name, base, rows: parameterRows, count: channels, size: parameterSize, access)
+        return Elements(ifAny: base, parameter)
     }
 
-    private func array(
-        _ name: StaticString, _ base: UnsafeRawPointer?, _ rows: Int, _ count: Int, _ size: Int
-    ) -> Footprint {
-        Footprint(name, base, runs: rows, width: count * size, stride: count * size, alignment: size)
+    /// gamma and beta, or what else is one for the scale and one for the shift.
+    @inline(never)
+    func parameters(
+        _ names: (StaticString, StaticString), _ scale: UnsafeRawPointer?, _ shift: UnsafeRawPointer?,
+        _ access: Access = .read
+    ) throws(Failure) -> (Elements?, Elements?) {
+        try array(names.0, scale, rows: parameterRows, count: channels, size: parameterSize, access)
+        try array(names.1, shift, rows: parameterRows, count: channels, size: parameterSize, access)
+        return (Elements(ifAny: scale, parameter), Elements(ifAny: shift, parameter))
+    }
+
+    /// Running statistics, if both are given.
+    @inline(never)
+    func running(
+        _ mean: UnsafeRawPointer?, _ variance: UnsafeRawPointer?, _ access: Access,
+        names: (StaticString, StaticString) = ("running_mean", "running_var")
+    ) throws(Failure) -> RunningStatistics? {
+        try array(names.0, mean, rows: runningRows, count: channels, size: parameterSize, access)
+        try array(names.1, variance, rows: runningRows, count: channels, size: parameterSize, access)
+        guard let mean, let variance else { return nil }
+        return (Elements(mean, parameter), Elements(variance, parameter))
+    }
+
+    @inline(never)
+    func needed(
+        running name: StaticString, _ base: UnsafeRawPointer?, _ access: Access = .read
+    ) throws(Failure) -> Elements {
+        let base = try need(base, name)
+        try array(name, base, rows: runningRows, count: channels, size: parameterSize, access)
+        return Elements(base, parameter)
+    }
+}
+
+/// Arrays with a double for each channel: means, inverse standard deviations, sums.
+extension ArgumentList {
+    @inline(never)
+    func statistics(
+        _ name: StaticString, _ base: UnsafeMutablePointer<Double>?, times: Int = 1, _ access: Access
+    ) throws(Failure) -> UnsafeMutablePointer<Double>? {
+        try array(name, base, rows: times * statisticsRows, count: channels, size: 8, access)
+        return base
+    }
+
+    func needed(statistics name: StaticString, _ base: UnsafePointer<Double>?) throws(Failure) -> UnsafePointer<Double>
+    {
+        try UnsafePointer(needed(statistics: name, UnsafeMutablePointer(mutating: base), .read))
+    }
+
+    @inline(never)
+    func needed(
+        statistics name: StaticString, _ base: UnsafeMutablePointer<Double>?, _ access: Access
+    ) throws(Failure) -> UnsafeMutablePointer<Double> {
+        try need(statistics(name, base, access), name)
+    }
+}
+
+/// Those of the channels, an array for each.
+typealias RunningStatistics = (mean: Elements, variance: Elements)
+
+/// A pointer that the call cannot do without.
+func need<P>(_ pointer: P?, _ name: StaticString) throws(Failure) -> P {
+    guard let pointer else { throw Failure(BN_ERROR_NULL, name, .null, expected: "a pointer") }
+    return pointer
+}
+
+/// Two pointers that go together.
+func needBothOrNeither(_ a: UnsafeRawPointer?, _ b: UnsafeRawPointer?, _ names: (StaticString, StaticString))
+    throws(Failure)
+{
+    if (a == nil) != (b == nil) {
+        throw Failure(BN_ERROR_PAIR, a == nil ? names.0 : names.1, .null, expected: "both of a pair, or neither")
+    }
+}
+
+/// A structure of the size that this version knows.
+func checkSize<T>(_ size: Int, _: T.Type, _ name: StaticString, expected: StaticString) throws(Failure) {
+    if size == MemoryLayout<T>.size { return }
+    throw Failure(BN_ERROR_STRUCT_SIZE, name, .structSize(size, MemoryLayout<T>.size), expected: expected)
+}
+
+extension Call {
+    /// A structure of the caller's, which no output may be in: the library reads it once, but the caller may again.
+    func structure<T>(_ pointer: UnsafePointer<T>, _ name: StaticString) throws(Failure) {
+        let size = MemoryLayout<T>.size
+        try enter(Footprint(name, pointer, runs: 1, width: size, stride: size), MemoryLayout<T>.alignment, .read)
+    }
+
+    /// Enters an argument whose address is to be a multiple of `alignment`, a power of two.
+    @inline(never)
+    fileprivate func enter(
+        _ footprint: Footprint, _ alignment: Int, _ access: ArgumentList.Access
+    ) throws(Failure) {
+        let entered = thread.pointee.argumentMemory.assumingMemoryBound(to: Footprint.self)
+        let count = thread.pointee.arguments
+        precondition((count + 1) * MemoryLayout<Footprint>.stride <= ThreadState.argumentBytes)
+        switch access {
+        case .read: break
+        case .written: try footprint.checkOverlap(entered, count, twin: nil)
+        case .writtenOver(let twin): try footprint.checkOverlap(entered, count, twin: twin)
+        }
+        try footprint.checkAlignment(alignment)
+        (entered + count).initialize(to: footprint)
+        thread.pointee.arguments = count + 1
+    }
+}
+
+/// The memory that an argument stands for: `runs` pieces of `width` bytes, `stride` bytes apart.
+///
+///     base                                                            end
+///     |<-- width -->|            |             |            |             |
+///     |#############|            |#############|            |#############|      runs = 3
+///     |<-------- stride -------->|
+struct Footprint {
+    let name: StaticString
+    /// Addresses, wrapping, as a pointer may be anything. Without memory, like NULL, it ends at 0, before any other begins.
+    let base: UInt
+    let end: UInt
+    let runs: Int
+    let width: Int
+    let stride: Int
+
+    @inline(__always)
+    fileprivate init(_ name: StaticString, _ base: UnsafeRawPointer?, runs: Int, width: Int, stride: Int) {
+        self.name = name
+        self.base = UInt(bitPattern: base)
+        self.runs = runs
+        self.width = width
+        self.stride = stride
+        let isEmpty = base == nil || runs == 0 || width == 0
+        end = isEmpty ? 0 : self.base &+ UInt((runs - 1) * stride + width)
+    }
+
+    fileprivate func checkOverlap(
+        _ entered: UnsafePointer<Footprint>, _ count: Int, twin: Int?
+    ) throws(Failure) {
+        for index in 0..<count where base < entered[index].end && entered[index].base < end {
+            if !overlaps(entered[index]) || (index == twin && coincides(with: entered[index])) { continue }
+            throw Failure(
+                BN_ERROR_OVERLAP, name, .overlap(entered[index].name),
+                expected: index == twin ? "memory of its own, or the same pointer and stride" : "memory of its own")
+        }
+    }
+
+    fileprivate func checkAlignment(_ alignment: Int) throws(Failure) {
+        if base & UInt(alignment - 1) == 0 { return }
+        throw Failure(
+            BN_ERROR_ALIGNMENT, name, .address(base),
+            expected: alignment == 8
+                ? "an address that is a multiple of 8"
+                : alignment == 4 ? "an address that is a multiple of 4" : "an even address")
     }
 }

@@ -11,17 +11,19 @@ struct Geometry {
     var yStride: Int
     var dxStride: Int
     let element: kernel_element
-    /// The type of gamma, beta, running statistics and their gradients.
-    var parameter: kernel_element
+    /// The type that elements are computed with.
+    let number: kernel_element
+    /// Bytes of an element.
+    let elementSize: Int
+    /// The type of gamma, beta, running statistics and their gradients, and bytes of one.
+    private(set) var parameter: kernel_element
+    private var parameterSize: Int
     var weights: Weights?
 
     /// Positions in a channel; and what they count for, once they are weighed.
     var count: Int { outer * inner }
     var values: Double { weights?.total ?? Double(count) }
     var isSingle: Bool { weights?.isSingle ?? (count == 1) }
-    var elementSize: Int { element.size }
-    /// The type that elements are computed with.
-    var number: kernel_element { element.number }
     /// Elements on a cache line.
     var lineElements: Int { 64 / elementSize }
     var bytes: Int { count * channels * elementSize }
@@ -34,7 +36,10 @@ struct Geometry {
         let shape = given.pointee
         try checkSize(shape.struct_size, bn_shape.self, "shape->struct_size", expected: "sizeof(bn_shape)")
         element = try kernel_element(dtype, "dtype")
-        parameter = element.number
+        number = element.number
+        elementSize = element.size
+        parameter = number
+        parameterSize = number.size
         channels = try channelCount(shape.channels)
         outer = shape.outer
         inner = shape.inner
@@ -44,9 +49,9 @@ struct Geometry {
                 BN_ERROR_SHAPE, "shape->inner", .size(shape.inner),
                 expected: "channels * inner elements within PTRDIFF_MAX bytes")
         }
-        xStride = try resolved(shape.x_stride, "shape->x_stride", outer, slice, element.size)
-        yStride = try resolved(shape.y_stride, "shape->y_stride", outer, slice, element.size)
-        dxStride = try resolved(shape.dx_stride, "shape->dx_stride", outer, slice, element.size)
+        xStride = try resolved(shape.x_stride, "shape->x_stride", outer, slice, elementSize)
+        yStride = try resolved(shape.y_stride, "shape->y_stride", outer, slice, elementSize)
+        dxStride = try resolved(shape.dx_stride, "shape->dx_stride", outer, slice, elementSize)
         if let given = shape.weights {
             try call.structure(given, "shape->weights")
             weights = try Weights(given.pointee, stride: inner)
@@ -64,7 +69,37 @@ extension Geometry {
         yStride = channels
         dxStride = channels
         element = parameter
+        number = parameter.number
+        elementSize = parameter.size
         self.parameter = parameter
+        parameterSize = elementSize
+    }
+
+    /// The same with parameters of another type.
+    func with(parameter: kernel_element) -> Geometry {
+        var geometry = self
+        geometry.parameter = parameter
+        geometry.parameterSize = parameter.size
+        return geometry
+    }
+
+    /// The list of a call's arguments, which are of these extents and types.
+    func arguments(_ call: Call) -> ArgumentList {
+        ArgumentList(
+            call: call, outer: outer, slice: channels * inner, channels: channels, elementSize: elementSize,
+            parameter: parameter, parameterSize: parameterSize)
+    }
+
+    /// Enters the weights of positions, if there are any.
+    func enterWeights(_ arguments: ArgumentList) throws(Failure) {
+        guard let weights else { return }
+        if count != 0 { _ = try need(weights.base, "weights->values") }
+        if count.multipliedReportingOverflow(by: number.size).overflow {
+            throw Failure(
+                BN_ERROR_SHAPE, "shape->outer", .size(outer),
+                expected: "outer * inner weights within PTRDIFF_MAX bytes")
+        }
+        try arguments.array("weights->values", weights.base, count: count, size: number.size)
     }
 
     /// Looks at the weights, if there are any, once their memory is known to be sound.
@@ -95,6 +130,23 @@ extension Geometry {
         // Every weight has been looked at, so that there is nothing left to be thrown.
         try? part.weigh()
         return part
+    }
+}
+
+/// Some outer indices that are handled as one tensor: `count` of them, `step` apart; and the group that they are of.
+struct Slice {
+    let start: Int
+    let count: Int
+    let step: Int
+    let group: Int
+}
+
+/// A range of outer indices, and one of positions within each of them.
+typealias Extent = (outer: Range<Int>, inner: Range<Int>)
+
+extension Operand {
+    func slice(_ slice: Slice, _ elementSize: Int) -> Operand {
+        Operand(base: base.map { $0 + slice.start * stride * elementSize }, stride: stride * slice.step)
     }
 }
 

@@ -70,12 +70,11 @@ struct Groups {
     }
 
     /// Enters the index, and checks all that depends on the tensors.
-    func enter(_ arguments: inout ArgumentList) throws(Failure) {
-        let geometry = arguments.geometry
-        if geometry.outer % samples != 0 {
+    func enter(_ arguments: ArgumentList) throws(Failure) {
+        if arguments.outer % samples != 0 {
             throw Failure(BN_ERROR_OPTION, "groups->samples", .size(samples), expected: "a divisor of shape->outer")
         }
-        if (64 * geometry.channels).multipliedReportingOverflow(by: count).overflow {
+        if (64 * arguments.channels).multipliedReportingOverflow(by: count).overflow {
             throw Failure(BN_ERROR_OPTION, "groups->groups", .size(count), expected: "fewer rows than memory holds")
         }
         guard let index else { return }

@@ -19,8 +19,8 @@ struct Options {
     var groups: Groups? { descriptors?.pointee.groups }
 
     /// True if there is no descriptor; and if there is none for which a forward call needs more than one sweep.
-    var isPlain: Bool { descriptors == nil }
-    var isOneBatch: Bool { descriptors?.pointee.isOneBatch ?? true }
+    private(set) var isPlain = true
+    private(set) var isOneBatch = true
 
     init(_ given: UnsafePointer<bn_options>?, _ call: Call) throws(Failure) {
         guard let given else { return }
@@ -43,6 +43,8 @@ struct Options {
             let place = call.thread.pointee.slot(.descriptors, Descriptors.self)
             place.initialize(to: try Descriptors(options, call))
             descriptors = UnsafePointer(place)
+            isPlain = false
+            isOneBatch = options.running == nil && options.source == nil && options.groups == nil
         }
     }
 }
@@ -53,8 +55,6 @@ struct Descriptors {
     private(set) var running: Running?
     private(set) var source: Source?
     private(set) var groups: Groups?
-
-    var isOneBatch: Bool { running == nil && source == nil && groups == nil }
 
     @inline(never)
     fileprivate init(_ options: bn_options, _ call: Call) throws(Failure) {
@@ -100,11 +100,18 @@ extension Options {
     }
 }
 
-extension Geometry {
-    /// With the parameters' type that the options say.
-    func with(_ options: Options) -> Geometry {
-        var geometry = self
-        if let parameter = options.parameter { geometry.parameter = parameter }
-        return geometry
+extension Options {
+    /// The extents of tensors, with the type of parameters that the options say.
+    func geometry(_ given: Geometry) -> Geometry { parameter.map(given.with) ?? given }
+
+    /// The list of a call's arguments, which have the rows that groups say.
+    func arguments(_ call: Call, _ geometry: Geometry) -> ArgumentList {
+        var arguments = geometry.arguments(call)
+        if let groups = descriptors?.pointee.groups {
+            arguments.statisticsRows = groups.statisticsRows
+            arguments.runningRows = groups.runningRows
+            arguments.parameterRows = groups.parameterRows
+        }
+        return arguments
     }
 }

@@ -37,11 +37,11 @@ struct Running {
         outcome = given.outcome
     }
 
-    /// Enters its arrays, for `rows` of running statistics and `groups` that have an outcome each, and checks which of them go
-    /// together.
+    /// Enters its arrays, and checks which of them go together.
     func enter(
-        hasRunning: Bool, source: Source, rows: Int, groups: Int, _ arguments: inout ArgumentList
+        hasRunning: Bool, source: Source, _ arguments: ArgumentList
     ) throws(Failure) {
+        let (rows, groups) = (arguments.runningRows, arguments.statisticsRows)
         if average != BN_AVERAGE_EXPONENTIAL && hasRunning { _ = try need(numBatches, "running->num_batches") }
         if singleValue == BN_SINGLE_VALUE_RUNNING && !hasRunning {
             throw Failure(
@@ -62,15 +62,12 @@ struct Running {
                 newNumBatches == nil ? .null : .set,
                 expected: "a pointer where there are num_batches and new_running_mean, NULL elsewhere")
         }
-        if newMean == nil {
-            try arguments.output(array: "running->num_batches", numBatches, count: rows, size: 8)
-        } else {
-            try arguments.array("running->num_batches", numBatches, count: rows, size: 8)
-        }
-        _ = try arguments.output(parameters: "running->new_running_mean", newMean, rows: rows)
-        _ = try arguments.output(parameters: "running->new_running_var", newVar, rows: rows)
-        try arguments.output(array: "running->new_num_batches", newNumBatches, count: rows, size: 8)
-        try arguments.output(array: "running->outcome", outcome, count: groups, size: 4)
+        try arguments.array(
+            "running->num_batches", numBatches, count: rows, size: 8, newMean == nil ? .written : .read)
+        _ = try arguments.running(
+            newMean, newVar, .written, names: ("running->new_running_mean", "running->new_running_var"))
+        try arguments.array("running->new_num_batches", newNumBatches, count: rows, size: 8, .written)
+        try arguments.array("running->outcome", outcome, count: groups, size: 4, .written)
         guard let numBatches else { return }
         for row in 0..<rows where numBatches[row] < 0 || numBatches[row] > .max - Int64(groups) {
             throw Failure(

@@ -10,28 +10,26 @@ extension Call {
         dx: UnsafeMutableRawPointer?, dgamma: UnsafeMutableRawPointer?, dbeta: UnsafeMutableRawPointer?,
         options: Options
     ) throws(Failure) {
-        var arguments = ArgumentList(self, geometry.with(options))
-        let geometry = arguments.geometry
-        let groups = options.groups ?? Groups()
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
         let dyOperand = try arguments.tensor("dy", dy, stride: geometry.yStride)
         let placeOfDy = arguments.latest
         // If x is NULL only Σdy is needed; dy is passed in x's place, because the loop reads both.
         let needsArgument = options.epilogue.map { $0.needsArgument || $0.kernel.from_output != 0 } ?? false
         let withoutX = x == nil && options.frozen && dgamma == nil && !needsArgument
         let xOperand = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: !withoutX)
-        let gamma = try arguments.parameters("gamma", gamma, rows: groups.parameterRows)
-        let beta = try arguments.parameters("beta", beta, rows: groups.parameterRows)
+        let (gamma, beta) = try arguments.parameters(("gamma", "beta"), gamma, beta)
         var backward = Backward(
             geometry: geometry, dy: dyOperand, x: withoutX ? dyOperand : xOperand, gamma: gamma, beta: beta,
-            mean: try arguments.needed(statistics: "saved_mean", savedMean, rows: groups.statisticsRows),
-            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd, rows: groups.statisticsRows),
+            mean: try arguments.needed(statistics: "saved_mean", savedMean),
+            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd),
             saved: options.source?.saved.map { UnsafePointer($0) }, frozen: options.frozen)
         if !options.isPlain || geometry.weights != nil {
-            try backward.enterOthers(options, groups, wantsDx: dx != nil, placeOfDy, &arguments, self)
+            try backward.enterOthers(options, wantsDx: dx != nil, placeOfDy, arguments, self)
         }
-        backward.dx = try arguments.output(tensor: "dx", dx, stride: geometry.dxStride, orExactly: placeOfDy)
-        let dgamma = try arguments.output(parameters: "dgamma", dgamma, rows: groups.parameterRows)
-        let dbeta = try arguments.output(parameters: "dbeta", dbeta, rows: groups.parameterRows)
+        backward.dx = try arguments.tensor(
+            "dx", dx, stride: geometry.dxStride, isNeeded: false, .writtenOver(placeOfDy))
+        let (dgamma, dbeta) = try arguments.parameters(("dgamma", "dbeta"), dgamma, dbeta, .written)
         if geometry.weights != nil { try backward.geometry.weigh() }
         // As the forward call judged it.
         let freezesSingle = options.source == nil && options.running?.singleValue == BN_SINGLE_VALUE_RUNNING
@@ -39,7 +37,7 @@ extension Call {
             backward.freeze()
         }
         let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !backward.frozen)
-        if options.groups != nil {
+        if let groups = options.groups {
             try GroupedBackward(backward, groups, (dgamma, dbeta), freezesSingle: freezesSingle, self)
                 .run(needsSums: needsSums)
             return
@@ -57,15 +55,15 @@ extension Backward {
     /// Enters the arguments that descriptors point to.
     @inline(never)
     fileprivate mutating func enterOthers(
-        _ options: Options, _ groups: Groups, wantsDx: Bool, _ placeOfDy: Int, _ arguments: inout ArgumentList,
-        _ call: Call
+        _ options: Options, wantsDx: Bool, _ placeOfDy: Int, _ arguments: ArgumentList, _ call: Call
     ) throws(Failure) {
-        try arguments.weights()
+        try geometry.enterWeights(arguments)
         setWeights(wantsDx: wantsDx)
-        if options.groups != nil { try groups.enter(&arguments) }
+        try options.groups?.enter(arguments)
         if let saved = options.source?.saved {
-            _ = try arguments.statistics("source->saved", saved, rows: 4 * groups.statisticsRows)
+            _ = try arguments.statistics("source->saved", saved, times: 4, .read)
         }
+        let groups = options.groups ?? Groups()
         if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }
         guard let given = options.epilogue else { return }
         try given.check(geometry)
@@ -76,12 +74,12 @@ extension Backward {
         // With x, and nothing but a clip to look after.
         isClip = kernel.activation == .clip && given.mask == nil && kernel.frozen == 0 && !hasEpilogue
         hasEpilogue = hasEpilogue || kernel.activation != .identity || given.dz != nil || kernel.from_output != 0
-        try enter(given, placeOfDy, &arguments)
+        try enter(given, placeOfDy, arguments)
         if kernel.from_output != 0 { try undo(options, groups, call) }
     }
 
     private mutating func enter(
-        _ epilogue: Epilogue, _ placeOfDy: Int, _ arguments: inout ArgumentList
+        _ epilogue: Epilogue, _ placeOfDy: Int, _ arguments: ArgumentList
     ) throws(Failure) {
         if epilogue.z != nil && epilogue.needsArgument {
             z = try arguments.tensor(
@@ -92,9 +90,9 @@ extension Backward {
             try arguments.array("epilogue->mask", mask, count: geometry.maskBytes, size: 1)
         }
         if let given = epilogue.dz {
-            dz = try arguments.output(
-                tensor: "epilogue->dz", given, stride: geometry.stride(epilogue.dzStride, "epilogue->dz_stride"),
-                orExactly: placeOfDy)
+            dz = try arguments.tensor(
+                "epilogue->dz", given, stride: geometry.stride(epilogue.dzStride, "epilogue->dz_stride"),
+                isNeeded: false, .writtenOver(placeOfDy))
         }
     }
 

@@ -29,24 +29,25 @@ extension Call {
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source, .groups])
         try geometry.refuseWeights()
-        var arguments = ArgumentList(self, geometry.with(options))
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
         let u = try arguments.tensor("grad_dx", grad.dx, stride: geometry.dxStride, isNeeded: false)
         let placeOfU = arguments.latest
-        let a = try arguments.parameters("grad_dgamma", grad.dgamma)
-        let b = try arguments.parameters("grad_dbeta", grad.dbeta)
+        let (a, b) = try arguments.parameters(("grad_dgamma", "grad_dbeta"), grad.dgamma, grad.dbeta)
         let g = try arguments.tensor("dy", dy, stride: geometry.yStride)
         let placeOfDy = arguments.latest
         let needsX = grad.dgamma != nil || !options.frozen
         let x = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: needsX)
-        let gamma = try arguments.parameters("gamma", gamma)
+        let gamma = try arguments.parameter("gamma", gamma)
         let derivatives = Derivatives(
-            call: self, geometry: arguments.geometry, x: needsX ? x : Operand(), gamma: gamma,
+            call: self, geometry: geometry, x: needsX ? x : Operand(), gamma: gamma,
             mean: try arguments.needed(statistics: "saved_mean", savedMean),
             inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen)
-        let toDy = try arguments.output(
-            tensor: "grad_dy", grad.dy, stride: geometry.yStride, orExactly: placeOfU)
-        let toX = try arguments.output(tensor: "grad_x", grad.x, stride: geometry.dxStride, orExactly: placeOfDy)
-        let toGamma = try arguments.output(parameters: "grad_gamma", grad.gamma)
+        let toDy = try arguments.tensor(
+            "grad_dy", grad.dy, stride: geometry.yStride, isNeeded: false, .writtenOver(placeOfU))
+        let toX = try arguments.tensor(
+            "grad_x", grad.x, stride: geometry.dxStride, isNeeded: false, .writtenOver(placeOfDy))
+        let toGamma = try arguments.parameter("grad_gamma", grad.gamma, .written)
 
         var second = try SecondDerivatives(
             derivatives, g: g, u: u, a: a, b: b, toDy: toDy, toX: toX, toGamma: toGamma, self)

@@ -10,13 +10,12 @@ extension Call {
         shift: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source, .groups])
-        var arguments = ArgumentList(self, try Geometry(channels: channels, parameter: element))
-        let gamma = try arguments.parameters("gamma", gamma)
-        let beta = try arguments.parameters("beta", beta)
-        let mean = try need(arguments.parameters("running_mean", runningMean), "running_mean")
-        let variance = try need(arguments.parameters("running_var", runningVar), "running_var")
-        let scale = try arguments.needed(output: "scale", scale)
-        let shift = try arguments.needed(output: "shift", shift)
+        let arguments = try Geometry(channels: channels, parameter: element).arguments(self)
+        let (gamma, beta) = try arguments.parameters(("gamma", "beta"), gamma, beta)
+        let mean = try arguments.needed(running: "running_mean", runningMean)
+        let variance = try arguments.needed(running: "running_var", runningVar)
+        let scale = try arguments.needed(statistics: "scale", scale, .written)
+        let shift = try arguments.needed(statistics: "shift", shift, .written)
         for channel in 0..<channels where !(variance[channel] + options.eps >= 0) {
             throw Failure(
                 BN_ERROR_OPTION, "running_var", .element(channel, variance[channel]),
@@ -52,7 +51,7 @@ struct Folding {
                 BN_ERROR_SHAPE, "shape->outer", .size(count), expected: "a bias within PTRDIFF_MAX bytes for each")
         }
         func elements(_ base: UnsafeRawPointer) -> Elements { Elements(base, geometry.element) }
-        var arguments = ArgumentList(call, geometry)
+        let arguments = geometry.arguments(call)
         _ = try arguments.tensor("weight", weight, stride: geometry.xStride)
         let placeOfWeight = arguments.latest
         self.weight = elements(try need(weight, "weight"))
@@ -61,11 +60,11 @@ struct Folding {
         self.bias = bias.map(elements)
         self.scale = try arguments.needed(statistics: "scale", scale)
         self.shift = try arguments.needed(statistics: "shift", shift)
-        _ = try arguments.output(
-            tensor: "folded_weight", foldedWeight, stride: geometry.yStride, orExactly: placeOfWeight)
+        _ = try arguments.tensor(
+            "folded_weight", foldedWeight, stride: geometry.yStride, isNeeded: false, .writtenOver(placeOfWeight))
         self.foldedWeight = elements(try need(foldedWeight, "folded_weight"))
-        try arguments.output(
-            array: "folded_bias", foldedBias, count: count, size: geometry.elementSize, orExactly: placeOfBias)
+        try arguments.array(
+            "folded_bias", foldedBias, count: count, size: geometry.elementSize, .writtenOver(placeOfBias))
         self.foldedBias = elements(try need(foldedBias, "folded_bias"))
     }
 

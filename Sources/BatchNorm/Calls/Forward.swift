@@ -5,7 +5,7 @@ import CKernels
 /// The tensors and parameters of a forward call, or of a slice of its samples.
 struct Forward {
     var geometry: Geometry
-    private var x = Operand()
+    private var x: Operand
     private var y = Operand()
     private var z = Operand()
     private var gamma: Elements?
@@ -14,31 +14,29 @@ struct Forward {
     private var savedInverseStd: UnsafeMutablePointer<Double>?
     private var epilogue: Epilogue?
     /// Where x is in the list of arguments, which y may be.
-    private var placeOfX = 0
-
-    init(_ geometry: Geometry) { self.geometry = geometry }
+    private let placeOfX: Int
 
     /// True if statistics are wanted.
     var saves: Bool { savedMean != nil || savedInverseStd != nil }
 
     /// Enters all inputs but the statistics.
     @inline(__always)
-    mutating func enterInputs(
-        x: UnsafeRawPointer?, isNeeded: Bool = true, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?,
-        _ options: Options, _ groups: Groups, _ arguments: inout ArgumentList
+    init(
+        _ geometry: Geometry, x: UnsafeRawPointer?, isNeeded: Bool = true, gamma: UnsafeRawPointer?,
+        beta: UnsafeRawPointer?, _ options: Options, _ arguments: ArgumentList
     ) throws(Failure) {
+        self.geometry = geometry
         self.x = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: isNeeded)
         placeOfX = arguments.latest
-        self.gamma = try arguments.parameters("gamma", gamma, rows: groups.parameterRows)
-        self.beta = try arguments.parameters("beta", beta, rows: groups.parameterRows)
+        (self.gamma, self.beta) = try arguments.parameters(("gamma", "beta"), gamma, beta)
         if options.isPlain && geometry.weights == nil { return }
-        try arguments.weights()
-        if options.groups != nil { try groups.enter(&arguments) }
-        if let epilogue = options.epilogue { try enter(epilogue, &arguments) }
+        try geometry.enterWeights(arguments)
+        try options.groups?.enter(arguments)
+        if let epilogue = options.epilogue { try enter(epilogue, arguments) }
     }
 
     @inline(never)
-    private mutating func enter(_ epilogue: Epilogue, _ arguments: inout ArgumentList) throws(Failure) {
+    private mutating func enter(_ epilogue: Epilogue, _ arguments: ArgumentList) throws(Failure) {
         try epilogue.check(geometry)
         self.epilogue = epilogue
         if epilogue.z == nil { return }
@@ -46,19 +44,22 @@ struct Forward {
             "epilogue->z", epilogue.z, stride: geometry.stride(epilogue.zStride, "epilogue->z_stride"))
     }
 
-    /// Enters y and the statistics that are saved, so many rows of them.
+    /// Enters y and the statistics that are saved.
     @inline(__always)
     mutating func enterOutputs(
         y: UnsafeMutableRawPointer?, isNeeded: Bool = false, savedMean: UnsafeMutablePointer<Double>? = nil,
-        savedInvstd: UnsafeMutablePointer<Double>? = nil, rows: Int = 1, _ arguments: inout ArgumentList
+        savedInvstd: UnsafeMutablePointer<Double>? = nil, _ options: Options, _ arguments: ArgumentList
     ) throws(Failure) {
-        self.y = try arguments.output(
-            tensor: "y", y, stride: geometry.yStride, isNeeded: isNeeded, orExactly: placeOfX)
-        self.savedMean = try arguments.output(statistics: "saved_mean", savedMean, rows: rows)
-        savedInverseStd = try arguments.output(statistics: "saved_invstd", savedInvstd, rows: rows)
+        if !options.isPlain, let saved = options.source?.saved {
+            _ = try arguments.statistics("source->saved", saved, times: 4, .written)
+        }
+        self.y = try arguments.tensor(
+            "y", y, stride: geometry.yStride, isNeeded: isNeeded, .writtenOver(placeOfX))
+        self.savedMean = try arguments.statistics("saved_mean", savedMean, .written)
+        savedInverseStd = try arguments.statistics("saved_invstd", savedInvstd, .written)
         guard let mask = epilogue?.mask else { return }
         if y == nil { throw Failure(BN_ERROR_NULL, "y", .null, expected: "a pointer, where there is a mask") }
-        try arguments.output(array: "epilogue->mask", mask, count: geometry.maskBytes, size: 1)
+        try arguments.array("epilogue->mask", mask, count: geometry.maskBytes, size: 1, .written)
     }
 
     /// The samples of a slice, with the rows that they have.

@@ -10,65 +10,41 @@ extension Call {
         runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        let groups = options.groups ?? Groups()
-        var arguments = ArgumentList(self, geometry.with(options))
-        var forward = Forward(arguments.geometry)
-        try forward.enterInputs(x: x, gamma: gamma, beta: beta, options, groups, &arguments)
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
+        var forward = try Forward(geometry, x: x, gamma: gamma, beta: beta, options, arguments)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
-        let running = try enterRunning(runningMean, runningVar, options, groups, &arguments)
-        if let saved = options.source?.saved {
-            _ = try arguments.output(statistics: "source->saved", saved, rows: 4 * groups.statisticsRows)
-        }
-        try forward.enterOutputs(
-            y: y, savedMean: savedMean, savedInvstd: savedInvstd, rows: groups.statisticsRows, &arguments)
+        let running =
+            options.isOneBatch
+            ? try arguments.running(runningMean, runningVar, .written)
+            : try enterRunning(runningMean, runningVar, options, arguments)
+        try forward.enterOutputs(y: y, savedMean: savedMean, savedInvstd: savedInvstd, options, arguments)
         if geometry.weights != nil { try forward.geometry.weigh() }
         if options.isOneBatch {
             try trainOneBatch(forward, running, options)
         } else {
-            var training = try GroupedTraining(forward, groups, options, running, self)
+            var training = try GroupedTraining(forward, options, running, self)
             try training.run()
         }
         try forward.writeMask(self)
     }
 
-    typealias RunningStatistics = (mean: Elements, variance: Elements)
-
     /// Running statistics are outputs, unless the call gives new ones; then they are inputs, and all that makes new ones
     /// follows them.
-    @inline(__always)
+    @inline(never)
     private func enterRunning(
-        _ mean: UnsafeMutableRawPointer?, _ variance: UnsafeMutableRawPointer?, _ options: Options, _ groups: Groups,
-        _ arguments: inout ArgumentList
+        _ mean: UnsafeMutableRawPointer?, _ variance: UnsafeMutableRawPointer?, _ options: Options,
+        _ arguments: ArgumentList
     ) throws(Failure) -> RunningStatistics? {
-        let rows = groups.runningRows
-        if options.isOneBatch {
-            return try pair(
-                arguments.output(parameters: "running_mean", mean, rows: rows),
-                arguments.output(parameters: "running_var", variance, rows: rows))
-        }
         let isPure = options.running?.newMean != nil
-        var entered: RunningStatistics?
-        if isPure {
-            entered = try pair(
-                arguments.parameters("running_mean", mean, rows: rows),
-                arguments.parameters("running_var", variance, rows: rows))
-        }
+        let entered = isPure ? try arguments.running(mean, variance, .read) : nil
         let source = options.source ?? Source()
         if let running = options.running {
-            try running.enter(
-                hasRunning: mean != nil, source: source, rows: rows, groups: groups.statisticsRows, &arguments)
+            try running.enter(hasRunning: mean != nil, source: source, arguments)
         } else if source.kind != BN_SOURCE_BATCH {
             _ = try need(mean, "running_mean")
         }
-        if isPure { return entered }
-        return try pair(
-            arguments.output(parameters: "running_mean", mean, rows: rows),
-            arguments.output(parameters: "running_var", variance, rows: rows))
-    }
-
-    private func pair(_ mean: Elements?, _ variance: Elements?) -> RunningStatistics? {
-        guard let mean, let variance else { return nil }
-        return (mean, variance)
+        return isPure ? entered : try arguments.running(mean, variance, .written)
     }
 
     @inline(__always)
@@ -77,10 +53,12 @@ extension Call {
     ) throws(Failure) {
         let weights = forward.geometry.weights
         if forward.geometry.isSingle { throw weights == nil ? singleValue : singlePosition }
-        if let weights, running != nil { try checkUnbiased(weights.total, options) }
-        let update = running.map {
-            RunningUpdate(
-                mean: $0.mean, variance: $0.variance, momentum: options.momentum, biased: options.biasedRunningVariance)
+        var update: RunningUpdate?
+        if let running {
+            if let weights { try checkUnbiased(weights.total, options) }
+            update = RunningUpdate(
+                mean: running.mean, variance: running.variance, momentum: options.momentum,
+                biased: options.biasedRunningVariance)
         }
         let sweep = forward.sweep(self)
         sweep.pointee.reduction = .moments
@@ -93,21 +71,14 @@ extension Call {
         runningMean: UnsafeRawPointer?, runningVar: UnsafeRawPointer?, y: UnsafeMutableRawPointer?,
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
-        let groups = options.groups ?? Groups()
-        var arguments = ArgumentList(self, geometry.with(options))
-        var forward = Forward(arguments.geometry)
-        try forward.enterInputs(x: x, isNeeded: y != nil, gamma: gamma, beta: beta, options, groups, &arguments)
-        let mean = try need(
-            arguments.parameters("running_mean", runningMean, rows: groups.runningRows), "running_mean")
-        let variance = try need(
-            arguments.parameters("running_var", runningVar, rows: groups.runningRows), "running_var")
-        let saved = options.source?.saved
-        if saved != nil {
-            _ = try arguments.output(statistics: "source->saved", saved, rows: 4 * groups.statisticsRows)
-        }
-        try forward.enterOutputs(
-            y: y, savedMean: savedMean, savedInvstd: savedInvstd, rows: groups.statisticsRows, &arguments)
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
+        var forward = try Forward(geometry, x: x, isNeeded: y != nil, gamma: gamma, beta: beta, options, arguments)
+        let mean = try arguments.needed(running: "running_mean", runningMean)
+        let variance = try arguments.needed(running: "running_var", runningVar)
+        try forward.enterOutputs(y: y, savedMean: savedMean, savedInvstd: savedInvstd, options, arguments)
         if geometry.weights != nil { try forward.geometry.weigh() }
+        let groups = options.groups ?? Groups()
         // Groups that share everything that inference knows of are none.
         if !groups.ownRunning && !groups.ownParameters && (!groups.ownStatistics || !forward.saves) {
             let sweep = forward.sweep(self)
@@ -125,7 +96,7 @@ extension Call {
             }
         }
         // To bn_backward the running statistics are constants, in every channel.
-        saved?.update(repeating: 0, count: 4 * groups.statisticsRows * geometry.channels)
+        options.source?.saved?.update(repeating: 0, count: 4 * groups.statisticsRows * geometry.channels)
         try forward.writeMask(self)
     }
 

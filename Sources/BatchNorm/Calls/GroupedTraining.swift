@@ -13,20 +13,19 @@ struct GroupedTraining: ~Copyable {
     private let source: Source
     private let options: Options
     private let policy: Running
-    private var running: Call.RunningStatistics?
+    private var running: RunningStatistics?
     private let kept: GroupMoments
     private let call: Call
     private var geometry: Geometry { forward.geometry }
 
     init(
-        _ forward: Forward, _ groups: Groups, _ options: Options, _ running: Call.RunningStatistics?,
-        _ call: Call
+        _ forward: Forward, _ options: Options, _ running: RunningStatistics?, _ call: Call
     ) throws(Failure) {
         self.forward = forward
-        self.groups = groups
         self.options = options
         self.running = running
         self.call = call
+        groups = options.groups ?? Groups()
         source = options.source ?? Source()
         policy = options.running ?? Running()
         kept = try GroupMoments(groups.statisticsRows, forward.geometry.channels, call)

@@ -11,21 +11,21 @@ extension Call {
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source, .groups])
         try geometry.refuseWeights()
-        var arguments = ArgumentList(self, geometry.with(options))
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
         // If the statistics are constants, y depends on x only through x_tangent and gamma_tangent.
         let needsX = gammaTangent != nil || (xTangent != nil && !options.frozen)
         let x = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: needsX)
         let v = try arguments.tensor("x_tangent", xTangent, stride: geometry.dxStride, isNeeded: false)
         let placeOfV = arguments.latest
-        let gamma = try arguments.parameters("gamma", gamma)
-        let gammaDirection = try arguments.parameters("gamma_tangent", gammaTangent)
-        let betaDirection = try arguments.parameters("beta_tangent", betaTangent)
+        let gamma = try arguments.parameter("gamma", gamma)
+        let (gammaDirection, betaDirection) = try arguments.parameters(
+            ("gamma_tangent", "beta_tangent"), gammaTangent, betaTangent)
         let derivatives = Derivatives(
-            call: self, geometry: arguments.geometry, x: needsX ? x : Operand(), gamma: gamma,
+            call: self, geometry: geometry, x: needsX ? x : Operand(), gamma: gamma,
             mean: try arguments.needed(statistics: "saved_mean", savedMean),
             inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen)
-        let out = try arguments.output(
-            tensor: "y_tangent", yTangent, stride: geometry.yStride, isNeeded: true, orExactly: placeOfV)
+        let out = try arguments.tensor("y_tangent", yTangent, stride: geometry.yStride, .writtenOver(placeOfV))
 
         var scratch = try DerivativeScratch(geometry.channels, sums: 1, self)
         let sums = scratch.sums()

@@ -17,9 +17,9 @@ extension Call {
         if count == 0 { return }
         let lengths = try need(lengths, "lengths")
         let values = Elements(try need(weights, "weights"), number)
-        var arguments = ArgumentList(self, try Geometry(channels: 1, parameter: number))
+        let arguments = try Geometry(channels: 1, parameter: number).arguments(self)
         try arguments.array("lengths", lengths, count: samples, size: MemoryLayout<Int>.size)
-        try arguments.output(array: "weights", values.base, count: count, size: number.size)
+        try arguments.array("weights", values.base, count: count, size: number.size, .written)
         for sample in 0..<samples where !(0...positions ~= lengths[sample]) {
             throw Failure(
                 BN_ERROR_OPTION, "lengths", .count(sample, UInt(bitPattern: lengths[sample])),

@@ -25,18 +25,18 @@ extension Call {
             throw Failure(
                 BN_ERROR_SHAPE, "channel_axes", .size(channelAxes), expected: "1 to rank - channel_axis axes")
         }
-        guard 1...Footprint.mostOfACall ~= tensors else {
+        guard 1...ThreadState.mostArguments ~= tensors else {
             throw Failure(BN_ERROR_SHAPE, "tensors", .size(tensors), expected: "1 to 32 tensors")
         }
         let sizes = try need(sizes, "sizes")
         let strides = try need(strides, "strides")
         let shape = try need(shape, "shape")
-        var arguments = ArgumentList(self, try Geometry(channels: 1, parameter: .float32))
+        let arguments = try Geometry(channels: 1, parameter: .float32).arguments(self)
         try arguments.array("sizes", sizes, count: rank, size: 8)
         try arguments.array("strides", strides, count: tensors * rank, size: 8)
         let word = MemoryLayout<Int>.size
-        try arguments.output(array: "shape", shape, count: MemoryLayout<bn_shape>.size / word, size: word)
-        try arguments.output(array: "outer_strides", outerStrides, count: tensors, size: word)
+        try arguments.array("shape", shape, count: MemoryLayout<bn_shape>.size / word, size: word, .written)
+        try arguments.array("outer_strides", outerStrides, count: tensors, size: word, .written)
         var extents = try Extents(
             rank: rank, sizes: sizes, channelAxes: channelAxis..<channelAxis + channelAxes, first: strides)
         for tensor in 0..<tensors where !extents.isEmpty {

@@ -9,22 +9,22 @@ extension Call {
         m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
         m2: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
-        var arguments = ArgumentList(self, try Geometry(channels: channels, parameter: .float64))
+        let arguments = try Geometry(channels: channels, parameter: .float64).arguments(self)
         let (rows, tooMany) = parts.multipliedReportingOverflow(by: channels)
         if parts < 0 || tooMany || rows > Int.max / 8 {
             throw Failure(
                 BN_ERROR_SHAPE, "parts", .size(parts), expected: "parts * channels doubles within PTRDIFF_MAX bytes")
         }
         func input(_ name: StaticString, _ pointer: UnsafePointer<Double>?) throws(Failure) -> Int {
-            _ = try arguments.statistics(name, pointer, rows: parts)
+            try arguments.array(name, pointer, rows: parts, count: channels, size: 8)
             if parts > 0 { _ = try need(pointer, name) }
             return arguments.latest
         }
         let places = (try input("counts", counts), try input("means", means), try input("m2s", m2s))
         let outputs = (
-            count: try arguments.needed(output: "count", count, orExactly: places.0),
-            mean: try arguments.needed(output: "mean", mean, orExactly: places.1),
-            m2: try arguments.needed(output: "m2", m2, orExactly: places.2)
+            count: try arguments.needed(statistics: "count", count, .writtenOver(places.0)),
+            mean: try arguments.needed(statistics: "mean", mean, .writtenOver(places.1)),
+            m2: try arguments.needed(statistics: "m2", m2, .writtenOver(places.2))
         )
         if let counts { try checkCounts("counts", counts, rows) }
         for channel in 0..<channels {
@@ -45,10 +45,10 @@ extension Call {
         invstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source, .groups])
-        var arguments = ArgumentList(self, try Geometry(channels: channels, parameter: .float64))
+        let arguments = try Geometry(channels: channels, parameter: .float64).arguments(self)
         let count = try arguments.needed(statistics: "count", count)
         let m2 = try arguments.needed(statistics: "m2", m2)
-        let invstd = try arguments.needed(output: "invstd", invstd, orExactly: arguments.latest)
+        let invstd = try arguments.needed(statistics: "invstd", invstd, .writtenOver(arguments.latest))
         try checkCounts("count", count, channels)
         for channel in 0..<channels {
             invstd[channel] = Moments(count: count[channel], mean: 0, m2: m2[channel]).inverseStd(options.eps)
@@ -61,13 +61,13 @@ extension Call {
         options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source, .groups])
-        var arguments = ArgumentList(self, try Geometry(channels: channels, parameter: element))
+        let arguments = try Geometry(channels: channels, parameter: element).arguments(self)
         let count = try arguments.needed(statistics: "count", count)
         let mean = try arguments.needed(statistics: "mean", mean)
         let m2 = try arguments.needed(statistics: "m2", m2)
         let update = RunningUpdate(
-            mean: try need(arguments.output(parameters: "running_mean", runningMean), "running_mean"),
-            variance: try need(arguments.output(parameters: "running_var", runningVar), "running_var"),
+            mean: try arguments.needed(running: "running_mean", runningMean, .written),
+            variance: try arguments.needed(running: "running_var", runningVar, .written),
             momentum: options.momentum, biased: options.biasedRunningVariance)
         try checkCounts("count", count, channels)
         for channel in 0..<channels where !options.biasedRunningVariance && count[channel] > 0 && count[channel] <= 1 {

@@ -8,12 +8,13 @@ extension Call {
         _ geometry: Geometry, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
         mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
-        var arguments = ArgumentList(self, geometry)
+        let arguments = geometry.arguments(self)
         let x = try arguments.tensor("x", x, stride: geometry.xStride)
-        try arguments.weights()
+        try geometry.enterWeights(arguments)
         let outputs = (
-            count: try arguments.needed(output: "count", count), mean: try arguments.needed(output: "mean", mean),
-            m2: try arguments.needed(output: "m2", m2)
+            count: try arguments.needed(statistics: "count", count, .written),
+            mean: try arguments.needed(statistics: "mean", mean, .written),
+            m2: try arguments.needed(statistics: "m2", m2, .written)
         )
         var geometry = geometry
         try geometry.weigh()
@@ -29,12 +30,12 @@ extension Call {
         mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
         try options.refuse([.source, .groups])
-        var arguments = ArgumentList(self, geometry.with(options))
-        var forward = Forward(arguments.geometry)
-        try forward.enterInputs(x: x, gamma: gamma, beta: beta, options, Groups(), &arguments)
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
+        var forward = try Forward(geometry, x: x, gamma: gamma, beta: beta, options, arguments)
         let mean = try arguments.needed(statistics: "mean", mean)
         let inverseStd = try arguments.needed(statistics: "invstd", invstd)
-        try forward.enterOutputs(y: y, isNeeded: true, &arguments)
+        try forward.enterOutputs(y: y, isNeeded: true, options, arguments)
         if geometry.weights != nil { try forward.geometry.weigh() }
         let sweep = forward.sweep(self)
         sweep.pointee.finalize = finalize(forward.finalize(.given(mean: mean, inverseStd: inverseStd)))
@@ -46,15 +47,15 @@ extension Call {
         _ geometry: Geometry, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, mean: UnsafePointer<Double>?,
         invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?, sumDyXHat: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
-        var arguments = ArgumentList(self, geometry)
+        let arguments = geometry.arguments(self)
         var backward = Backward(
             geometry: geometry, dy: try arguments.tensor("dy", dy, stride: geometry.yStride),
             x: try arguments.tensor("x", x, stride: geometry.xStride),
             mean: try arguments.needed(statistics: "mean", mean),
             inverseStd: try arguments.needed(statistics: "invstd", invstd))
-        try arguments.weights()
-        let sumDy = try arguments.needed(output: "sum_dy", sumDy)
-        let sumDyXHat = try arguments.needed(output: "sum_dy_x_hat", sumDyXHat)
+        try geometry.enterWeights(arguments)
+        let sumDy = try arguments.needed(statistics: "sum_dy", sumDy, .written)
+        let sumDyXHat = try arguments.needed(statistics: "sum_dy_x_hat", sumDyXHat, .written)
         backward.setWeights(wantsDx: false)
         try backward.geometry.weigh()
         let sweep = backward.sweep(self, reduces: true, maps: false)
@@ -72,21 +73,21 @@ extension Call {
         options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .source, .groups])
-        var arguments = ArgumentList(self, geometry.with(options))
+        let geometry = options.geometry(geometry)
+        let arguments = options.arguments(self, geometry)
         let dyOperand = try arguments.tensor("dy", dy, stride: geometry.yStride)
         let placeOfDy = arguments.latest
         let x = try arguments.tensor("x", x, stride: geometry.xStride)
-        let gamma = try arguments.parameters("gamma", gamma)
+        let gamma = try arguments.parameter("gamma", gamma)
         var backward = Backward(
-            geometry: arguments.geometry, dy: dyOperand, x: x, gamma: gamma,
+            geometry: geometry, dy: dyOperand, x: x, gamma: gamma,
             mean: try arguments.needed(statistics: "mean", mean),
             inverseStd: try arguments.needed(statistics: "invstd", invstd))
         let count = try arguments.needed(statistics: "count", count)
         let sumDy = try arguments.needed(statistics: "sum_dy", sumDy)
         let sumDyXHat = try arguments.needed(statistics: "sum_dy_x_hat", sumDyXHat)
-        try arguments.weights()
-        backward.dx = try arguments.output(
-            tensor: "dx", dx, stride: geometry.dxStride, isNeeded: true, orExactly: placeOfDy)
+        try geometry.enterWeights(arguments)
+        backward.dx = try arguments.tensor("dx", dx, stride: geometry.dxStride, .writtenOver(placeOfDy))
         backward.setWeights(wantsDx: dx != nil)
         try checkCounts("count", count, geometry.channels, least: Weights.least)
         try backward.geometry.weigh()

@@ -55,22 +55,28 @@ extension Sweep {
         let head = min((line - phase) % line, elements)
         let whole = (elements - head) / length
         let tail = head + whole * length
-        for (start, runs, length, first) in [
-            (0, 1, head, first), (head, whole, length, first + head), (tail, 1, elements - tail, first + head),
-        ] where runs * length > 0 {
-            var tile = rows
-            tile.runs = runs
-            tile.length = length
-            tile.x = rows.x.from(start, length, geometry.elementSize)
-            tile.dy = rows.dy.from(start, length, geometry.elementSize)
-            tile.out = rows.out.from(start, length, geometry.elementSize)
-            tile.z = rows.z.from(start, length, geometry.elementSize)
-            tile.dz = rows.dz.from(start, length, geometry.elementSize)
-            tile.bits.first += start
-            tile.bits.stride = length
-            var channels = coefficients.at(first)
-            map.unsafelyUnwrapped(&tile, &channels)
-        }
+        applyRuns(1, head, of: rows, from: 0, coefficients, first)
+        applyRuns(whole, length, of: rows, from: head, coefficients, first + head)
+        applyRuns(1, elements - tail, of: rows, from: tail, coefficients, first + head)
+    }
+
+    @inline(never)
+    private func applyRuns(
+        _ runs: Int, _ length: Int, of rows: kernel_tile, from start: Int, _ coefficients: Coefficients, _ first: Int
+    ) {
+        if runs * length == 0 { return }
+        var tile = rows
+        tile.runs = runs
+        tile.length = length
+        tile.x = rows.x.from(start, length, geometry.elementSize)
+        tile.dy = rows.dy.from(start, length, geometry.elementSize)
+        tile.out = rows.out.from(start, length, geometry.elementSize)
+        tile.z = rows.z.from(start, length, geometry.elementSize)
+        tile.dz = rows.dz.from(start, length, geometry.elementSize)
+        tile.bits.first += start
+        tile.bits.stride = length
+        var channels = coefficients.at(first)
+        map.unsafelyUnwrapped(&tile, &channels)
     }
 
     /// Elements from the start of a cache line to that of the tensor. NumPy's arrays begin a quarter of a line behind: vectors

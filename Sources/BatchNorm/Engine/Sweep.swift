@@ -67,7 +67,7 @@ extension Call {
     @inline(never)
     func sweep(_ geometry: Geometry) -> UnsafeMutablePointer<Sweep> {
         let sweep = thread.pointee.slot(.sweep, Sweep.self)
-        sweep.initialize(to: Sweep(geometry, kernels))
+        sweep.initialize(to: Sweep(geometry, library.pointee.kernels))
         return sweep
     }
 }

@@ -10,16 +10,25 @@ struct Call {
     /// Runs the body of an exported function, and turns what it throws into a status and a message.
     @inline(__always)
     static func serve(_ function: StaticString, _ body: (Call) throws(Failure) -> Void) -> bn_status {
-        guard let library = Library.shared, let thread = library.pointee.thread else { return BN_ERROR_MEMORY }
-        guard thread.pointee.enter() else { return BN_ERROR_NESTED }
-        defer { thread.pointee.leave() }
-        do throws(Failure) {
-            try body(Call(library: library, thread: thread))
-            return BN_OK
-        } catch {
-            thread.pointee.record(error, in: function)
-            return error.status
-        }
+        let (begun, refusal) = begin()
+        guard let call = begun else { return refusal }
+        do throws(Failure) { try body(call) } catch { return call.fail(error, in: function) }
+        call.thread.pointee.leave()
+        return BN_OK
+    }
+
+    @inline(never)
+    private static func begin() -> (Call?, refusal: bn_status) {
+        guard let library = Library.shared, let thread = library.pointee.thread else { return (nil, BN_ERROR_MEMORY) }
+        guard thread.pointee.enter() else { return (nil, BN_ERROR_NESTED) }
+        return (Call(library: library, thread: thread), BN_OK)
+    }
+
+    @inline(never)
+    private func fail(_ failure: Failure, in function: StaticString) -> bn_status {
+        thread.pointee.record(failure, in: function)
+        thread.pointee.leave()
+        return failure.status
     }
 
     /// Like `serve`, but refuses to compute in an environment that asks for what cannot be; and computes in the default
@@ -28,7 +37,7 @@ struct Call {
     @inline(__always)
     static func compute(_ function: StaticString, _ body: (Call) throws(Failure) -> Void) -> bn_status {
         serve(function) { call throws(Failure) in
-            try call.library.pointee.environment.check()
+            if !call.library.pointee.environment.isSound { try call.library.pointee.environment.check() }
             let floats = machine_enter_floats()
             defer { machine_leave_floats(floats) }
             try body(call)

@@ -10,6 +10,8 @@ struct Environment {
     /// Settings that cannot be honoured: every computing call fails with them.
     private(set) var isaFailure: Failure?
     private(set) var threadsFailure: Failure?
+    /// True if all of them can be.
+    let isSound: Bool
 
     static let mostThreads = 1024
 
@@ -22,6 +24,7 @@ struct Environment {
             threads = 1
             threadsFailure = error
         }
+        isSound = isaFailure == nil && threadsFailure == nil
     }
 
     /// Frees what the failures hold.
@@ -30,6 +33,7 @@ struct Environment {
         threadsFailure?.found.discard()
     }
 
+    @inline(never)
     func check() throws(Failure) {
         if let isaFailure { throw isaFailure }
         if let threadsFailure { throw threadsFailure }

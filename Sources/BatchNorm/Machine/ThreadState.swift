@@ -10,9 +10,12 @@ struct ThreadState {
     private(set) var lastError: UnsafePointer<CChar>
     /// 1 while a call is at work. A second one, from a signal handler, would write where the first one does.
     private var isBusy: Int32 = 0
-    /// The memory of a call's arguments, and how many of them are its structures.
-    let footprints: UnsafeMutablePointer<Footprint>
-    var structures = 0
+    /// How many arguments a call has entered, and memory for what it notes of each.
+    var arguments = 0
+    let argumentMemory: UnsafeMutableRawPointer
+    /// No function takes more pointers, its structures among them.
+    static let mostArguments = 32
+    static let argumentBytes = mostArguments * 64
     /// The epilogue that a call's loops read, and a vector of the zeros that stand for no residual.
     let epilogue: UnsafeMutablePointer<kernel_epilogue>
     private let zeros: UnsafeMutablePointer<UInt64>
@@ -48,7 +51,7 @@ struct ThreadState {
         var layout = ArrayLayout()
         let header = layout.add(ThreadState.self, 1)
         let text = layout.add(CChar.self, Message.capacity)
-        let footprints = layout.add(Footprint.self, Footprint.mostOfACall)
+        let arguments = layout.add(UInt8.self, argumentBytes)
         let epilogue = layout.add(kernel_epilogue.self, 1)
         let zeros = layout.add(UInt64.self, 16)
         let slots = layout.add(UInt8.self, Slot.bytes * Slot.count)
@@ -57,9 +60,8 @@ struct ThreadState {
         let message = Message(text.in(memory))
         header.in(memory).initialize(
             to: ThreadState(
-                message: message, lastError: UnsafePointer(message.text), footprints: footprints.in(memory),
-                epilogue: epilogue.in(memory), zeros: zeros.in(memory), slots: UnsafeMutableRawPointer(slots.in(memory))
-            ))
+                message: message, lastError: UnsafePointer(message.text), argumentMemory: arguments.in(memory),
+                epilogue: epilogue.in(memory), zeros: zeros.in(memory), slots: slots.in(memory)))
         header.in(memory).pointee.message.clear()
         guard threads_set(key, memory) == 0 else {
             free(memory)
@@ -93,7 +95,7 @@ struct ThreadState {
     /// has a literal of its own.
     mutating func enter() -> Bool {
         if machine_enter(&isBusy) {
-            structures = 0
+            arguments = 0
             return true
         }
         lastError = characters(

@@ -58,7 +58,7 @@ struct Pivots {
         case .float64:
             _ = choose(Double.self, ratio: 0)
             return false
-        default:
+        case .float16, .bfloat16:
             pivots.update(repeating: 0, count: count)
             return true
         }
@@ -70,7 +70,7 @@ struct Pivots {
         switch tile.element {
         case .float32: recentre(Float.self, sums, squares, values, most: 4096)
         case .float64: recentre(Double.self, sums, squares, values, most: 16)
-        default: false
+        case .float16, .bfloat16: false
         }
     }
 

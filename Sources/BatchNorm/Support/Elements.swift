@@ -12,6 +12,11 @@ struct Elements {
         self.type = type
     }
 
+    init?(ifAny base: UnsafeRawPointer?, _ type: kernel_element) {
+        guard let base else { return nil }
+        self.init(base, type)
+    }
+
     subscript(index: Int) -> Double {
         @inline(__always)
         get { self[AnyElement.self, index] }
@@ -29,8 +34,6 @@ struct Elements {
 
     /// From one of them on.
     func from(_ index: Int) -> Elements { Elements(base + index * type.size, type) }
-
-    fileprivate var half: Half { type == .float16 ? .binary16 : .bfloat16 }
 
     @inline(__always)
     fileprivate func at<T>(_ index: Int, _: T.Type) -> UnsafeMutablePointer<T> {
@@ -83,7 +86,8 @@ enum AnyElement: Access {
         switch elements.type {
         case .float32: Float.load(elements, index)
         case .float64: Double.load(elements, index)
-        default: elements.half.double(elements.at(index, UInt16.self).pointee)
+        case .float16: Half.binary16.double(elements.at(index, UInt16.self).pointee)
+        case .bfloat16: Half.bfloat16.double(elements.at(index, UInt16.self).pointee)
         }
     }
 
@@ -92,7 +96,8 @@ enum AnyElement: Access {
         switch elements.type {
         case .float32: Float.store(value, elements, index)
         case .float64: Double.store(value, elements, index)
-        default: elements.at(index, UInt16.self).pointee = elements.half.bits(value)
+        case .float16: elements.at(index, UInt16.self).pointee = Half.binary16.bits(value)
+        case .bfloat16: elements.at(index, UInt16.self).pointee = Half.bfloat16.bits(value)
         }
     }
 }

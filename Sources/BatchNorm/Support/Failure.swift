@@ -3,7 +3,7 @@ import CBatchNorm
 import CKernels
 
 /// Why a call cannot be served: the argument at fault, what was found there, and what was expected.
-struct Failure: Error {
+struct Failure: Error, @unchecked Sendable {
     enum Found {
         case null
         /// A pointer, where there should be none.
@@ -29,16 +29,17 @@ struct Failure: Error {
     }
 
     let status: bn_status
-    let subject: StaticString
+    /// Literals, by their addresses: a StaticString is three times as large, and every throw copies the failure.
+    let subject: UnsafePointer<CChar>
     let found: Found
-    let expected: StaticString
+    let expected: UnsafePointer<CChar>
 
     @inline(never)
     init(_ status: bn_status, _ subject: StaticString, _ found: Found, expected: StaticString) {
         self.status = status
-        self.subject = subject
+        self.subject = characters(subject)
         self.found = found
-        self.expected = expected
+        self.expected = characters(expected)
     }
 
     /// "bn_normalize: eps is -1; expected a finite number, at least 0"
@@ -46,7 +47,7 @@ struct Failure: Error {
         message.clear()
         message.append(function)
         message.append(": ")
-        message.append(subject)
+        message.append(text: subject)
         switch found {
         case .null: message.append(" is NULL")
         case .set: message.append(" is given")
@@ -76,7 +77,7 @@ struct Failure: Error {
             message.append(other)
         }
         message.append("; expected ")
-        message.append(expected)
+        message.append(text: expected)
         switch found {
         case .structSize(_, let size), .size(_, .some(let size)), .entry(_, _, .some(let size)):
             message.append(", which is ", size)

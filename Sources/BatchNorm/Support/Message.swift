@@ -21,6 +21,8 @@ struct Message {
         }
     }
 
+    mutating func append(text: UnsafePointer<CChar>) { append(text, strlen(text)) }
+
     mutating func append(_ prefix: StaticString, _ value: Int) {
         append(prefix)
         if value < 0 { append("-") }
