@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,17 @@ def test_a_package_that_is_missing(tmp_path: Path, capsys: Captured, monkeypatch
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
         assert package in refused(path, capsys)
+
+
+def test_signalling_nans(tmp_path: Path) -> None:
+    """NumPy would warn of them where they become float64."""
+    var = np.full(6, 0x7FA00000, "u4").view("f4")
+    path = written(tmp_path, plain(running_var=var))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [norm] = read_norms(path)
+    assert norm.var is not None
+    assert np.isnan(norm.var).all()
 
 
 def test_plot(tmp_path: Path, capsys: Captured) -> None:

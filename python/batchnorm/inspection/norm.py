@@ -84,7 +84,8 @@ class Norm:
             try:
                 if array.dtype.kind == "c":
                     raise TypeError
-                setattr(self, name, np.asarray(array, np.float64).reshape(-1))
+                with np.errstate(invalid="ignore"):  # a signalling NaN
+                    setattr(self, name, np.asarray(array, np.float64).reshape(-1))
             except (TypeError, ValueError):
                 self.unknown = f"its {name} is of dtype {array.dtype}"
             self.dtypes[name] = str(array.dtype)

@@ -190,6 +190,8 @@ def _of_onnx(file: IO[bytes], onnx: Any) -> Arrays:
     arrays: Arrays = {}
     for tensor in onnx.load_model_from_string(file.read()).graph.initializer:
         key = tensor.name
+        if not isinstance(key, str):  # protobuf hands on what it cannot decode
+            raise ValueError(f"the name {key!r} is not in UTF-8")
         if key in arrays:
             raise ValueError(f"{key} is there twice")
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:

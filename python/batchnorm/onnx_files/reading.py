@@ -42,6 +42,9 @@ def read_model(path: PathLike, *, check: bool = True) -> Any:
     del content
     if not model.HasField("graph") or not model.ir_version:
         raise ValueError(f"{path} is no ONNX model: it has no graph")
+    for text in _texts(model):
+        if not isinstance(text, str):  # protobuf hands on what it cannot decode
+            raise ValueError(f"{path} is damaged: {text!r:.100} is not in UTF-8")
     _read_external(model, path)
     if check:
         check_file(path)
@@ -54,6 +57,21 @@ def check_file(path: PathLike, name: PathLike | None = None) -> None:
         onnx.checker.check_model(os.fspath(path))
     except Exception as error:  # also MemoryError and RuntimeError of its C++ part, for files that are damaged
         raise ValueError(f"{name or path} is no valid ONNX model: {sentence(error)}") from None
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """All texts of a message, and nothing of its numbers, which may be large."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type == field.TYPE_STRING:
+            value = getattr(message, field.name)
+            yield from [value] if isinstance(value, (str, bytes)) else value
+        elif field.type == field.TYPE_MESSAGE:
+            value = getattr(message, field.name)
+            if not hasattr(value, "DESCRIPTOR"):
+                for each in value:
+                    yield from _texts(each)
+            elif message.HasField(field.name):
+                yield from _texts(value)
 
 
 def tensors(model: Any) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from comparing import Array, peer
 from states import arrays_of, same
 
 import batchnorm as bn
+from batchnorm.inspection import read_norms
 
 BFLOAT16 = np.dtype("bfloat16")  # of ml_dtypes, which comparing imports
 
@@ -325,6 +326,17 @@ def test_hostile_onnx(onnx: Any, tmp_path: Path, kind: str) -> None:
     path.write_bytes(graph(onnx, made(onnx)).SerializeToString())
     with pytest.raises(ValueError, match=rf"^{path} cannot be read as .onnx: {message}"):
         bn.read_state(path)
+
+
+def test_a_name_that_is_no_text(onnx: Any, tmp_path: Path) -> None:
+    """Some versions of protobuf give its bytes, and others refuse the model."""
+    path = tmp_path / "net.onnx"
+    content = graph(onnx, [tensor(onnx, name="named", dims=[1], raw_data=bytes(4))]).SerializeToString()
+    path.write_bytes(content.replace(b"named", b"\xffamed"))
+    with pytest.raises(ValueError, match=f"^{path} cannot be read as .onnx"):
+        bn.read_state(path)
+    with pytest.raises(ValueError, match=f"^{path} is "):
+        read_norms(path)
 
 
 @pytest.mark.parametrize("data", [b"text", b"\xff" * 50, b"PK\3\4" * 9])
