@@ -25,7 +25,17 @@ typedef struct python_array {
     int flags;
 } python_array;
 
-enum { python_array_is_aligned = 0x100, python_array_is_writeable = 0x400 };
+enum { python_array_is_writeable = 0x400 };
+
+/* DLPack's DLTensor. Strides are in elements. */
+typedef struct python_tensor {
+    void *data;
+    int32_t device, device_id, rank;
+    uint8_t code, bits;
+    uint16_t lanes;
+    const intptr_t *sizes, *strides;
+    uint64_t offset;
+} python_tensor;
 
 typedef struct python_float {
     python_object object;
@@ -49,6 +59,8 @@ typedef struct python_interpreter {
     const void *none, *yes, *no;
     const void *array, *real, *integer, *text; /* the types ndarray, float, int, bytes */
     const void *dtypes[5];             /* numpy.dtype objects, by bn_dtype; NULL for one that is not known */
+    const void *tensors[2];            /* the types torch.Tensor and torch.nn.Parameter, or NULL; their package */
+    int (*open_tensor)(const void *, python_tensor *); /* describes them: DLPack's dltensor_from_py_object_no_sync */
     void *(*save_thread)(void);
     void (*restore_thread)(void *);
     void *(*new_bytes)(const void *, intptr_t);
@@ -67,7 +79,12 @@ typedef struct python_record {
     int64_t channels;
 } python_record;
 
-enum { python_record_has_gamma = 1, python_record_has_beta = 2, python_record_is_frozen = 4 };
+enum {
+    python_record_has_gamma = 1,
+    python_record_has_beta = 2,
+    python_record_is_frozen = 4,
+    python_record_is_in_place = 8 /* y was written over x */
+};
 
 /* Built-in functions (METH_FASTCALL). Their arguments, by position:
  *

@@ -164,6 +164,8 @@ def test_every_argument_that_is_not_plain(rng: np.random.Generator, which: int) 
     for place, is_written in of_arrays.items():
         is_tensor = arguments[place].ndim > 1
         strange = dict(STRANGE_TENSORS if is_tensor else STRANGE)
+        if which < 2 and place in (1, 2):
+            del strange["misaligned"]  # of gamma and beta a copy is taken, wherever they are
         if is_written:
             strange["read-only"] = read_only
         for name, make in strange.items():

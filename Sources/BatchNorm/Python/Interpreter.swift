@@ -66,12 +66,24 @@ extension Interpreter {
         return UnsafeRawBufferPointer(start: object + MemoryLayout<python_bytes>.size, count: size)
     }
 
-    func array(_ object: UnsafeRawPointer) -> UnsafePointer<python_array>? {
-        type(of: object) == told.pointee.array ? object.assumingMemoryBound(to: python_array.self) : nil
+    func array(_ object: UnsafeRawPointer) -> PlainArray? {
+        let type = type(of: object)
+        if type == told.pointee.array {
+            let array = object.assumingMemoryBound(to: python_array.self)
+            return PlainArray(array, element(of: array))
+        }
+        let tensors = told.pointee.tensors
+        guard let open = told.pointee.open_tensor, type == tensors.0 || type == tensors.1 else { return nil }
+        var tensor = python_tensor()
+        if open(object, &tensor) != 0 {
+            told.pointee.clear_error()
+            return nil
+        }
+        return PlainArray(tensor)
     }
 
     /// The type of an array's elements, whose dtype object is the only one of its kind.
-    func element(of array: UnsafePointer<python_array>) -> kernel_element? {
+    private func element(of array: UnsafePointer<python_array>) -> kernel_element? {
         guard let dtype = array.pointee.dtype else { return nil }
         let known = told.pointee.dtypes
         if dtype == known.1 { return .float32 }

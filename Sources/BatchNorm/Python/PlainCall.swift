@@ -2,8 +2,9 @@
 import CBatchNorm
 import CKernels
 
-/// The arguments of a built-in function, as long as they are plain: arrays of NumPy's own type, dense in C's order, aligned;
-/// tensors of one shape and one type of elements, and parameters of one dimension. Every other call goes the long way.
+/// The arguments of a built-in function, as long as they are plain: NumPy's arrays, or beside an x of PyTorch's its tensors
+/// as well, dense in C's order; tensors of one shape and one type of elements, parameters of one dimension. Every other call
+/// goes the long way.
 struct PlainCall {
     let python: Interpreter
     let element: kernel_element
@@ -11,6 +12,7 @@ struct PlainCall {
     /// As it was given: below 0 from the end.
     let axis: Int
     let sizes: UnsafePointer<Int>
+    private let isOfTensors: Bool
     var shape = bn_shape()
     /// The type of the parameters, once there is one.
     private var known: kernel_element?
@@ -18,16 +20,15 @@ struct PlainCall {
 
     /// A call on tensors like x.
     init?(_ python: Interpreter, x: UnsafeRawPointer, axis given: Int?) {
-        guard let given, let array = python.array(x), let element = python.element(of: array),
-            let sizes = array.pointee.sizes
-        else { return nil }
-        rank = Int(array.pointee.rank)
+        guard let given, let array = python.array(x) else { return nil }
+        rank = array.rank
         guard -rank..<rank ~= given, rank <= Call.mostAxes else { return nil }
         axis = given
         let axis = given < 0 ? given + rank : given
         self.python = python
-        self.element = element
-        self.sizes = sizes
+        element = array.element
+        sizes = array.sizes
+        isOfTensors = array.isTensor
         // Few enough for a record of them.
         guard 1...Int(Int32.max) ~= sizes[axis] else { return nil }
         shape.struct_size = MemoryLayout<bn_shape>.size
@@ -43,22 +44,22 @@ struct PlainCall {
 
     /// The memory of a tensor.
     mutating func tensor(_ object: UnsafeRawPointer, isOutput: Bool = false) -> UnsafeMutableRawPointer? {
-        guard let array = python.array(object), python.element(of: array) == element,
-            Int(array.pointee.rank) == rank, isUsable(array, element, isOutput)
+        guard let array = python.array(object), array.element == element, array.rank == rank,
+            isUsable(array, isOutput)
         else { return refuse() }
-        for axis in 0..<rank where array.pointee.sizes[axis] != sizes[axis] { return refuse() }
-        return array.pointee.data
+        for axis in 0..<rank where array.sizes[axis] != sizes[axis] { return refuse() }
+        return array.data
     }
 
     /// The memory of an array of one element per channel; nil for None.
     mutating func parameters(_ object: UnsafeRawPointer, isOutput: Bool = false) -> UnsafeMutableRawPointer? {
         if python.isNone(object) { return nil }
-        guard let array = python.array(object), let type = python.element(of: array), array.pointee.rank == 1,
-            array.pointee.sizes[0] == shape.channels, isUsable(array, type, isOutput),
-            type == known ?? type, type == element || type == element.number
+        guard let array = python.array(object), array.rank == 1, array.sizes[0] == shape.channels,
+            isUsable(array, isOutput), array.element == known ?? array.element,
+            array.element == element || array.element == element.number
         else { return refuse() }
-        known = type
-        return array.pointee.data
+        known = array.element
+        return array.data
     }
 
     /// The type of the parameters, which is that of the numbers if there are none.
@@ -71,16 +72,8 @@ struct PlainCall {
         return nil
     }
 
-    /// An axis of one element may have any stride.
-    private func isUsable(_ array: UnsafePointer<python_array>, _ type: kernel_element, _ isOutput: Bool) -> Bool {
-        let needed = Int32(python_array_is_aligned | (isOutput ? python_array_is_writeable : 0))
-        if array.pointee.flags & needed != needed { return false }
-        var stride = type.size
-        for axis in (0..<Int(array.pointee.rank)).reversed() {
-            let size = array.pointee.sizes[axis]
-            if size != 1 && array.pointee.strides[axis] != stride { return false }
-            stride &*= size
-        }
-        return true
+    /// Addresses are checked by the function that is called.
+    private func isUsable(_ array: PlainArray, _ isOutput: Bool) -> Bool {
+        (isOfTensors || !array.isTensor) && (array.isWriteable || !isOutput) && array.isDense
     }
 }

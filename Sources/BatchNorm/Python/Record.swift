@@ -40,11 +40,12 @@ extension Record {
     /// A record in new bytes, which are a Python object; gamma and beta are copied at once, so that the call and its
     /// backward call know the same numbers. nil if there is no memory.
     static func new(
-        of call: PlainCall, gamma: UnsafeMutableRawPointer?, beta: UnsafeMutableRawPointer?, isFrozen: Bool
+        of call: PlainCall, gamma: UnsafeMutableRawPointer?, beta: UnsafeMutableRawPointer?, isFrozen: Bool,
+        isInPlace: Bool
     ) -> (object: UnsafeMutableRawPointer, record: Record)? {
         let has =
             (gamma == nil ? 0 : python_record_has_gamma) | (beta == nil ? 0 : python_record_has_beta)
-            | (isFrozen ? python_record_is_frozen : 0)
+            | (isFrozen ? python_record_is_frozen : 0) | (isInPlace ? python_record_is_in_place : 0)
         var record = Record(of: call, has)
         guard let object = call.python.newBytes(record.size) else { return nil }
         record.memory = object + MemoryLayout<python_bytes>.size

@@ -15,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
+from .foreign import is_foreign, view
 from .layout import BITS, NAMES, Plan, code_of
 
 Array = NDArray[np.floating[Any]]
@@ -62,10 +63,20 @@ def plain(value: ArrayLike, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} is a masked array of dtype {value.dtype}, expected an array without a mask")
     if value is None:
         raise TypeError(f"{name} is None, expected an array")
+    if is_foreign(value):
+        return view(value, name)
     try:
         return np.asarray(value)
     except (RuntimeError, TypeError) as error:  # a tensor with a gradient, or of bfloat16
         raise TypeError(f"{name} is of type {kind_of(value)}, which is no array to NumPy: {error}") from error
+
+
+def shape_of(value: Any, name: str) -> tuple[int, ...]:
+    """That of anything that plain() takes; nothing but a list is converted for it."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return tuple(shape)
+    return view(value, name).shape if is_foreign(value) else np.shape(value)
 
 
 def kind_of(value: Any) -> str:
@@ -82,6 +93,8 @@ def is_array(value: Any) -> bool:
 
 def output(value: Any, name: str, like: Array) -> Any:
     """`value`, if it can take a result shaped like `like`; it is never replaced or copied."""
+    if is_foreign(value):
+        value = view(value, name, to_write=True)
     if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray")
     if value.dtype != like.dtype:
@@ -155,6 +168,8 @@ def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | No
             pass  # read-only, or not contiguous, which are errors
     if value is None:
         return None
+    if is_foreign(value):
+        value = view(value, name, to_write=updated)
     if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
     if value.dtype != plan.param:

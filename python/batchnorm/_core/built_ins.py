@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import DTYPES
+from . import dlpack
+from .layout import BITS, DTYPES
 from .library import lib
+from .makers import TORCH, Torch
 from .records import KINDS, Record
 from .structs import DType
 
@@ -49,6 +51,8 @@ class Interpreter(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in _OBJECTS),
         ("dtypes", c_void_p * (1 + len(DType))),
+        ("tensors", c_void_p * 2),
+        ("open_tensor", c_void_p),
         *((name, c_void_p) for name in _FUNCTIONS),
     ]
 
@@ -118,9 +122,23 @@ def _wrapped(name: str) -> Any:
 
 def know(dtype: np.dtype[Any]) -> None:
     """Has the built-in functions take arrays of this dtype, if it is one of bfloat16."""
-    if _interpreter is not None and KINDS[DType.BFLOAT16] is None and dtype.name == "bfloat16":
+    if _interpreter is not None and KINDS[DType.BFLOAT16] is BITS and dtype.name == "bfloat16":
         KINDS[DType.BFLOAT16] = dtype
         _interpreter.dtypes[DType.BFLOAT16] = id(dtype)
+
+
+def know_torch(torch: Any) -> None:
+    """Has the built-in functions take tensors of PyTorch, if it describes them to C (DLPack 1.3)."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if _interpreter is None or _interpreter.open_tensor or not dlpack.is_valid(capsule, b"dlpack_exchange_api"):
+        return
+    api = dlpack.Exchange.from_address(dlpack.pointer(capsule, b"dlpack_exchange_api"))
+    if api.major != 1:
+        return
+    _interpreter.open_tensor = api.open_tensor
+    for place, kind in enumerate((torch.Tensor, torch.nn.Parameter)):
+        _interpreter.tensors[place] = id(kind)
+        TORCH[kind] = Torch(torch)
 
 
 def _works(forward: Any) -> bool:

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .layout import DTYPES
+from .layout import BITS, DTYPES
 
-HAS_GAMMA, HAS_BETA, _IS_FROZEN = 1, 2, 4
+HAS_GAMMA, HAS_BETA, _IS_FROZEN, IS_IN_PLACE = 1, 2, 4, 8
 # Bytes of a record that tell what backward() needs before it has read the others.
 AXIS, PARAMETER, HAS = 0, 2, 3
 
 
-# By bn_dtype. That of bfloat16 is another package's, once it is known.
-KINDS: list[np.dtype[Any] | None] = [None, *sorted(DTYPES, key=lambda dtype: DTYPES[dtype]), None]
+# By bn_dtype. That of bfloat16 is another package's, once it is known, and until then two bytes.
+KINDS: list[np.dtype[Any] | None] = [None, *sorted(DTYPES, key=lambda dtype: DTYPES[dtype]), BITS]
 
 
 class Record(ctypes.Structure):

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from .._core.arrange import CallTensors, arrange
 from .._core.arrays import Array, address, parameter, tensor
+from .._core.foreign import in_own_kind
 from .._core.held import check_axis_again, check_x
 from .._core.layout import Axis, Plan
 from .._core.library import lib
@@ -24,6 +25,7 @@ from .extended_backward import known_parameters
 from .saved import SavedStatistics
 
 
+@in_own_kind
 def jvp(
     x: ArrayLike,
     saved: SavedStatistics,
@@ -100,6 +102,7 @@ def jvp(
     return tensors.arrays["out"]
 
 
+@in_own_kind
 def double_backward(
     dy: ArrayLike,
     x: ArrayLike,

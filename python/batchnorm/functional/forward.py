@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from ctypes import addressof
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from numpy import empty_like, ndarray
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from .._core import built_ins, direct
 from .._core.arrays import Array
 from .._core.arrays import running as running_address
+from .._core.foreign import like, viewed
 from .._core.held import held, read_only
 from .._core.layout import Axis
 from .._core.library import lib
+from .._core.makers import NUMPY, TORCH
 from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
 from .._core.weights import Masked
 from ..settings.activations import Activation
@@ -54,7 +56,7 @@ def forward_training(
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or as its bits: dtype V2)
-        A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the
+        Or a tensor of another package in the memory of the CPU, as all arrays here may be (DLPack). A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the
         running statistics alone.
     gamma, beta : array_like of real numbers, one element per channel, optional
         Scale and shift; None stands for 1 and for 0. They are cast to x's dtype; beside an x of 16 bits to float32,
@@ -106,7 +108,7 @@ def forward_training(
 
     Returns
     -------
-    y : ndarray
+    y : ndarray, or a tensor of x's kind
         `out`, or a new dense array in x's memory order.
     saved : SavedStatistics
         mean and invstd, and all that the call was given, for backward(): copies of what is small (gamma, beta, weights,
@@ -126,29 +128,38 @@ def forward_training(
     """
     if positional:
         raise _pytorchs_order("forward_training", len(positional))
-    if (
-        activation is not None
-        or residual is not None
-        or weights is not None
-        or lengths is not None
-        or running is not None
-        or source is not None
-        or groups is not None
-        or save_mask
-        or masked != "normalize"
-    ):
-        channels = extended.Channels(gamma, beta, running_mean, running_var)
-        extras = Extras(activation, residual, weights, lengths, masked, running, source, groups, save_mask)
-        weight = weight_of_new(momentum, decay)
-        return extended.forward_training(
-            x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
-        )
+    is_plain = (
+        activation is None
+        and residual is None
+        and weights is None
+        and lengths is None
+        and running is None
+        and source is None
+        and groups is None
+        and not save_mask
+        and masked == "normalize"
+    )
     built_in = built_ins.forward_training
-    if built_in is not None and decay is None and type(x) is ndarray:
-        y = empty_like(x) if out is None else out
+    maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
+    if maker is not NUMPY and maker is not None and maker.records() and maker.require_gradients(x, gamma, beta, out):
+        maker = None
+    if is_plain and decay is None and maker is not None and built_in is not None:
+        y = maker.empty_like(x) if out is None else out
         record = built_in(x, gamma, beta, running_mean, running_var, y, axis, momentum, eps, unbiased)
         if record is not None:
             return y, SavedStatistics._of(record)
+    given = x
+    gamma, beta, running_mean, running_var = viewed(
+        "running_mean", "running_var", gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+    )
+    if not is_plain:
+        channels = extended.Channels(gamma, beta, running_mean, running_var)
+        extras = Extras(activation, residual, weights, lengths, masked, running, source, groups, save_mask)
+        weight = weight_of_new(momentum, decay)
+        y, saved = extended.forward_training(
+            x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
+        )
+        return like(given, y), saved
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
@@ -167,7 +178,7 @@ def forward_training(
         mean_address + 8 * fit.channels,
         options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
     )
-    return y, saved
+    return like(given, y), saved
 
 
 def forward_inference(
@@ -205,7 +216,7 @@ def forward_inference(
 
     Returns
     -------
-    y : ndarray
+    y : ndarray, or a tensor of x's kind
         activation(gamma * (x - running_mean) / sqrt(running_var + eps) + beta + residual).
 
     Raises
@@ -215,22 +226,30 @@ def forward_inference(
     """
     if positional:
         raise _pytorchs_order("forward_inference", len(positional))
-    if (
-        activation is not None
-        or residual is not None
-        or weights is not None
-        or lengths is not None
-        or groups is not None
-        or masked != "normalize"
-    ):
-        channels = extended.Channels(gamma, beta, running_mean, running_var)
-        extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
-        return extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out)
+    is_plain = (
+        activation is None
+        and residual is None
+        and weights is None
+        and lengths is None
+        and groups is None
+        and masked == "normalize"
+    )
     built_in = built_ins.forward_inference
-    if built_in is not None and type(x) is ndarray:
-        y = empty_like(x) if out is None else out
+    maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
+    if maker is not NUMPY and maker is not None and maker.records() and maker.require_gradients(x, gamma, beta, out):
+        maker = None
+    if is_plain and maker is not None and built_in is not None:
+        y = maker.empty_like(x) if out is None else out
         if built_in(x, gamma, beta, running_mean, running_var, y, axis, eps, False) is not None:
             return y
+    given = x
+    gamma, beta, running_mean, running_var = viewed(
+        gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+    )
+    if not is_plain:
+        channels = extended.Channels(gamma, beta, running_mean, running_var)
+        extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
+        return like(given, extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out))
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, of_gamma = read_only(gamma, "gamma", fit)
@@ -252,7 +271,7 @@ def forward_inference(
         None,
         options(eps, param_code=fit.param_code) if fit.param_code else options(eps),
     )
-    return y
+    return like(given, y)
 
 
 def _pytorchs_order(function: str, extra: int) -> TypeError:

@@ -7,16 +7,18 @@ from ctypes import addressof
 from typing import Any
 
 import numpy as np
-from numpy import empty, empty_like, ndarray
-from numpy.typing import ArrayLike, NDArray
+from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from .._core import built_ins, direct
 from .._core.arrays import Array, address
+from .._core.foreign import like
 from .._core.held import check_again, check_axis_again, check_x
 from .._core.layout import Axis
 from .._core.library import lib
+from .._core.makers import NUMPY, TORCH
 from .._core.options import options
-from .._core.records import AXIS, KINDS, PARAMETER
+from .._core.records import AXIS, PARAMETER
 from . import extended_backward
 from .saved import SavedStatistics
 
@@ -68,9 +70,9 @@ def backward(
 
     Returns
     -------
-    dx : ndarray
+    dx : ndarray, or a tensor of dy's kind
         `out`, or a new dense array in x's memory order.
-    dgamma, dbeta : ndarray
+    dgamma, dbeta : as dx
         They have gamma's dtype and shape (without gamma: the dtype of x, or float32 for an x of 16 bits).
     dz : ndarray
         `residual_out`, or a new array as dx; only if the forward call had a residual.
@@ -86,8 +88,10 @@ def backward(
         if found is not None:
             return found
     if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
-        return extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
+        results = extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
+        return tuple(like(dy, each) for each in results)
     assert saved._axis is not None, "a forward call tells it"
+    given = dy
     fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, saved._axis, out)
     if x.shape != saved._shape or fit.dtype != saved._dtype:
         check_x(x, saved._shape, saved._dtype)
@@ -113,21 +117,27 @@ def backward(
         address(dbeta),
         options(frozen=saved._frozen, param_code=fit.param_code),
     )
-    return dx, dgamma, dbeta
+    return like(given, dx), like(given, dgamma), like(given, dbeta)
 
 
-def by_record(
-    dy: ArrayLike, x: ArrayLike, record: bytes, out: Array | None
-) -> tuple[Array, NDArray[Any], NDArray[Any]] | None:
-    """dx, dgamma and dbeta by a built-in function; None if the tensors are not plain, or not those of the record."""
+def by_record(dy: Any, x: Any, record: bytes, out: Any, vectors: Any = None) -> tuple[Any, Any, Any] | None:
+    """dx, dgamma and dbeta by a built-in function; None if the tensors are not plain, or not those of the record.
+
+    `vectors` makes dgamma and dbeta, in place of the maker of x.
+    """
     built_in = built_ins.backward
     axis = record[AXIS]
     if axis > 127:
         axis -= 256
-    if built_in is None or type(x) is not ndarray or not -x.ndim <= axis < x.ndim:
+    maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
+    if (
+        built_in is None
+        or maker is None
+        or (maker.records() and maker.require_gradients(x, dy, out))
+        or not -x.ndim <= axis < x.ndim
+    ):
         return None
-    dx = empty_like(x) if out is None else out
-    channels, kind = x.shape[axis], KINDS[record[PARAMETER]]
-    dgamma: NDArray[Any] = empty(channels, kind)
-    dbeta: NDArray[Any] = empty(channels, kind)
+    dx = maker.empty_like(x) if out is None else out
+    vector, channels, kind = (vectors or maker).vector, x.shape[axis], record[PARAMETER]
+    dgamma, dbeta = vector(channels, kind), vector(channels, kind)
     return None if built_in(dy, x, record, dx, dgamma, dbeta) is None else (dx, dgamma, dbeta)

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from .._core import direct
 from .._core.arrange import arrange
 from .._core.arrays import Array, Doubles, address, doubles, parameter
+from .._core.foreign import in_own_kind
 from .._core.layout import Axis
 from .._core.library import lib
 from .._core.options import options
@@ -46,6 +47,7 @@ class Sums(NamedTuple):
     sum_dy_x_hat: Doubles
 
 
+@in_own_kind
 def normalize(
     x: ArrayLike,
     mean: ArrayLike,
@@ -119,6 +121,7 @@ def backward_reduce(
     return result
 
 
+@in_own_kind
 def backward_apply(
     dy: ArrayLike,
     x: ArrayLike,

@@ -28,8 +28,8 @@ def batch_norm(
     ----------
     x : array_like of shape (N, C) or (N, C, ...)
     running_mean, running_var : array of shape (C,), or None
-        In training they are updated in place, both or neither, and have to be NumPy arrays; else they are what x is
-        normalized with, are only read, and are needed.
+        In training they are updated in place, both or neither; else they are what x is normalized with, are only read,
+        and are needed.
     weight, bias : array_like of shape (C,), optional
         gamma and beta.
     training : bool, default False

@@ -7,18 +7,20 @@ from ctypes import addressof
 from typing import Any
 
 import numpy as np
-from numpy import empty_like, ndarray
+from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike
 
 from .._core import built_ins, direct
-from .._core.arrays import Array, address, of_layer
+from .._core.arrays import Array, address, of_layer, shape_of
 from .._core.arrays import running as running_address
+from .._core.foreign import like, viewed
 from .._core.held import held, read_only
 from .._core.layout import Axis, Plan, as_axis
 from .._core.library import lib
+from .._core.makers import NUMPY, TORCH
 from .._core.options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
 from .._core.public import publish
-from .._core.records import HAS, HAS_BETA, HAS_GAMMA
+from .._core.records import HAS, HAS_BETA, HAS_GAMMA, IS_IN_PLACE
 from .._core.weights import Masked, PositionWeights
 from ..functional.gradient import by_record
 from ..functional.saved import SavedStatistics
@@ -167,15 +169,21 @@ class BatchNorm(Module):
         "identity" or a LeakyReLU of a slope above 0 and there is no residual: then it finds x_hat from y. The layer
         keeps x, not a copy of it: whoever changes x before backward() changes the gradient.
         """
+        if self.ranks:
+            self._check_rank(len(shape_of(x, "x")))
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
+        given = x
         if told or self._is_described:
-            return extended_calls.forward(self, x, out, residual, PositionWeights(weights, lengths, masked), training)
-        if type(x) is not ndarray or x.dtype is not self._dtype:
-            x = of_layer(x, "x", self._dtype)
-        if built_ins.forward_training is not None and type(x) is ndarray:
-            y = self._by_built_in(x, out, training)
+            positions = PositionWeights(weights, lengths, masked)
+            return like(given, extended_calls.forward(self, x, out, residual, positions, training))
+        if type(x) is ndarray and x.dtype is self._dtype:
+            maker: Any = NUMPY
+        else:
+            x, maker = self._own(x, out)
+        if maker is not None and built_ins.forward_training is not None:
+            y = self._by_built_in(maker, x, out, training)
             if y is not None:
-                return y
+                return y  # type: ignore[no-any-return]
         fit, x, y, x_address, y_address = direct.forward(x, self._axis, out)
         known = self._plan  # of the call before
         fit = known[1] if fit is known[0] else self._plan_of(fit)
@@ -198,9 +206,18 @@ class BatchNorm(Module):
         else:
             self._evaluate(fit, saved, x_address, y_address, mean, var)
         self.__dict__["_last"] = None if x_address == y_address else x, saved, False
-        return y
+        return like(given, y)
 
-    def _by_built_in(self, x: Array, out: Array | None, training: Any) -> Array | None:
+    def _own(self, x: Any, out: Any) -> tuple[Any, Any]:
+        """x as the layer takes it, and its maker, if a built-in function may take it."""
+        maker = TORCH.get(type(x))
+        if maker is not None:
+            is_recorded = maker.records() and maker.require_gradients(x, out)
+            return x, maker if maker.is_of(x, self._dtype) and not is_recorded else None
+        x = of_layer(x, "x", self._dtype)
+        return x, NUMPY if type(x) is ndarray and x.dtype is self._dtype else None
+
+    def _by_built_in(self, maker: Any, x: Any, out: Any, training: Any) -> Any:
         """y by a built-in function; None if it does not take the arrays: then nothing was written."""
         state = self.__dict__
         gamma, beta, mean, var = four_of(state)
@@ -208,7 +225,7 @@ class BatchNorm(Module):
         # Without an array nothing would have the layer's number of channels.
         if (gamma is None and mean is None) or not (trains is True or trains is False):
             return None
-        y = empty_like(x) if out is None else out
+        y = maker.empty_like(x) if out is None else out
         if trains or mean is None:
             tracks = trains and state["track_running_stats"]
             if not tracks:
@@ -218,13 +235,13 @@ class BatchNorm(Module):
                 weight = 1.0 / count
             unbiased, built_in = state["unbiased"], built_ins.forward_training
             record = built_in(x, gamma, beta, mean, var, y, self._axis, weight, state["eps"], unbiased)
-            if tracks and record is not None and x.size:
+            if tracks and record is not None and 0 not in x.shape:
                 state["num_batches_tracked"] = count
         else:
             record = built_ins.forward_inference(x, gamma, beta, mean, var, y, self._axis, state["eps"], True)
         if record is None:
             return None
-        state["_last"] = None if y is x else x, SavedStatistics._of(record), False
+        state["_last"] = None if record[HAS] & IS_IN_PLACE else x, SavedStatistics._of(record), False
         return y
 
     def _train(
@@ -301,18 +318,20 @@ class BatchNorm(Module):
         x, saved, _ = last
         if x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
+        given = dy
         if type(dy) is not ndarray or dy.dtype is not self._dtype:
             dy = of_layer(dy, "dy", self._dtype)
         if type(saved) is SavedStatistics and saved._record is not None:
-            found = by_record(dy, x, saved._record, out)
+            found = by_record(dy, x, saved._record, out, NUMPY)
             if found is not None:
                 has = saved._record[HAS]
                 grad_gamma = found[1] if has & HAS_GAMMA else None
                 grad_beta = found[2] if has & HAS_BETA else None
                 self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
-                return found[0]
+                return found[0]  # type: ignore[no-any-return]
         if type(saved) is not SavedStatistics or saved._dtype is None:
-            return extended_calls.backward(self, last, dy, out)
+            (dy,) = viewed(dy=dy)
+            return like(given, extended_calls.backward(self, last, dy, out))
         fit, dy, _, dx, dy_address, x_address, dx_address = direct.backward(dy, x, self._axis, out)
         known = self._plan
         fit = known[1] if fit is known[0] else self._plan_of(fit)
@@ -334,4 +353,4 @@ class BatchNorm(Module):
             options(frozen=saved._frozen, param_code=fit.param_code),
         )
         self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
-        return dx
+        return like(given, dx)

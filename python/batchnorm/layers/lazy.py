@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._core.arrays import Array
+from .._core.arrays import Array, shape_of
 from .._core.options import DEFAULT_MOMENTUM
 from .._core.public import publish
 from .._core.tensors import detached
@@ -87,7 +87,7 @@ class _LazyBatchNorm(_RankedBatchNorm):
         training: bool | None = None,
     ) -> Array:
         """See BatchNorm.__call__(). If it succeeds, the layer is a `becomes` from then on; else it stays lazy."""
-        shape = np.shape(x)
+        shape = shape_of(x, "x")
         self._check_rank(len(shape))
         ready = self._ready(shape[1], "x")
         more: dict[str, Any] = {"residual": residual, "weights": weights, "lengths": lengths}

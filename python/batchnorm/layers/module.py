@@ -7,7 +7,7 @@ import copy
 import difflib
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -84,6 +84,7 @@ class Module(Named):
     groups = Setting()
     frozen = Setting(False)
     _observer = Setting()  # of recalibrate(), while it runs
+    ranks: ClassVar[tuple[int, ...]] = ()  # of x, in a class for some alone
     _is_described = False
     _last: Last | None
     _plan: tuple[Any, Any] = (None, None)  # of the last call, as x asks for it and as the parameters do
@@ -104,6 +105,9 @@ class Module(Named):
             elif name not in PLAIN and name[0] != "_" and name not in self.__dict__ and _is_strange(type(self), name):
                 raise AttributeError(_unknown(self, name))
             super().__setattr__(name, value)
+
+    def _check_rank(self, rank: int) -> None:
+        raise NotImplementedError
 
     def __call__(
         self,

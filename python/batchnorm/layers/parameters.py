@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._core.arrays import is_array, kind_of, numbers
 from .._core.errors import StateError
+from .._core.foreign import is_foreign, view
 from .._core.layout import code_of
 from .._core.options import flag
 from .._core.tensors import detached
@@ -48,10 +49,10 @@ class Parameter:
         return self if layer is None else layer.__dict__[self.key]
 
     def __set__(self, layer: Parameters, value: ArrayLike | None) -> None:
-        given: Any = value
+        given: Any = view(value, self.key[1:]) if is_foreign(value) else value
         if isinstance(given, (list, tuple)) or (is_array(given) and _is_other_number(given.dtype, layer._param_dtype)):
-            value = numbers(given, self.key[1:], layer._param_dtype)
-        layer.__dict__[self.key] = value
+            given = numbers(given, self.key[1:], layer._param_dtype)
+        layer.__dict__[self.key] = given
 
 
 def _is_other_number(dtype: np.dtype[Any], own: np.dtype[Any]) -> bool:

@@ -7,15 +7,13 @@ properties `weight` and `bias`, extra_repr() and the keys of state_dict().
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
-from .._core.arrays import Array
 from .._core.options import DEFAULT_MOMENTUM, flag
 from .._core.public import publish
-from .._core.weights import Masked
 from ..settings.activations import Activation
 from ..settings.groups import Groups
 from ..settings.running import Running
@@ -24,8 +22,6 @@ from .layer import BatchNorm
 
 
 class _RankedBatchNorm(BatchNorm):
-    ranks: ClassVar[tuple[int, ...]]
-
     def __init__(
         self,
         num_features: int,
@@ -50,22 +46,6 @@ class _RankedBatchNorm(BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, **more)
         if not flag(bias, "bias"):
             self.beta = None
-
-    def __call__(
-        self,
-        x: ArrayLike,
-        out: Array | None = None,
-        *,
-        residual: ArrayLike | None = None,
-        weights: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-        masked: Masked = "normalize",
-        training: bool | None = None,
-    ) -> Array:
-        """See BatchNorm.__call__()."""
-        self._check_rank(np.ndim(x))
-        more: dict[str, Any] = {"residual": residual, "weights": weights, "lengths": lengths}
-        return super().__call__(x, out, masked=masked, training=training, **more)
 
     def _check_rank(self, rank: int) -> None:
         if rank not in self.ranks:
