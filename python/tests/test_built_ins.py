@@ -323,3 +323,15 @@ def test_they_can_be_turned_off() -> None:
 def test_other_interpreters_go_without(change: str) -> None:
     done = python(f"import sys, sysconfig, numpy as np\n{change}\n{SHOWN}")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "None\n")
+
+
+def test_y_over_x_by_another_view(rng: np.random.Generator) -> None:
+    """It is the memory that counts, not the object."""
+    x = rng.normal(size=(4, 3)).astype("f4")
+    layer = bn.BatchNorm1d(3)
+    for out in (x[:], x.reshape(4, 3), x):
+        layer(x, out)
+        with pytest.raises(RuntimeError, match="overwritten by out=x"):
+            layer.backward(x)
+    layer(x, np.empty_like(x))
+    assert layer.backward(x).shape == x.shape
