@@ -25,7 +25,8 @@ public func pythonForwardTraining(
     var options = options(eps, call)
     options.momentum = momentum
     options.biased_running_var = isUnbiased ? 0 : 1
-    guard let (object, record) = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: x == y) else {
+    guard let (object, record) = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: x == y)
+    else {
         return python.none
     }
     let status = python.unlocked {

@@ -56,8 +56,8 @@ def forward_training(
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or as its bits: dtype V2)
-        Or a tensor of another package in the memory of the CPU, as all arrays here may be (DLPack). A list is float64, as it is to NumPy. At least two values per channel, or none: an empty batch leaves the
-        running statistics alone.
+        Or a tensor of another package in the memory of the CPU, as all arrays here may be (DLPack). A list is float64,
+        as it is to NumPy. At least two values per channel, or none: an empty batch leaves the running statistics alone.
     gamma, beta : array_like of real numbers, one element per channel, optional
         Scale and shift; None stands for 1 and for 0. They are cast to x's dtype; beside an x of 16 bits to float32,
         unless all parameters and running statistics that are arrays are of x's dtype.
