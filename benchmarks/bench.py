@@ -23,7 +23,7 @@ from peers import NAMES
 from reporting import report
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("main", "errors", "sweep", "scaling", "variants")
+PARTS = ("main", "calls", "errors", "sweep", "scaling", "variants")
 FLOORS_ONLY_SHARE = 0.2  # of the time that a process with all systems gets
 VARIANTS_SECONDS = 90  # of all processes together
 
@@ -102,6 +102,8 @@ def main() -> None:
     small = ["--most-elements", 2**16] if options.quick else []
     if "main" in options.parts:
         measure_all(options, isas)
+    if "calls" in options.parts and "torch" in options.systems:
+        start("calls.py", 1, isas[0], *target)
     if "errors" in options.parts:
         start("errors.py", 1, isas[0], *target)
     if "sweep" in options.parts:

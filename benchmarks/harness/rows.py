@@ -97,7 +97,19 @@ class VariantRow:
     mbytes: float  # of one tensor
 
 
-AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow, VariantRow)
+@dataclass(frozen=True)
+class CallRow:
+    """A call with a small tensor."""
+
+    workload: str
+    operation: str
+    way: str  # from Python with arrays if it is empty
+    median_us: float
+    mad_us: float
+    rounds: int
+
+
+AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow, VariantRow, CallRow)
 
 
 def write(path: Path, rows: Iterable[AnyRow]) -> None:

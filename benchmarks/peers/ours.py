@@ -80,14 +80,15 @@ class OursFromC:
 
     def __init__(self, threads: int) -> None:
         bn.set_num_threads(threads)
-        self.repeat = compiled("native/repeat.c").repeat_layer_call
+        self.repeat = compiled("native/repeat.c").repeat_call
         self.repeat.restype = ctypes.c_double
         self.repeat.argtypes = [
             ctypes.c_void_p,
             ctypes.c_long,
             ctypes.POINTER(structs.Shape),
             ctypes.c_int,
-            ctypes.POINTER(ctypes.c_void_p * 8),
+            ctypes.POINTER(ctypes.c_void_p * 9),
+            ctypes.c_int,
             ctypes.POINTER(structs.Options),
         ]
 
@@ -97,10 +98,10 @@ class OursFromC:
         dgamma, dbeta = p.gamma.copy(), p.beta.copy()
         arrays: list[Array]
         if operation == "backward":
-            arrays = [p.dy, p.x, p.gamma, mean, invstd, p.dx, dgamma, dbeta]
+            arrays = [p.dy, p.x, p.gamma, p.beta, mean, invstd, p.dx, dgamma, dbeta]
         else:
             arrays = [p.x, p.gamma, p.beta, p.running_mean, p.running_var, p.y, mean, invstd]
-        pointers = (ctypes.c_void_p * 8)(*(array.ctypes.data for array in arrays))
+        pointers = (ctypes.c_void_p * 9)(*(array.ctypes.data for array in arrays))
         shape = structs.Shape(ctypes.sizeof(structs.Shape), *p.core_shape, 0, 0, 0)
         options = structs.Options(ctypes.sizeof(structs.Options), EPS, MOMENTUM, 0, 0)
         dtype = {4: structs.DType.FLOAT32, 8: structs.DType.FLOAT64}[p.dtype.itemsize]
@@ -108,8 +109,7 @@ class OursFromC:
 
         def run(times: int) -> float:
             # The pointers are good only as long as these live: mean, invstd, dgamma and dbeta have no other owner.
-            assert len(arrays) == len(pointers)
-            seconds: float = self.repeat(function, times, shape, dtype, pointers, options)
+            seconds: float = self.repeat(function, times, shape, dtype, pointers, len(arrays), options)
             if seconds < 0:
                 raise RuntimeError(f"{FUNCTIONS[operation]} failed: {library.last_error()}")
             return seconds

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import rows
-from harness.rows import ErrorRow, Row, ScalingRow, SweepRow, VariantRow
+from harness.rows import CallRow, ErrorRow, Row, ScalingRow, SweepRow, VariantRow
 
-from . import others, plots, speed, variants
+from . import calls, others, plots, speed, variants
 
 KEY = """\
 Times are medians of alternating rounds in one process, ± is their median absolute deviation. "/ floor": time of a call
@@ -43,6 +43,9 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
         cache = described["caches"].get("L2", 0)
         yield "Machine", "\n".join(about(described)) + "\n"
         yield "Summary", f"{KEY}The floor's mean is over tensors larger than L2.\n\n{speed.summary(measured, cache)}"
+    small = rows.read(directory / "calls.csv", CallRow)
+    if small:
+        yield "Calls with small tensors", calls.calls(small)
     if errors:
         unit = "The largest error of y in training, float32, in units of eps · max(1, |y|).\n\n"
         yield "Error", unit + others.errors(errors)
