@@ -3,8 +3,8 @@ import CBatchNorm
 import CKernels
 
 /// The arguments of a call, in the order of the header, inputs first. Each is named once: it is checked, its memory is
-/// compared with that of the arguments before it, and it becomes what the engine works with. Nothing is written before all
-/// arguments are entered.
+/// compared with that of the arguments before it, and it becomes what the engine works with. Nothing is written before
+/// all arguments are entered.
 struct ArgumentList {
     let call: Call
     /// Tensors have `outer` slices of `slice` elements; arrays have an element for each channel.
@@ -20,7 +20,8 @@ struct ArgumentList {
     var runningRows = 1
     var parameterRows = 1
 
-    /// An output shares memory with nothing, but for the one input that it may be exactly: that at a place of the list.
+    /// An output shares no memory with another argument, except that it may be exactly one input: that at a place of the
+    /// list.
     enum Access {
         case read
         case written
@@ -50,7 +51,7 @@ extension ArgumentList {
         return Operand(base: UnsafeMutableRawPointer(mutating: base), stride: stride)
     }
 
-    /// An array with as many elements of `size` bytes in each row.
+    /// An array with `count` elements of `size` bytes in each row.
     @inline(never)
     func array(
         _ name: StaticString, _ base: UnsafeRawPointer?, rows: Int = 1, count: Int, size: Int, _ access: Access = .read
@@ -68,7 +69,7 @@ extension ArgumentList {
         return Elements(ifAny: base, parameter)
     }
 
-    /// gamma and beta, or what else is one for the scale and one for the shift.
+    /// A parameter of the scale and one of the shift: gamma and beta, their gradients, or their directions.
     @inline(never)
     func parameters(
         _ names: (StaticString, StaticString), _ scale: UnsafeRawPointer?, _ shift: UnsafeRawPointer?,
@@ -124,7 +125,7 @@ extension ArgumentList {
     }
 }
 
-/// Those of the channels, an array for each.
+/// An array of means and one of variances.
 typealias RunningStatistics = (mean: Elements, variance: Elements)
 
 /// A pointer that the call cannot do without.
@@ -155,7 +156,7 @@ extension Call {
         try enter(Footprint(name, pointer, runs: 1, width: size, stride: size), MemoryLayout<T>.alignment, .read)
     }
 
-    /// Enters an argument whose address is to be a multiple of `alignment`, a power of two.
+    /// Enters an argument; its address has to be a multiple of `alignment`, which is a power of two.
     @inline(never)
     fileprivate func enter(
         _ footprint: Footprint, _ alignment: Int, _ access: ArgumentList.Access
@@ -182,7 +183,8 @@ extension Call {
 ///     |<-------- stride -------->|
 struct Footprint {
     let name: StaticString
-    /// Addresses, wrapping, as a pointer may be anything. Without memory, like NULL, it ends at 0, before any other begins.
+    /// Addresses, wrapping, as a pointer may be anything. Without memory, like NULL, it ends at 0, before any other
+    /// begins.
     let base: UInt
     let end: UInt
     let runs: Int
