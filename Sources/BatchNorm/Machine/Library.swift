@@ -13,8 +13,8 @@ struct Library: ~Copyable {
     private let requested = Atomic<Int>(0)
     private let key: pthread_key_t
 
-    /// Nil if there is no memory for it, or no key for its threads' own; a later call tries again. Of several first calls
-    /// each makes one, and one of them stays: a lock might be held for ever in the child of a fork.
+    /// Nil if there is no memory for it, or no key for its threads' own; a later call tries again. Several first calls
+    /// make one each, and one of them stays: a lock might be held for ever in the child of a fork.
     static var shared: UnsafeMutablePointer<Library>? {
         if let known = machine_load(&theLibrary) { return known.assumingMemoryBound(to: Library.self) }
         return first()

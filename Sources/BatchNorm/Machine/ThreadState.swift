@@ -10,7 +10,7 @@ struct ThreadState {
     private(set) var lastError: UnsafePointer<CChar>
     /// 1 while a call is at work. A second one, from a signal handler, would write where the first one does.
     private var isBusy: Int32 = 0
-    /// How many arguments a call has entered, and memory for what it notes of each.
+    /// The number of arguments that a call has entered, and memory for its notes on each.
     var arguments = 0
     let argumentMemory: UnsafeMutableRawPointer
     /// No function takes more pointers, its structures among them.

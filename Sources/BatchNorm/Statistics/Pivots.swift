@@ -91,9 +91,9 @@ struct Pivots {
         return changed
     }
 
-    /// For Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small. Whether the loops for
-    /// sums about 0 will do. An eps far above the variance hides from invstd how small the deviations are: of those three
-    /// values know something, so that a constant channel has a gradient of 0 and not what roundings leave.
+    /// Chooses pivots for Σdy · (x − mean), which is Σdy · x − mean · Σdy where |mean| / std is small; true if the
+    /// loops for sums about 0 will do. An eps far above the variance hides from invstd how small the deviations are.
+    /// Three values show it, so that a constant channel has a gradient of 0 and not what roundings leave.
     @inline(never)
     func choose(_ mean: UnsafePointer<Double>, _ inverseStd: UnsafePointer<Double>) -> Bool {
         if tile.element.size == 2 { return choose() }

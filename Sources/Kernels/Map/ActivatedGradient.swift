@@ -40,7 +40,7 @@ struct ActivatedGradient<T: Element, L: Layout, K: EpilogueKind>: Elementwise {
         if !K.isClip && epilogue.frozen != 0 { return masked(values.g * scale.at(k), values) }
         let g = K.isClip ? values.g : values.g * gain.at(k)
         if !weighs { return (((g - dyMean.at(k)) - values.centred * slope.at(k)) + shift.at(k)) * scale.at(k) }
-        // Whatever x is where nothing counts, NaN included.
+        // At weight 0 x has no influence, even if it is NaN.
         let w = values.weight
         let through = T.Number.above(w, .zero, values.centred * (w * slope.at(k)), .zero)
         return masked((((g - w * dyMean.at(k)) - through) + w * shift.at(k)) * scale.at(k), values)

@@ -51,7 +51,7 @@ struct DeviationSums<T: Arithmetic, L: Layout>: Accumulator {
     }
 }
 
-/// Σw · d and Σw · d² of d = x − pivot. What x is where w is 0 has no say, be it NaN.
+/// Σw · d and Σw · d² of d = x − pivot. Where w is 0, x has no influence, even if it is NaN.
 struct WeightedSums<T: Element, L: Layout>: Accumulator {
     typealias ChannelLayout = L
     static var isShort: Bool { false }
