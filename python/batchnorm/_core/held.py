@@ -62,7 +62,7 @@ def check_again(given: Any, data: bytes | None, name: str, plan: Plan) -> None:
 
 
 def check_axis_again(given: Any, axis: Any, rank: int) -> None:
-    """Compares the axis that a call is given once more with the forward call's, whichever way they are positions."""
+    """An error unless the axis given is the forward call's; either of them may be counted from the end."""
     if channel_axes(as_axis(given), rank) != channel_axes(axis, rank):
         raise ValueError(f"axis is {given}, expected {axis}, the axis of the forward call")
 

@@ -143,9 +143,10 @@ class Outcome(enum.IntEnum):
     BETA
         One value per channel, normalized to beta.
     NONFINITE
-        Normalized with its own statistics, but not positions.
+        Normalized with its own statistics, but not counted in the running ones.
     BLENDED
-        One value per channel, normalized with what a Blend makes of it and the running statistics; not positions.
+        One value per channel, normalized with what a Blend makes of it and the running statistics, but not counted in
+        the running ones.
     """
 
     USED = 0

@@ -118,7 +118,7 @@ class Weights(Settings):
         return [*affine, "moving_mean", "moving_variance", *of_renorm]
 
     def _axis_in(self, shape: tuple[int | None, ...]) -> int:
-        """The channel axis, positions from the first; of inputs that have to fit a layer that is built."""
+        """The channel axis, counted from the first; of inputs that have to fit a layer that is built."""
         built = self._shape
         if built is not None and len(shape) != len(built):
             raise ValueError(f"inputs have shape {shape}, expected {len(built)} axes: the layer was built for {built}")
