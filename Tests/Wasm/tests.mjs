@@ -5,8 +5,10 @@ import { arrayChecks } from "./arrays.mjs";
 import { batch, check, checkSame, shape, tensor } from "./assertions.mjs";
 import { moduleChecks } from "./module.mjs";
 import { savedChecks } from "./saved.mjs";
+import { casesOf, checkCase } from "./values.mjs";
+import { viewChecks } from "./views.mjs";
 
-const checks = { ...argumentChecks, ...arrayChecks, ...moduleChecks, ...savedChecks };
+const checks = { ...argumentChecks, ...arrayChecks, ...moduleChecks, ...savedChecks, ...viewChecks };
 
 /** The ES module, and the script whose names are in the global `batchnorm`: the same holds for both. */
 export async function runBoth(module, folder, read) {
@@ -33,6 +35,9 @@ async function run({ load, BatchNormError }, folder, read, isModule) {
     };
 
     await test("the values of the examples", async () => compare(train(bn), await text("values.txt")));
+    for (const [name, given] of Object.entries(casesOf(await text("cases.txt")))) {
+        await test(name, () => checkCase(bn, given));
+    }
     for (const line of (await text("cases.jsonl")).trim().split("\n")) {
         const layer = JSON.parse(line);
         await test(`bits of ${layer.dtype ?? layer.arrays.x[0]} ${layer.shape}`, () => checkBits(bn, layer));

@@ -17,7 +17,19 @@ export async function train(bytes: ArrayBuffer): Promise<number> {
     const { m2 }: { m2: Float64Array } = bn.moments({ x: bits, shape: [2, 3, 4], dtype: "bfloat16" });
     const running = { runningMean: gamma, runningVar: gamma };
     bn.forwardInference({ x, shape: [2, 3, 4], ...running });
+    const view = { data: x, shape: [2, 3, 4], strides: [12, 1, 3] };
+    const groups = { count: 2, index: Int32Array.of(0, 1), perGroup: ["statistics"] } as const;
+    const strided = bn.forwardTraining({ x: view, gamma, residual: x, activation: "relu", saveMask: true, groups });
+    const back = bn.backward({ dy: x, x: view, saved: strided.saved });
+    const [fifth, mask]: [Float32Array, Uint8Array | null] = [back.dx.data, strided.saved.mask];
+    bn.forwardTraining({ x, shape: [2, 3, 4], weights: new Float32Array(8), masked: "zero", groups: { count: 2 } });
 
+    // @ts-expect-error: a view has a shape
+    bn.forwardTraining({ x: view, shape: [2, 3, 4] });
+    // @ts-expect-error: a view's strides are missing
+    bn.forwardTraining({ x: { data: x, shape: [2, 3, 4] } });
+    // @ts-expect-error: groups have a count
+    bn.forwardTraining({ x, shape: [2, 3, 4], groups: {} });
     // @ts-expect-error: needs running statistics
     bn.forwardInference({ x, shape: [2, 3, 4] });
     // @ts-expect-error: not an option
@@ -44,5 +56,6 @@ export async function train(bytes: ArrayBuffer): Promise<number> {
     } catch (error) {
         if (error instanceof BatchNormError) return error.status;
     }
-    return first.length + second.length + third.length + (fourth?.length ?? 0) + m2.length;
+    const lengths = [first, second, third, m2, fifth].reduce((sum, array) => sum + array.length, 0);
+    return lengths + (fourth?.length ?? 0) + (mask?.length ?? 0);
 }
