@@ -88,8 +88,9 @@ class Call {
         const length = this.#lengthOf(name);
         this.#trim(name, length);
         const [target, source] = [this.given[name], like.given];
+        const isArray = this.#elementOf(name) !== undefined;
         const hasGaps = Math.max(length, like.length) > this.#extents[0] * this.#extents[1] * this.#extents[2];
-        const isInPlace = target?.buffer === source.buffer && target.byteOffset === source.byteOffset;
+        const isInPlace = isArray && target.buffer === source.buffer && target.byteOffset === source.byteOffset;
         let array = like;
         if (hasGaps && !(isInPlace && length === like.length)) {
             array = target === undefined ? this.tensorRoom(name, like) : this.#copied(name, like.element, length);
