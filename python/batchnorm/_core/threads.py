@@ -12,14 +12,29 @@ def set_num_threads(n: int) -> None:
     """Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default of the environment.
 
     Results do not depend on it, to the bit, and no more threads are at work than the process had CPUs at the first
-    call. Any other number is a ValueError.
+    call.
+
+    Raises
+    ------
+    ValueError
+        `n` is below 0 or above 1024.
+    TypeError
+        `n` is not an integer.
+    MemoryError
+        There is no memory for this thread's first call.
     """
     # A number that a C int does not hold would be cut down to one that it does.
     lib.bn_set_num_threads(max(-1, min(operator.index(n), 2**31 - 1)))
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use. RuntimeError if BATCHNORM_NUM_THREADS cannot be honoured."""
+    """The number of threads that a call may use.
+
+    Raises
+    ------
+    RuntimeError
+        BATCHNORM_NUM_THREADS is not a whole number from 1 to 1024, or there is no memory for this thread's first call.
+    """
     n: int = lib.bn_get_num_threads()
     if n == 0:
         raise RuntimeError(last_error())
@@ -29,7 +44,11 @@ def get_num_threads() -> int:
 def isa() -> str:
     """The instruction set in use: "baseline", or on x86-64 "avx2" or "avx512".
 
-    RuntimeError if BATCHNORM_ISA cannot be honoured.
+    Raises
+    ------
+    RuntimeError
+        BATCHNORM_ISA is none of these names, or one that this machine does not have, or there is no memory for this
+        thread's first call.
     """
     name: bytes | None = lib.bn_isa_name()
     if name is None:
