@@ -141,7 +141,11 @@ def test_update_running() -> None:
         (lambda z: bn.backward_apply(*[np.zeros((4, 3))] * 2, z, z, z + np.inf, z, z), ValueError, "count"),
         (lambda z: bn.update_running([0.0], z, z, z, z), TypeError, "running_mean is of type list"),
         (lambda z: bn.update_running(z.astype(int), z, z, z, z), TypeError, "running_mean has dtype int64"),
-        (lambda z: bn.update_running(z, z.astype("f4"), z, z, z), TypeError, "running_var has dtype float32"),
+        (
+            lambda z: bn.update_running(z, z.astype("f4"), z, z, z),
+            TypeError,
+            "running_var has dtype float32, expected float64, the dtype of running_mean: it is updated in place",
+        ),
         (lambda z: bn.update_running(z, z[::-1], z, z, z), ValueError, "running_var is not contiguous"),
         (lambda z: bn.frozen_statistics(z, z[:2]), ValueError, "running_var has shape"),
         (lambda z: bn.frozen_statistics(z, z, eps=np.nan), ValueError, "eps"),

@@ -159,8 +159,11 @@ def of_layer(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> ArrayLike:
     return numbers(value, name, dtype) if not isinstance(value, np.ma.MaskedArray) else value
 
 
-def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | None:
-    """The address of running_mean or running_var, which has to be an array, since calls update it in place."""
+def running(value: Any, name: str, plan: Plan, updated: bool = True, of: str = "x") -> int | None:
+    """The address of running_mean or running_var, which has to be an array, since calls update it in place.
+
+    Its dtype is that of the plan's parameters; `of` names the array that the plan has its dtype from.
+    """
     if type(value) is ndarray and value.dtype == plan.param and value.shape == plan.channel_shape:
         try:
             return addressof(at(value))
@@ -173,7 +176,7 @@ def running(value: Any, name: str, plan: Plan, updated: bool = True) -> int | No
     if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
     if value.dtype != plan.param:
-        which = "the dtype of x" if plan.param == plan.dtype else f"for x of dtype {plan.dtype}"
+        which = f"the dtype of {of}" if plan.param == plan.dtype else f"for {of} of dtype {plan.dtype}"
         raise TypeError(f"{name} has dtype {value.dtype}, expected {plan.param}, {which}: it is updated in place")
     _check_shape(value, name, plan)
     if not value.flags.c_contiguous:

@@ -182,7 +182,7 @@ def update_running(
     assert fit is not None, "a C-contiguous array fits"
     fit = fit.beside(like)
     mean_address = running(running_mean, "running_mean", fit)
-    var_address = running(running_var, "running_var", fit)
+    var_address = running(running_var, "running_var", fit, of="running_mean")
     values = {"count": count, "mean": mean, "m2": m2}
     statistics = [doubles(value, name, fit.channel_shape) for name, value in values.items()]
     known = options(momentum=weight_of_new(momentum, decay), unbiased=unbiased)
