@@ -3,34 +3,22 @@
 
 from __future__ import annotations
 
-from ctypes import addressof
-from typing import Any
-
 import numpy as np
-from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike
 
-from .._core import built_ins, direct
-from .._core.arrays import Array, address, of_layer, shape_of
-from .._core.arrays import running as running_address
+from .._core.arrays import Array, of_layer, shape_of
 from .._core.foreign import like, viewed
-from .._core.held import held, read_only
-from .._core.layout import Axis, Plan, as_axis
-from .._core.library import lib
-from .._core.makers import NUMPY, TORCH
-from .._core.options import DEFAULT_MOMENTUM, flag, make_options, options, weight_of_new
+from .._core.layout import Axis, as_axis
+from .._core.options import DEFAULT_MOMENTUM, flag, weight_of_new
 from .._core.public import publish
-from .._core.records import HAS, HAS_BETA, HAS_GAMMA, IS_IN_PLACE
 from .._core.weights import Masked, PositionWeights
-from ..functional.gradient import by_record
 from ..functional.saved import SavedStatistics
 from ..settings.activations import Activation
 from ..settings.groups import Groups, rows_of
 from ..settings.running import Running
 from ..settings.sources import Source
-from . import extended_calls
+from . import extended_calls, plain_calls
 from .module import Module, dtypes_of, extents_of
-from .parameters import four_of
 
 
 @publish
@@ -172,135 +160,13 @@ class BatchNorm(Module):
         if self.ranks:
             self._check_rank(len(shape_of(x, "x")))
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
-        given = x
         if told or self._is_described:
             positions = PositionWeights(weights, lengths, masked)
-            return like(given, extended_calls.forward(self, x, out, residual, positions, training))
-        if type(x) is ndarray and x.dtype is self._dtype:
-            maker: Any = NUMPY
-        else:
-            x, maker = self._own(x, out)
-        if maker is not None and built_ins.forward_training is not None:
-            y = self._by_built_in(maker, x, out, training)
-            if y is not None:
-                return y  # type: ignore[no-any-return]
-        fit, x, y, x_address, y_address = direct.forward(x, self._axis, out)
-        known = self._plan  # of the call before
-        fit = known[1] if fit is known[0] else self._plan_of(fit)
-        gamma, beta, mean, var = four_of(self.__dict__)
-        # This is held() written out: two calls and some attributes less are a tenth of a small call's time.
-        param, shape = self._param_dtype, self._channel_shape
-        if type(gamma) is ndarray and gamma.dtype is param and gamma.shape == shape:
-            gamma = gamma.tobytes()
-        else:
-            gamma = held(gamma, "gamma", fit)
-        if type(beta) is ndarray and beta.dtype is param and beta.shape == shape:
-            beta = beta.tobytes()
-        else:
-            beta = held(beta, "beta", fit)
-        trains = self.training if training is None else flag(training, "training")
-        of_batch = trains or mean is None
-        saved = SavedStatistics(shape, not of_batch, self._axis, x.shape, self._dtype, param, gamma, beta)
-        if of_batch:
-            self._train(fit, saved, x_address, y_address, trains and self.track_running_stats, mean, var)
-        else:
-            self._evaluate(fit, saved, x_address, y_address, mean, var)
-        self.__dict__["_last"] = None if x_address == y_address else x, saved, False
-        return like(given, y)
-
-    def _own(self, x: Any, out: Any) -> tuple[Any, Any]:
-        """x as the layer takes it, and its maker, if a built-in function may take it."""
-        maker = TORCH.get(type(x))
-        if maker is not None:
-            is_recorded = maker.records() and maker.require_gradients(x, out)
-            return x, maker if maker.is_of(x, self._dtype) and not is_recorded else None
-        x = of_layer(x, "x", self._dtype)
-        return x, NUMPY if type(x) is ndarray and x.dtype is self._dtype else None
-
-    def _by_built_in(self, maker: Any, x: Any, out: Any, training: Any) -> Any:
-        """y by a built-in function; None if it does not take the arrays: then nothing was written."""
-        state = self.__dict__
-        gamma, beta, mean, var = four_of(state)
-        trains = state["training"] if training is None else training
-        # Without an array nothing would have the layer's number of channels.
-        if (gamma is None and mean is None) or not (trains is True or trains is False):
-            return None
-        y = maker.empty_like(x) if out is None else out
-        if trains or mean is None:
-            tracks = trains and state["track_running_stats"]
-            if not tracks:
-                mean = var = None
-            count, weight = state["num_batches_tracked"] + 1, state["momentum"]
-            if weight is None:
-                weight = 1.0 / count
-            unbiased, built_in = state["unbiased"], built_ins.forward_training
-            record = built_in(x, gamma, beta, mean, var, y, self._axis, weight, state["eps"], unbiased)
-            if tracks and record is not None and 0 not in x.shape:
-                state["num_batches_tracked"] = count
-        else:
-            record = built_ins.forward_inference(x, gamma, beta, mean, var, y, self._axis, state["eps"], True)
-        if record is None:
-            return None
-        state["_last"] = None if record[HAS] & IS_IN_PLACE else x, SavedStatistics._of(record), False
-        return y
-
-    def _train(
-        self, fit: Plan, saved: SavedStatistics, x_address: int, y_address: int, tracking: bool, mean: Any, var: Any
-    ) -> None:
-        """y from the batch's own statistics, which move the running ones if `tracking`."""
-        count = self.num_batches_tracked + 1 if tracking else 0
-        mean_address = addressof(saved._both)
-        lib.bn_forward_training(
-            fit.shape,
-            fit.code,
-            x_address,
-            saved._gamma,
-            saved._beta,
-            running_address(mean, "running_mean", fit) if tracking else None,
-            running_address(var, "running_var", fit) if tracking else None,
-            y_address,
-            mean_address,
-            mean_address + 8 * fit.channels,
-            self._training_options(fit.param_code)
-            if self.momentum is None
-            else options(self.eps, self.momentum, self.unbiased, False, fit.param_code),
-        )
-        if tracking and not fit.empty:
-            self.__dict__["num_batches_tracked"] = count
-
-    def _evaluate(self, fit: Plan, saved: SavedStatistics, x_address: int, y_address: int, mean: Any, var: Any) -> None:
-        """y from the running statistics."""
-        mean, of_mean = read_only(mean, "running_mean", fit)
-        var, of_var = read_only(var, "running_var", fit)
-        mean_address = addressof(saved._both)
-        lib.bn_forward_inference(
-            fit.shape,
-            fit.code,
-            x_address,
-            saved._gamma,
-            saved._beta,
-            of_mean,
-            of_var,
-            y_address,
-            mean_address,
-            mean_address + 8 * fit.channels,
-            options(self.eps, param_code=fit.param_code) if fit.param_code else options(self.eps),
-        )
-
-    def _plan_of(self, fit: Plan) -> Plan:
-        """The plan of a call with the layer's parameters, if its x is one for this layer."""
-        if fit.channel_shape != self._channel_shape or fit.dtype != self._dtype:
-            raise self._mismatch(fit.channel_shape, fit.dtype)
-        mine = fit
-        if fit.param != self._param_dtype:
-            mine = fit._replace(param=self._param_dtype, param_code=fit.code)
-        self._plan = fit, mine
-        return mine
-
-    def _training_options(self, param_code: int) -> Any:
-        """With a factor of their own for every batch: not worth keeping."""
-        weight = 1.0 / (self.num_batches_tracked + 1)
-        return make_options(self.eps, weight, self.unbiased, False, param_code)
+            return like(x, extended_calls.forward(self, x, out, residual, positions, training))
+        y = plain_calls.forward_by_built_in(self, x, out, training)
+        if y is None:
+            y = like(x, plain_calls.forward(self, x, out, training))
+        return y  # type: ignore[no-any-return]
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
         """dx, given the gradient dy of a loss with respect to the last y. grad_gamma, grad_beta and grad_residual are
@@ -318,39 +184,10 @@ class BatchNorm(Module):
         x, saved, _ = last
         if x is None:
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
-        given = dy
-        if type(dy) is not ndarray or dy.dtype is not self._dtype:
-            dy = of_layer(dy, "dy", self._dtype)
-        if type(saved) is SavedStatistics and saved._record is not None:
-            found = by_record(dy, x, saved._record, out, NUMPY)
-            if found is not None:
-                has = saved._record[HAS]
-                grad_gamma = found[1] if has & HAS_GAMMA else None
-                grad_beta = found[2] if has & HAS_BETA else None
-                self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
-                return found[0]  # type: ignore[no-any-return]
+        dx = plain_calls.backward_by_built_in(self, dy, x, saved, out)
+        if dx is not None:
+            return dx  # type: ignore[no-any-return]
+        (own,) = viewed(dy=of_layer(dy, "dy", self._dtype))
         if type(saved) is not SavedStatistics or saved._dtype is None:
-            (dy,) = viewed(dy=dy)
-            return like(given, extended_calls.backward(self, last, dy, out))
-        fit, dy, _, dx, dy_address, x_address, dx_address = direct.backward(dy, x, self._axis, out)
-        known = self._plan
-        fit = known[1] if fit is known[0] else self._plan_of(fit)
-        grad_gamma = None if saved._gamma is None else np.empty(self._channel_shape, self._param_dtype)
-        grad_beta = None if saved._beta is None else np.empty(self._channel_shape, self._param_dtype)
-        mean_address = addressof(saved._both)
-        lib.bn_backward(
-            fit.shape,
-            fit.code,
-            dy_address,
-            x_address,
-            saved._gamma,
-            saved._beta,
-            mean_address,
-            mean_address + 8 * fit.channels,
-            dx_address,
-            None if grad_gamma is None else address(grad_gamma),
-            None if grad_beta is None else address(grad_beta),
-            options(frozen=saved._frozen, param_code=fit.param_code),
-        )
-        self.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
-        return like(given, dx)
+            return like(dy, extended_calls.backward(self, last, own, out))
+        return like(dy, plain_calls.backward(self, own, x, saved, out))

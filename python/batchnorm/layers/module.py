@@ -37,7 +37,7 @@ STORED = (
     "groups",
     "frozen",
 )
-DERIVED = ("_channel_shape", "_is_described", "_last", "_plan", "__observer")
+DERIVED = ("_channel_shape", "_is_described", "_last", "__observer")
 
 
 def a_flag(name: str) -> Callable[[Any], bool]:
@@ -87,7 +87,6 @@ class Module(Named):
     ranks: ClassVar[tuple[int, ...]] = ()  # of x, in a class for some alone
     _is_described = False
     _last: Last | None
-    _plan: tuple[Any, Any] = (None, None)  # of the last call, as x asks for it and as the parameters do
     training: bool
     unbiased: bool
     momentum: float | None
@@ -151,7 +150,7 @@ class Module(Named):
             key: array if array is None or array is ... else numbers(array, key[1:], param)
             for key, array in arrays.items()
         }
-        own.update(cast, _dtype=kind, _param_dtype=param, _plan=(None, None), _last=None, **NO_GRADIENTS)
+        own.update(cast, _dtype=kind, _param_dtype=param, _last=None, **NO_GRADIENTS)
         return self
 
     def astype(self: Self, dtype: DTypeLike | None, *, param_dtype: DTypeLike | None = None) -> Self:
@@ -200,7 +199,7 @@ class Module(Named):
         if missing:
             raise ValueError(f"this state of a {type(self).__name__} is damaged: it has no {min(missing)}")
         own = {"_" + key if key in STORED else key: value for key, value in attributes.items()}
-        own.update({"_channel_shape": extents_of(own["_num_features"]), "_last": None, "_plan": (None, None)})
+        own.update({"_channel_shape": extents_of(own["_num_features"]), "_last": None})
         self.__dict__.update(own)
         describe(self)
 
