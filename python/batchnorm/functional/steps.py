@@ -41,7 +41,7 @@ from .extras import Extras
 
 @publish
 class Sums(NamedTuple):
-    """sum(dy) and sum(dy * x_hat), per channel."""
+    """sum(dy) and sum(dy * x_hat): float64 arrays in the shape of the channel axes, one element per channel."""
 
     sum_dy: Doubles
     sum_dy_x_hat: Doubles
@@ -63,7 +63,28 @@ def normalize(
     lengths: ArrayLike | None = None,
     masked: Masked = "normalize",
 ) -> Array:
-    """y = activation(gamma * (x - mean) * invstd + beta + residual), all arguments as in forward_training()."""
+    """y = activation(gamma * (x - mean) * invstd + beta + residual): x normalized with statistics that are given.
+
+    Parameters
+    ----------
+    x, gamma, beta, axis, out, activation, residual
+        As in forward_training(). x may have any number of values per channel.
+    mean, invstd : array_like of real numbers, one element per channel
+        As from merge_moments() and inverse_std(). They are read as float64.
+    weights, lengths, masked
+        As in forward_training(); here they only matter to `masked`.
+
+    Returns
+    -------
+    y : ndarray, or a tensor of x's kind
+        `out`, or a new dense array in x's memory order.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in forward_training(). A TypeError also if `mean` or `invstd` has a dtype that NumPy does not cast to float64
+        safely.
+    """
     extras = Extras(activation, residual, weights, lengths, masked)
     if extras.activation is not None or residual is not None or extras.positions():
         return extended.normalize(x, mean, invstd, extended.Channels(gamma, beta), extras, axis=axis, out=out)
@@ -98,10 +119,27 @@ def backward_reduce(
     lengths: ArrayLike | None = None,
     masked: Masked = "normalize",
 ) -> Sums:
-    """sum(dy) and sum(dy * x_hat) of this part of the batch: its dbeta and dgamma, not yet rounded to the dtype.
+    """sum(dy) and sum(dy * x_hat), x_hat = (x - mean) * invstd, of this part of the batch: its dbeta and dgamma.
 
-    `weights`, `lengths` and `masked` as in forward_training(): dy counts alike wherever y depends on it, which with
-    "zero" and "keep" is where the weight is above 0.
+    Parameters
+    ----------
+    dy : array_like of x's shape and dtype
+        The gradient with respect to gamma * x_hat + beta. Copied once if its memory order is not that of x.
+    x, mean, invstd, axis
+        As in normalize().
+    weights, lengths, masked
+        As in forward_training(). They only choose the values of dy that count: all of them with "normalize"; with
+        "zero" and "keep", those at positions of a weight above 0.
+
+    Returns
+    -------
+    Sums
+        (sum_dy, sum_dy_x_hat), not rounded to the dtype of x.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in normalize(). A ValueError or TypeError also if dy has another shape or dtype than x.
     """
     tensors = arrange({"x": x, "dy": dy}, {}, axis)
     fit, positions = tensors.fit, PositionWeights(weights, lengths, masked)
@@ -140,8 +178,30 @@ def backward_apply(
 ) -> Array:
     """dx = gamma * invstd * (dy - w * sum_dy / count - w * x_hat * sum_dy_x_hat / count), x_hat = (x - mean) * invstd.
 
-    `count` and the sums are those of the whole batch, of which `dy` and `x` may be a part. The weights w are 1 unless
-    given, as are `lengths` and `masked`, as in forward_training().
+    Parameters
+    ----------
+    dy, x, mean, invstd, axis
+        As in backward_reduce(). `dy` and `x` may be a part of the batch.
+    count, sum_dy, sum_dy_x_hat : array_like of real numbers, one element per channel
+        The number of values, or with weights their sum, and the sums of backward_reduce(), all of the whole batch. They
+        are read as float64. A count is finite and above 0.
+    gamma
+        As in forward_training().
+    out : ndarray, optional
+        Takes dx in place. It may be dy itself; any other overlap is an error.
+    weights, lengths, masked
+        As in forward_training(). The weights w are 1 unless they are given. Where w is 0, dx is 0 with "zero" and dy
+        with "keep".
+
+    Returns
+    -------
+    dx : ndarray, or a tensor of dy's kind
+        `out`, or a new dense array in x's memory order.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError, RuntimeError
+        As in backward_reduce(). A ValueError also if a count is not finite, or not above 0.
     """
     fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, axis, out)
     shape = weighted(fit.shape, PositionWeights(weights, lengths, masked), x, axis)
