@@ -229,9 +229,9 @@ def test_calls_that_were_told_more_are_refused(rng: np.random.Generator, told: d
     x = rng.normal(size=(4, 3, 10))
     _, saved = bn.forward_training(x, **told)
     assert not saved.is_plain
-    with pytest.raises(ValueError, match="saved is of a call with an activation, weights, groups or a source"):
+    with pytest.raises(ValueError, match="an activation, residual, weights, groups or source, expected a call without"):
         bn.jvp(x, saved, x_tangent=x)
-    with pytest.raises(ValueError, match="saved is of a call with an activation, weights, groups or a source"):
+    with pytest.raises(ValueError, match="an activation, residual, weights, groups or source, expected a call without"):
         bn.double_backward(x, x, saved, grad_dx=x)
 
 

@@ -46,7 +46,7 @@ def jvp(
     Parameters
     ----------
     x
-        As in the forward call, which had no activation, weights, groups or source.
+        As in the forward call, which had no activation, residual, weights, groups or source.
     saved : SavedStatistics
         The second result of forward_training(); or frozen_statistics(), whose P is that of constants.
     gamma, axis
@@ -66,7 +66,8 @@ def jvp(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in forward_training(); and a ValueError if the forward call was told what is not known here.
+        As in forward_training(). A ValueError also if the forward call had an activation, residual, weights, groups or
+        source.
 
     Examples
     --------
@@ -127,8 +128,8 @@ def double_backward(
     Parameters
     ----------
     dy, x, saved, gamma, axis
-        As in backward(), which needs no gamma and axis. The forward call was told nothing else: no activation, weights,
-        groups or source.
+        As in backward(), which needs no gamma and axis. The forward call had no activation, residual, weights, groups
+        or source.
     grad_dx : array_like of x's shape and dtype, optional
         None stands for 0.
     grad_dgamma, grad_dbeta : array_like of the parameters' dtype, one element per channel, optional
@@ -144,7 +145,7 @@ def double_backward(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in backward(); and a ValueError if the forward call was told what is not known here.
+        As in backward(). A ValueError also if the forward call had an activation, residual, weights, groups or source.
 
     Examples
     --------
@@ -206,7 +207,9 @@ def _known(
 ) -> tuple[Plan, bytes | None]:
     """The plan of a call, and the forward call's gamma; `others` tell the dtype where that call had no parameters."""
     if not saved.is_plain:
-        raise ValueError("saved is of a call with an activation, weights, groups or a source: they are not known here")
+        raise ValueError(
+            "saved is of a call with an activation, residual, weights, groups or source, expected a call without them"
+        )
     check_x(tensors.arrays["x"], saved._shape, saved._dtype)
     if saved.channels != tensors.fit.channels:
         raise ValueError(f"saved is of {saved.channels} channels, but x has {tensors.fit.channels}")
