@@ -53,6 +53,11 @@ def forward_training(
 ) -> tuple[Array, SavedStatistics]:
     """Normalizes x with the mean and the biased variance of this batch, and moves the running statistics towards them.
 
+    The formulas are those of Ioffe and Szegedy (arXiv:1502.03167, algorithm 1), over the M values of a channel::
+
+        mean = sum(x) / M        var = sum((x - mean)**2) / M
+        x_hat = (x - mean) / sqrt(var + eps)        y = gamma * x_hat + beta
+
     Parameters
     ----------
     x : array_like of float32, float64, float16 or bfloat16 (of the package ml_dtypes, or as its bits: dtype V2)
@@ -86,8 +91,8 @@ def forward_training(
         Keep a bit for each element that says whether the gradient passes the activation, so that backward() needs no
         residual. Not for "hard_swish" and "silu".
     weights : array_like of bool or real numbers, optional
-        The weight of each position in the statistics: a mask (True counts) or frequencies, finite and at least 0. Of
-        x's shape without the channel axes, or with a length of 1 there; any other length may be 1, too::
+        The weight of each position in the statistics: a mask (True counts) or frequencies, finite and at least 0. The
+        shape is that of x without the channel axes, or with a length of 1 there; any other length may be 1, too::
 
             mean = sum(w * x) / W        var = sum(w * (x - mean)**2) / W        W = sum(w)
 

@@ -42,6 +42,7 @@ def backward(
         dx    = gamma * invstd * (dy - dbeta / M - x_hat * dgamma / M)        after forward_training()
         dx    = gamma * invstd * dy                                           with frozen_statistics()
 
+    They follow from those of Ioffe and Szegedy (arXiv:1502.03167, section 3). M is the number of values per channel.
     `saved` has all arguments of the forward call but x, which must be as it was: that it has changed in place is not
     noticed. After an activation dy stands for dy * activation'(u), which is the gradient dz of the residual as well.
     With weights w::
