@@ -17,6 +17,7 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
   of statistics, groups.
 - `statistics` has the moments of data of any size.
 - `deploy` folds a layer into its neighbours.
+- `distributed` has a layer whose batch lies in several processes.
 - `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
   layer, and ONNX's operator.
 """
@@ -88,7 +89,7 @@ _ROOMS = {
 _PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 # Public modules, some by a shorter name than their place.
 _MODULES = {
-    **{room: room for room in ("deploy", "functional", "interop", "layers", "settings", "statistics")},
+    **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
     "keras": "interop.keras",
     "onnx": "interop.onnx",
 }

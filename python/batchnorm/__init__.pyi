@@ -2,6 +2,7 @@
 # The names of the package for type checkers; __init__.py loads them when they are used.
 
 from . import deploy as deploy
+from . import distributed as distributed
 from . import functional as functional
 from . import interop as interop
 from . import layers as layers
