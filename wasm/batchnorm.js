@@ -11,8 +11,8 @@
  * arrays of a call are copied into the module's memory and back, and that memory is free again when the call is over.
  *
  * scripts/wasm makes two files of this one and its parts (words, views, settings, saved, call): the ES module, and a
- * script for where there are no modules, such as a worker of a page that was opened from disk. The script has the same two names in a
- * global object, `batchnorm`:
+ * script for where there are no modules, such as a worker of a page that was opened from disk. The script has the same
+ * two names in a global object, `batchnorm`:
  *
  *     const bn = await batchnorm.load(bytes);
  */

@@ -7,10 +7,12 @@ const GROUPS = ["count", "index", "samples", "perGroup", "interleaved", "average
 /** The groups of a call as saved keeps them, with all that was left out; null if there are none. */
 function groupsOf(given, samplesOf) {
     if (given === undefined || given === null) return null;
-    if (Object(given) !== given || Array.isArray(given)) throw unlike(TypeError, "groups", given, "{ count, ... }");
+    if (Object(given) !== given || isList(given)) throw unlike(TypeError, "groups", given, "{ count, ... }");
     const { index: indices = null, samples = indices?.length ?? samplesOf, ...others } = given;
     const { count, perGroup = ["statistics"], interleaved = false, averaged = false, ...unknown } = others;
-    for (const name in unknown) throw new TypeError(`groups.${name} is none of ${GROUPS.join(", ")}`);
+    for (const name in unknown) {
+        throw new TypeError(`groups.${name} is no part of groups; expected ${GROUPS.join(", ")}`);
+    }
     for (const [name, value] of Object.entries({ count, samples })) {
         if (isWhole(value) && value >= 1 && value <= LARGEST) continue;
         throw unlike(TypeError, `groups.${name}`, value, "a whole number, at least 1");

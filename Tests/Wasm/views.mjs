@@ -99,8 +99,8 @@ export const viewChecks = {
         wrong("TypeError", "groups.count is undefined; expected a whole number, at least 1", { groups: {} });
         wrong("TypeError", "groups.samples is 0.5; expected a whole number, at least 1",
             { groups: { count: 2, samples: 0.5 } });
-        wrong("TypeError", "groups.size is none of count, index, samples, perGroup, interleaved, averaged",
-            { groups: { count: 2, size: 2 } });
+        const parts = "count, index, samples, perGroup, interleaved, averaged";
+        wrong("TypeError", `groups.size is no part of groups; expected ${parts}`, { groups: { count: 2, size: 2 } });
         wrong("TypeError", "groups.index is Array; expected Int32Array", { groups: { count: 2, index: [0, 1, 0, 1] } });
         wrong("RangeError", "groups.index.length is 3; expected 4",
             { groups: { count: 2, index: new Int32Array(3), samples: 4 } });
