@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Three steps of training and one inference, on the data that `values/make.py` describes, compared with its results.
 
-use batchnorm::{backward, forward_inference, forward_training, moments, Error, Options, Shape};
+use batchnorm::{backward, forward_inference, forward_training, moments};
+use batchnorm::{Activation, Axes, Error, Gradients, Options, Shape, Tensor};
 use std::{collections::HashMap, env, error, fs, process};
 
 const SHAPE: Shape = Shape { outer: 4, channels: 3, inner: 6 };
@@ -13,6 +14,10 @@ fn batch(k: usize) -> Vec<f32> {
 
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-4 * b.abs().max(1.0) // false for NaN, too
+}
+
+fn only_dx(dx: &mut [f32]) -> Gradients<'_, f32> {
+    Gradients { dx: Some(dx.into()), ..Gradients::default() }
 }
 
 /// Descends by the gradients, in place.
@@ -28,14 +33,14 @@ fn check_options() -> Result<(), Box<dyn error::Error>> {
     let (mut y, mut dx) = ([0.0; SIZE], [0.0; SIZE]);
     let (mut running_mean, mut running_var) = ([0.0; 3], [1.0; 3]);
     let (mut count, mut batch_mean, mut m2) = ([0.0; 3], [0.0; 3], [0.0; 3]);
-    let options = Options { eps: 0.5, momentum: 1.0, biased_running_var: true };
+    let options = Options { eps: 0.5, momentum: 1.0, biased_running_var: true, ..Options::default() };
 
     let running = Some((&mut running_mean[..], &mut running_var[..]));
     let trained = forward_training(SHAPE, &x, None, None, running, &mut y, &options)?;
     moments(SHAPE, &x, &mut count, &mut batch_mean, &mut m2)?;
     let running = (&running_mean[..], &running_var[..]);
     let inferred = forward_inference(SHAPE, &x, Some(&gamma), None, running, &mut y, &options)?;
-    backward(&dy, &x, &inferred, Some(&mut dx), None, None)?;
+    backward(&dy, &x, None, &inferred, only_dx(&mut dx))?;
     let invstd = trained.invstd();
 
     let rows = (0..3).all(|c| {
@@ -61,15 +66,15 @@ fn check_saved() -> Result<(), Box<dyn error::Error>> {
     let (mut y, mut before, mut after) = ([0.0; SIZE], [0.0; SIZE], [0.0; SIZE]);
     let options = Options::default();
     let saved = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), None, &mut y, &options)?;
-    backward(&dy, &x, &saved, Some(&mut before), None, None)?;
+    backward(&dy, &x, None, &saved, only_dx(&mut before))?;
     gamma.fill(-7.0);
     beta.fill(7.0);
-    backward(&dy, &x, &saved, Some(&mut after), None, None)?;
+    backward(&dy, &x, None, &saved, only_dx(&mut after))?;
     let other = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), None, &mut y, &options)?;
     if before != after || saved == other {
         return Err("saved has changed".into());
     }
-    match backward(&dy[1..], &x, &saved, Some(&mut after), None, None) {
+    match backward(&dy[1..], &x, None, &saved, only_dx(&mut after)) {
         Err(Error::Length { argument: "dy", actual: 71, expected: SIZE }) => Ok(()),
         other => Err(format!("dy of another shape: {other:?}").into()),
     }
@@ -81,6 +86,25 @@ fn check_errors() -> Result<(), Box<dyn error::Error>> {
     match moments::<f32>(nothing, &[], &mut [], &mut [], &mut []) {
         Err(Error::Library { message, .. }) if message.contains("channels") => {}
         other => return Err(format!("0 channels: {other:?}").into()),
+    }
+    let (x, mut y, mut dx) = (batch(0), [0.0; SIZE], [0.0; SIZE]);
+    let options = Options { activation: Activation::Silu, residual: Some(x[..].into()), ..Options::default() };
+    let saved = forward_training(SHAPE, &x, None, None, None, &mut y, &options)?;
+    let found = backward(&x, &x, None, &saved, only_dx(&mut dx));
+    if found != Err(Error::Residual) {
+        return Err(format!("without the residual: {found:?}").into());
+    }
+    backward(&x, &x, Some(x[..].into()), &saved, only_dx(&mut dx))?;
+    let strided = Tensor { data: &x, strides: Some(&[18, 1, 3]) };
+    let found = forward_training(SHAPE, strided, None, None, None, &mut y, &Options::default());
+    if found != Err(Error::Strides { argument: "x" }) {
+        return Err(format!("strides without axes: {found:?}").into());
+    }
+    let short = Tensor { data: &x[1..], ..strided };
+    let axes = Axes { sizes: &[4, 3, 6], channels: 1 };
+    let found = forward_training(axes, short, None, None, None, &mut y, &Options::default());
+    if found != Err(Error::Length { argument: "x", actual: 71, expected: SIZE }) {
+        return Err(format!("a short slice with strides: {found:?}").into());
     }
     let (mut count, mut mean, mut m2) = ([0.0; 3], [0.0; 3], [0.0; 3]);
     match moments(SHAPE, &batch(0)[1..], &mut count, &mut mean, &mut m2) {
@@ -101,10 +125,11 @@ fn run(path: &str) -> Result<usize, Box<dyn error::Error>> {
         let running = Some((&mut running_mean[..], &mut running_var[..]));
         let saved = forward_training(SHAPE, &x, Some(&gamma), Some(&beta), running, &mut y, &options)?;
 
-        let (dx, dgamma, dbeta) = (&mut dx[..], &mut dgamma[..], &mut dbeta[..]);
-        backward(&dy, &x, &saved, Some(dx), Some(dgamma), Some(dbeta))?;
-        descend(&mut gamma, dgamma);
-        descend(&mut beta, dbeta);
+        let of_x = only_dx(&mut dx);
+        let gradients = Gradients { dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta), ..of_x };
+        backward(&dy, &x, None, &saved, gradients)?;
+        descend(&mut gamma, &dgamma);
+        descend(&mut beta, &dbeta);
     }
     let (x, running) = (batch(0), (&running_mean[..], &running_var[..]));
     let mut inferred = [0.0; SIZE];
