@@ -94,7 +94,7 @@ function checkSaved(bn) {
         refuses("TypeError", "saved: expected what forwardTraining or forwardInference returned", { saved: other });
     }
     refuses("RangeError", "dy has 71 elements, expected 72", { dy: dy.subarray(1) });
-    refuses("TypeError", "dy: expected the type of the arrays before it", { dy: new Float64Array(size) });
+    refuses("TypeError", "dy: expected a Float32Array", { dy: new Float64Array(size) });
     assert.throws(() => { "use strict"; saved.gamma = gamma; }, TypeError);
     // An array whose memory is elsewhere by now.
     structuredClone(saved.mean.buffer, { transfer: [saved.mean.buffer] });
