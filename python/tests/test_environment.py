@@ -151,6 +151,9 @@ def test_set_num_threads() -> None:
         assert bn.get_num_threads() == 1024
     with pytest.raises(ValueError, match="n is 2147483647, "):  # a C int holds it, and the message has it as it is
         bn.set_num_threads(2**31 - 1)
+    for beyond in (2**31, -(10**30), 10**30):  # one does not, which would cut it down
+        with pytest.raises(ValueError, match=f"n is {beyond}, expected 1 to 1024, or 0 for the default"):
+            bn.set_num_threads(beyond)
     with pytest.raises(TypeError):
         bn.set_num_threads(2.0)  # type: ignore[arg-type]
     bn.set_num_threads(0)

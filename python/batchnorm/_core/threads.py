@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+from ctypes import c_int
 
 from .library import last_error, lib
 
@@ -23,8 +24,10 @@ def set_num_threads(n: int) -> None:
     MemoryError
         There is no memory for this thread's first call.
     """
-    # A number that a C int does not hold would be cut down to one that it does.
-    lib.bn_set_num_threads(max(-1, min(operator.index(n), 2**31 - 1)))
+    number = operator.index(n)
+    if number != c_int(number).value:
+        raise ValueError(f"n is {number}, expected 1 to 1024, or 0 for the default")
+    lib.bn_set_num_threads(number)
 
 
 def get_num_threads() -> int:
