@@ -18,6 +18,12 @@ const size = 4 * 3 * 6
 
 var shape = batchnorm.Shape{Outer: 4, Channels: 3, Inner: 6}
 
+func of(data []float32) batchnorm.Tensor[float32] { return batchnorm.Dense(shape, data) }
+
+func onlyX(dx []float32) batchnorm.Gradients[float32, float32] {
+	return batchnorm.Gradients[float32, float32]{DX: of(dx)}
+}
+
 func batch(k int) []float32 {
 	x := make([]float32, size)
 	for i := range x {
@@ -44,22 +50,23 @@ func train() (map[string][]float32, error) {
 	gamma, beta := []float32{1, 2, 0.5}, []float32{0, -1, 3}
 	runningMean, runningVar := []float32{0, 0, 0}, []float32{1, 1, 1}
 	y, dx, dgamma, dbeta := make([]float32, size), make([]float32, size), make([]float32, 3), make([]float32, 3)
-	var saved batchnorm.Saved[float32]
+	gradients := batchnorm.Gradients[float32, float32]{DX: of(dx), DGamma: dgamma, DBeta: dbeta}
+	var saved batchnorm.Saved[float32, float32]
 
 	for k := 0; k < 3; k++ {
 		x := batch(k)
-		err := batchnorm.ForwardTraining(shape, x, gamma, beta, runningMean, runningVar, y, &saved, nil)
+		err := batchnorm.ForwardTraining(of(x), gamma, beta, runningMean, runningVar, of(y), &saved, nil)
 		if err != nil {
 			return nil, err
 		}
-		if err := batchnorm.Backward(dy, x, &saved, dx, dgamma, dbeta); err != nil {
+		if err := batchnorm.Backward(of(dy), of(x), &saved, gradients); err != nil {
 			return nil, err
 		}
 		descend(gamma, dgamma)
 		descend(beta, dbeta)
 	}
 	inferred := batch(0) // In place.
-	err := batchnorm.ForwardInference(shape, inferred, gamma, beta, runningMean, runningVar, inferred, nil, nil)
+	err := batchnorm.ForwardInference(of(inferred), gamma, beta, runningMean, runningVar, of(inferred), nil, nil)
 	return map[string][]float32{
 		"y": y, "dx": dx, "dgamma": dgamma, "dbeta": dbeta, "gamma": gamma, "beta": beta,
 		"running_mean": runningMean, "running_var": runningVar, "inferred": inferred,
@@ -103,22 +110,22 @@ func checkOptions() error {
 	x, dy, gamma := batch(1), batch(2), []float32{1.5, 2, 0.5}
 	runningMean, runningVar := make([]float32, 3), make([]float32, 3)
 	count, batchMean, m2 := make([]float64, 3), make([]float64, 3), make([]float64, 3)
-	options := &batchnorm.Options{Eps: 0.5, Momentum: 1, BiasedRunningVar: true}
-	var trained, inferred batchnorm.Saved[float32]
+	options := &batchnorm.Options[float32]{Eps: 0.5, Momentum: 1, BiasedRunningVar: true}
+	var trained, inferred batchnorm.Saved[float32, float32]
 
-	err := batchnorm.ForwardTraining(shape, x, nil, nil, runningMean, runningVar, nil, &trained, options)
+	err := batchnorm.ForwardTraining(of(x), nil, nil, runningMean, runningVar, of(nil), &trained, options)
 	if err != nil {
 		return err
 	}
-	if err := batchnorm.Moments(shape, x, count, batchMean, m2); err != nil {
+	if err := batchnorm.Moments(of(x), count, batchMean, m2); err != nil {
 		return err
 	}
 	dx, y := make([]float32, size), make([]float32, size)
-	err = batchnorm.ForwardInference(shape, x, gamma, nil, runningMean, runningVar, y, &inferred, options)
+	err = batchnorm.ForwardInference(of(x), gamma, nil, runningMean, runningVar, of(y), &inferred, options)
 	if err != nil {
 		return err
 	}
-	if err := batchnorm.Backward(dy, x, &inferred, dx, nil, nil); err != nil {
+	if err := batchnorm.Backward(of(dy), of(x), &inferred, onlyX(dx)); err != nil {
 		return err
 	}
 	invstd := trained.InvStd()
@@ -142,26 +149,26 @@ func checkOptions() error {
 func checkSaved() error {
 	x, dy, gamma, beta := batch(1), batch(2), []float32{1.5, 2, 0.5}, []float32{1, 2, 3}
 	y, before, after := make([]float32, size), make([]float32, size), make([]float32, size)
-	var saved batchnorm.Saved[float32]
-	if err := batchnorm.Backward(dy, x, &saved, before, nil, nil); err == nil {
+	var saved batchnorm.Saved[float32, float32]
+	if err := batchnorm.Backward(of(dy), of(x), &saved, onlyX(before)); err == nil {
 		return errors.New("an empty saved was accepted")
 	}
-	if err := batchnorm.ForwardTraining(shape, x, gamma, beta, nil, nil, y, &saved, nil); err != nil {
+	if err := batchnorm.ForwardTraining(of(x), gamma, beta, nil, nil, of(y), &saved, nil); err != nil {
 		return err
 	}
-	if err := batchnorm.Backward(dy, x, &saved, before, nil, nil); err != nil {
+	if err := batchnorm.Backward(of(dy), of(x), &saved, onlyX(before)); err != nil {
 		return err
 	}
 	for c := range gamma {
 		gamma[c], beta[c] = -7, 7
 	}
 	// A call that fails leaves it as it was, too.
-	wrong := batchnorm.DefaultOptions()
+	wrong := batchnorm.DefaultOptions[float32]()
 	wrong.Eps = -1
-	if err := batchnorm.ForwardTraining(shape, dy, gamma, nil, nil, nil, y, &saved, wrong); err == nil {
+	if err := batchnorm.ForwardTraining(of(dy), gamma, nil, nil, nil, of(y), &saved, wrong); err == nil {
 		return errors.New("an eps of -1 was accepted")
 	}
-	if err := batchnorm.Backward(dy, x, &saved, after, nil, nil); err != nil {
+	if err := batchnorm.Backward(of(dy), of(x), &saved, onlyX(after)); err != nil {
 		return err
 	}
 	for i := range before {
@@ -169,27 +176,30 @@ func checkSaved() error {
 			return fmt.Errorf("saved has changed: dx[%d] is %g, expected %g", i, after[i], before[i])
 		}
 	}
-	// No more elements than the last call had.
+	// Tensors of another shape than x had, and shorter ones.
 	small := batchnorm.Shape{Outer: 4, Channels: 2, Inner: 6}
-	if err := batchnorm.ForwardTraining(small, x[:48], nil, nil, nil, nil, nil, &saved, nil); err != nil {
-		return err
+	if err := batchnorm.Backward(batchnorm.Dense(small, dy[:48]), batchnorm.Dense(small, x[:48]), &saved,
+		onlyX(after)); err == nil {
+		return errors.New("tensors of another shape were accepted")
 	}
 	var length *batchnorm.LengthError
-	if err := batchnorm.Backward(dy, x, &saved, after, nil, nil); !errors.As(err, &length) || length.Wanted != 48 {
-		return fmt.Errorf("dy of another shape: %v", err)
+	err := batchnorm.Backward(of(dy[1:]), of(x), &saved, onlyX(after))
+	if !errors.As(err, &length) || length.Argument != "dy" || length.Wanted != 72 {
+		return fmt.Errorf("a short dy: %v", err)
 	}
-	return batchnorm.Backward(dy[:48], x[:48], &saved, after[:48], nil, nil)
+	return nil
 }
 
 // checkErrors makes a call that the library has to refuse, in its words, and one that it must not see.
 func checkErrors() error {
 	var refused *batchnorm.Error
-	err := batchnorm.Moments[float32](batchnorm.Shape{Outer: 4, Inner: 6}, nil, []float64{}, []float64{}, []float64{})
+	nothing := batchnorm.Dense(batchnorm.Shape{Outer: 4, Inner: 6}, []float32{})
+	err := batchnorm.Moments(nothing, []float64{}, []float64{}, []float64{})
 	if !errors.As(err, &refused) || !strings.Contains(refused.Message, "channels") {
 		return fmt.Errorf("0 channels: %v", err)
 	}
 	var length *batchnorm.LengthError
-	err = batchnorm.Moments(shape, batch(0)[1:], make([]float64, 3), make([]float64, 3), make([]float64, 3))
+	err = batchnorm.Moments(of(batch(0)[1:]), make([]float64, 3), make([]float64, 3), make([]float64, 3))
 	if !errors.As(err, &length) || length.Argument != "x" {
 		return fmt.Errorf("a short slice: %v", err)
 	}
