@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import com.sun.jna.Library;
 import com.sun.jna.Native;
-import com.sun.jna.Pointer;
-import com.sun.jna.Structure;
-import com.sun.jna.Structure.FieldOrder;
+import java.lang.ref.Reference;
 import java.nio.Buffer;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.DoubleBuffer;
 import java.nio.FloatBuffer;
-import java.util.Collections;
-import java.util.IdentityHashMap;
+import java.nio.ShortBuffer;
 import java.util.Map;
-import java.util.Set;
 
 /**
  * libbatchnorm for Java, by JNA. The arguments are those of batchnorm.h, in its order; null stands for NULL.
@@ -23,63 +19,6 @@ import java.util.Set;
  * elements as the shape says, or the call is an IllegalArgumentException: C would go past its end.
  */
 public final class BatchNorm {
-    /** Outer x channels x inner, dense: NCHW is (N, C, H * W), NHWC is (N * H * W, C, 1). */
-    public record Shape(long outer, long channels, long inner) {
-        public Shape {
-            if (outer < 0 || channels < 0 || inner < 0) {
-                throw new IllegalArgumentException("negative shape: " + outer + ", " + channels + ", " + inner);
-            }
-        }
-    }
-
-    /**
-     * @param eps added to the variance
-     * @param momentum the weight of the new batch in the running statistics
-     * @param biasedRunningVar whether the running variance takes the sum of squares / M in place of / (M - 1)
-     */
-    public record Options(double eps, double momentum, boolean biasedRunningVar) {
-        public static final Options DEFAULT = new Options(1e-5, 0.1, false);
-    }
-
-    /**
-     * The record of a forward call that backward needs: its shape, copies of gamma and beta as they were, what x was
-     * normalized with, and whether that was of the batch. Only a forward call makes one.
-     */
-    public static final class Saved {
-        private final Shape shape;
-        private final int dtype;
-        private final Buffer gamma, beta;
-        private final DoubleBuffer mean, invstd;
-        private final boolean frozen;
-
-        private Saved(Shape shape, int dtype, Buffer gamma, Buffer beta, boolean frozen) {
-            this.shape = shape;
-            this.dtype = dtype;
-            this.gamma = copy(gamma);
-            this.beta = copy(beta);
-            this.frozen = frozen;
-            mean = doubles(Math.toIntExact(shape.channels));
-            invstd = doubles(Math.toIntExact(shape.channels));
-        }
-
-        private static Buffer copy(Buffer buffer) {
-            if (buffer instanceof FloatBuffer f) {
-                return floats(f.remaining()).put(f.duplicate()).flip();
-            }
-            return buffer instanceof DoubleBuffer d ? doubles(d.remaining()).put(d.duplicate()).flip() : null;
-        }
-
-        /** The means that x was normalized with, read-only. */
-        public DoubleBuffer mean() {
-            return mean.asReadOnlyBuffer();
-        }
-
-        /** The factors that x was normalized with, 1 / sqrt(variance + eps), read-only. */
-        public DoubleBuffer invstd() {
-            return invstd.asReadOnlyBuffer();
-        }
-    }
-
     /** A refusal of the library, in its own sentence; or the reason why there is no library. */
     public static final class BatchNormException extends RuntimeException {
         private static final long serialVersionUID = 1;
@@ -90,56 +29,6 @@ public final class BatchNorm {
         BatchNormException(int status, String message) {
             super(message);
             this.status = status;
-        }
-    }
-
-    private interface Functions extends Library {
-        int bn_forward_training(ShapeStruct shape, int dtype, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
-            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, OptionsStruct options);
-
-        int bn_forward_inference(ShapeStruct shape, int dtype, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
-            Buffer runningVar, Buffer y, DoubleBuffer mean, DoubleBuffer invstd, OptionsStruct options);
-
-        int bn_backward(ShapeStruct shape, int dtype, Buffer dy, Buffer x, Buffer gamma, Buffer beta,
-            DoubleBuffer mean, DoubleBuffer invstd, Buffer dx, Buffer dgamma, Buffer dbeta, OptionsStruct options);
-
-        int bn_moments(ShapeStruct shape, int dtype, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2);
-
-        int bn_version();
-
-        String bn_last_error();
-
-        int bn_set_num_threads(int threads);
-    }
-
-    @FieldOrder({"structSize", "outer", "channels", "inner", "xStride", "yStride", "dxStride", "weights"})
-    public static final class ShapeStruct extends Structure {
-        public long structSize, outer, channels, inner, xStride, yStride, dxStride;
-        public Pointer weights;
-
-        ShapeStruct(Shape shape) {
-            structSize = size();
-            outer = shape.outer;
-            channels = shape.channels;
-            inner = shape.inner;
-        }
-    }
-
-    @FieldOrder({"structSize", "eps", "momentum", "biasedRunningVar", "frozen", "paramDtype", "reserved", "epilogue",
-        "running", "source", "groups"})
-    public static final class OptionsStruct extends Structure {
-        public long structSize;
-        public double eps, momentum;
-        public int biasedRunningVar, frozen, paramDtype, reserved;
-        public Pointer epilogue, running, source, groups;
-
-        OptionsStruct(Options given, boolean frozen) {
-            Options options = given == null ? Options.DEFAULT : given;
-            structSize = size();
-            eps = options.eps;
-            momentum = options.momentum;
-            biasedRunningVar = options.biasedRunningVar ? 1 : 0;
-            this.frozen = frozen ? 1 : 0;
         }
     }
 
@@ -179,58 +68,86 @@ public final class BatchNorm {
         return ByteBuffer.allocateDirect(Math.multiplyExact(size, 8)).order(ByteOrder.nativeOrder()).asDoubleBuffer();
     }
 
+    /** A direct buffer for the bits of 16-bit elements. */
+    public static ShortBuffer shorts(int size) {
+        return ByteBuffer.allocateDirect(Math.multiplyExact(size, 2)).order(ByteOrder.nativeOrder()).asShortBuffer();
+    }
+
     /**
      * Normalizes x into y with the statistics of the batch, and moves the running statistics. y may be x, if it is a
      * direct buffer. Returns what backward needs.
      */
-    public Saved forwardTraining(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
-            Buffer runningVar, Buffer y, Options options) {
-        Checks checks = new Checks(shape, x);
-        checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
-        checks.writable().row("running mean", runningMean).row("running var", runningVar).tensor("y", y);
-        Saved saved = new Saved(shape, checks.dtype, gamma, beta, false);
-        check(library.bn_forward_training(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean, runningVar,
-            y, saved.mean, saved.invstd, new OptionsStruct(options, false)));
-        return saved;
+    public Saved forwardTraining(Tensor x, Buffer gamma, Buffer beta, Buffer runningMean, Buffer runningVar, Tensor y,
+            Options options) {
+        return forward(x, gamma, beta, runningMean, runningVar, y, options, false);
     }
 
     /**
      * Like forwardTraining, but normalizes with the running statistics, which stay as they are, and are constants to
      * the gradient.
      */
-    public Saved forwardInference(Shape shape, Buffer x, Buffer gamma, Buffer beta, Buffer runningMean,
-            Buffer runningVar, Buffer y, Options options) {
-        Checks checks = new Checks(shape, x);
-        checks.tensor("x", x).row("gamma", gamma).row("beta", beta);
-        checks.row("running mean", runningMean).row("running var", runningVar);
-        checks.writable().tensor("y", y);
-        Saved saved = new Saved(shape, checks.dtype, gamma, beta, true);
-        check(library.bn_forward_inference(new ShapeStruct(shape), checks.dtype, x, gamma, beta, runningMean,
-            runningVar, y, saved.mean, saved.invstd, new OptionsStruct(options, false)));
+    public Saved forwardInference(Tensor x, Buffer gamma, Buffer beta, Buffer runningMean, Buffer runningVar, Tensor y,
+            Options options) {
+        return forward(x, gamma, beta, runningMean, runningVar, y, options, true);
+    }
+
+    private Saved forward(Tensor x, Buffer gamma, Buffer beta, Buffer runningMean, Buffer runningVar, Tensor y,
+            Options given, boolean frozen) {
+        Options options = given == null ? Options.DEFAULT : given;
+        Call call = new Call(this, options, false, x, y, null, options.residual());
+        call.tensor("x", x, 0).row("gamma", gamma, PerGroup.PARAMETERS).row("beta", beta, PerGroup.PARAMETERS);
+        if (!frozen) {
+            call.writable();
+        }
+        call.row("running mean", runningMean, PerGroup.RUNNING).row("running var", runningVar, PerGroup.RUNNING);
+        call.writable().tensor("y", y, 1);
+        int statistics = Math.toIntExact(call.rows(PerGroup.STATISTICS));
+        Saved saved = new Saved(x, options, gamma, beta, statistics, (int) ((call.elements() + 7) / 8), frozen);
+        call.epilogue(options.residual(), null, saved.mask);
+        Buffer out = y == null ? null : y.data();
+        int dtype = x.element().dtype();
+        check(frozen
+            ? library.bn_forward_inference(call.shape, dtype, x.data(), gamma, beta, runningMean, runningVar, out,
+                saved.mean, saved.invstd, call.options)
+            : library.bn_forward_training(call.shape, dtype, x.data(), gamma, beta, runningMean, runningVar, out,
+                saved.mean, saved.invstd, call.options));
+        Reference.reachabilityFence(call);
         return saved;
     }
 
+    /** What backward is to write, as far as it is not null; dz is with respect to the residual, in a direct buffer. */
+    public record Gradients(Tensor dx, Buffer dgamma, Buffer dbeta, Tensor dz) {}
+
     /**
-     * The gradients with respect to x, gamma and beta, those that are not null, of a loss whose gradient with respect
-     * to y is dy. x is that of the forward call that gave saved, as it was then: if y took its place, a copy. dx may be
-     * dy, if it is a direct buffer.
+     * The gradients of a loss whose gradient with respect to y is dy. x is that of the forward call that gave saved, as
+     * it was then: if y took its place, a copy. dx may be dy, if it is a direct buffer.
      */
-    public void backward(Buffer dy, Buffer x, Saved saved, Buffer dx, Buffer dgamma, Buffer dbeta) {
-        Checks checks = new Checks(saved.shape, dy);
-        if (checks.dtype != saved.dtype) {
-            throw new IllegalArgumentException("dy is of another type than the buffers of the forward call");
+    public void backward(Tensor dy, Tensor x, Saved saved, Gradients gradients) {
+        if (!x.isLike(saved.x) || !dy.isLike(saved.x)) {
+            throw new IllegalArgumentException("dy or x is of another type or shape than x of the forward call");
         }
-        checks.tensor("dy", dy).tensor("x", x);
-        checks.writable().tensor("dx", dx).row("dgamma", dgamma).row("dbeta", dbeta);
-        check(library.bn_backward(new ShapeStruct(saved.shape), saved.dtype, dy, x, saved.gamma, saved.beta, saved.mean,
-            saved.invstd, dx, dgamma, dbeta, new OptionsStruct(null, saved.frozen)));
+        Tensor dx = gradients.dx, z = saved.options.residual();
+        Call call = new Call(this, saved.options, saved.frozen, x, dy, dx, z, gradients.dz);
+        call.tensor("dy", dy, 1).tensor("x", x, 0);
+        call.writable().tensor("dx", dx, 2).row("dgamma", gradients.dgamma, PerGroup.PARAMETERS);
+        call.row("dbeta", gradients.dbeta, PerGroup.PARAMETERS);
+        call.epilogue(z, gradients.dz, saved.mask);
+        Buffer ofX = dx == null ? null : dx.data();
+        check(library.bn_backward(call.shape, x.element().dtype(), dy.data(), x.data(), saved.gamma, saved.beta,
+            saved.mean, saved.invstd, ofX, gradients.dgamma, gradients.dbeta, call.options));
+        Reference.reachabilityFence(call);
     }
 
     /** The number of values, the mean, and the sum of squared deviations from it, per channel. */
-    public void moments(Shape shape, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2) {
-        Checks checks = new Checks(shape, x).tensor("x", x);
-        checks.writable().doubles("count", count).doubles("mean", mean).doubles("m2", m2);
-        check(library.bn_moments(new ShapeStruct(shape), checks.dtype, x, count, mean, m2));
+    public void moments(Tensor x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2) {
+        Call call = new Call(this, Options.DEFAULT, false, x).tensor("x", x, 0);
+        call.writable().doubles("count", count).doubles("mean", mean).doubles("m2", m2);
+        check(library.bn_moments(call.shape, x.element().dtype(), x.data(), count, mean, m2));
+    }
+
+    void shapeFromStrides(long[] sizes, int axis, long[] rows, boolean ordered, Structs.Shape shape, long[] strides) {
+        check(library.bn_shape_from_strides(sizes.length, sizes, axis, 1, strides.length, rows, ordered ? 1 : 0, shape,
+            strides));
     }
 
     /** The number of threads that later calls may use: 1 to 1024, or 0 for the default. */
@@ -246,88 +163,6 @@ public final class BatchNorm {
     private void check(int status) {
         if (status != 0) {
             throw new BatchNormException(status, library.bn_last_error());
-        }
-    }
-
-    /** Checks of the arguments that C cannot make. */
-    private static final class Checks {
-        final int dtype;
-        private final Shape shape;
-        private final Map<Object, String> arrays = new IdentityHashMap<>();
-        private final Set<Object> outputs = Collections.newSetFromMap(new IdentityHashMap<>());
-        private boolean writable = false;
-
-        /** The first tensor says what the others are made of. */
-        Checks(Shape shape, Buffer first) {
-            this.shape = shape;
-            dtype = dtype(first);
-        }
-
-        /** The arguments from here on are outputs. */
-        Checks writable() {
-            writable = true;
-            return this;
-        }
-
-        Checks tensor(String name, Buffer buffer) {
-            // A number of elements that overflows is more than any buffer has.
-            long slice = multiply(shape.channels, shape.inner);
-            return check(name, buffer, multiply(shape.outer, slice), dtype);
-        }
-
-        Checks row(String name, Buffer buffer) {
-            return check(name, buffer, shape.channels, dtype);
-        }
-
-        Checks doubles(String name, DoubleBuffer buffer) {
-            return check(name, buffer, shape.channels, 2);
-        }
-
-        private Checks check(String name, Buffer buffer, long size, int type) {
-            if (buffer == null) {
-                return this;
-            }
-            if (dtype(buffer) != type) {
-                throw new IllegalArgumentException(name + " is of another type than the buffers before it");
-            }
-            if (buffer.remaining() != size) {
-                throw new IllegalArgumentException(name + " has " + buffer.remaining() + " elements, expected " + size);
-            }
-            if (writable && buffer.isReadOnly()) {
-                throw new IllegalArgumentException(name + " is read-only");
-            }
-            if (buffer.hasArray() && buffer.array() != null) {
-                checkArray(name, buffer.array());
-            }
-            return this;
-        }
-
-        /** JNA's copies of one array would be copied back one over the other, the whole array each time. */
-        private void checkArray(String name, Object array) {
-            String other = arrays.put(array, name);
-            if (other != null && (writable || outputs.contains(array))) {
-                throw new IllegalArgumentException(name + " and " + other
-                    + " are parts of one array; expected an array of its own for an output, or direct buffers");
-            }
-            if (writable) {
-                outputs.add(array);
-            }
-        }
-
-        private static long multiply(long a, long b) {
-            return Math.multiplyHigh(a, b) == 0 && a * b >= 0 ? a * b : Long.MAX_VALUE;
-        }
-
-        /** The bn_dtype of a buffer. A direct one may have its bytes in the other order. */
-        private static int dtype(Buffer buffer) {
-            if (buffer instanceof FloatBuffer f && f.order() == ByteOrder.nativeOrder()) {
-                return 1;
-            }
-            if (buffer instanceof DoubleBuffer d && d.order() == ByteOrder.nativeOrder()) {
-                return 2;
-            }
-            String type = buffer == null ? "null" : buffer.getClass().getSimpleName();
-            throw new IllegalArgumentException("expected a FloatBuffer or DoubleBuffer in native order, not " + type);
         }
     }
 }

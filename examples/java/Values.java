@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import java.nio.Buffer;
 import java.nio.DoubleBuffer;
 import java.nio.FloatBuffer;
 import java.nio.file.Files;
@@ -9,7 +10,7 @@ import java.util.function.IntToDoubleFunction;
 
 /** Three steps of training and one inference, on the data that values/make.py describes, compared with its results. */
 public final class Values {
-    private static final BatchNorm.Shape SHAPE = new BatchNorm.Shape(4, 3, 6);
+    private static final Shape SHAPE = new Shape(4, 3, 6);
     private static final int SIZE = 4 * 3 * 6;
 
     private static FloatBuffer tensor(IntToDoubleFunction value) {
@@ -46,24 +47,28 @@ public final class Values {
         }
     }
 
+    private static void back(BatchNorm bn, Buffer dy, Buffer x, Saved saved, Buffer dx) {
+        bn.backward(SHAPE.of(dy), SHAPE.of(x), saved, new BatchNorm.Gradients(SHAPE.of(dx), null, null, null));
+    }
+
     private static Map<String, FloatBuffer> train(BatchNorm bn) {
         FloatBuffer dy = tensor(i -> (i * 53 + 7) % 17 / 4.0 - 2);
         FloatBuffer gamma = row(1, 2, 0.5f), beta = row(0, -1, 3);
         FloatBuffer runningMean = row(0, 0, 0), runningVar = row(1, 1, 1);
         FloatBuffer y = BatchNorm.floats(SIZE), dx = BatchNorm.floats(SIZE);
         FloatBuffer dgamma = BatchNorm.floats(3), dbeta = BatchNorm.floats(3);
-        BatchNorm.Options options = BatchNorm.Options.DEFAULT;
+        Options options = Options.DEFAULT;
 
         for (int k = 0; k < 3; k++) {
             FloatBuffer x = batch(k);
-            BatchNorm.Saved saved =
-                bn.forwardTraining(SHAPE, x, gamma, beta, runningMean, runningVar, y, options);
-            bn.backward(dy, x, saved, dx, dgamma, dbeta);
+            Saved saved =
+                bn.forwardTraining(SHAPE.of(x), gamma, beta, runningMean, runningVar, SHAPE.of(y), options);
+            bn.backward(SHAPE.of(dy), SHAPE.of(x), saved, new BatchNorm.Gradients(SHAPE.of(dx), dgamma, dbeta, null));
             descend(gamma, dgamma);
             descend(beta, dbeta);
         }
         FloatBuffer inferred = batch(0); // in place
-        bn.forwardInference(SHAPE, inferred, gamma, beta, runningMean, runningVar, inferred, options);
+        bn.forwardInference(SHAPE.of(inferred), gamma, beta, runningMean, runningVar, SHAPE.of(inferred), options);
         return Map.of("y", y, "dx", dx, "dgamma", dgamma, "dbeta", dbeta, "gamma", gamma, "beta", beta,
             "running_mean", runningMean, "running_var", runningVar, "inferred", inferred);
     }
@@ -95,14 +100,14 @@ public final class Values {
         FloatBuffer runningMean = FloatBuffer.allocate(3), runningVar = FloatBuffer.allocate(3);
         DoubleBuffer count = DoubleBuffer.allocate(3), batchMean = DoubleBuffer.allocate(3);
         DoubleBuffer m2 = DoubleBuffer.allocate(3);
-        BatchNorm.Options options = new BatchNorm.Options(0.5, 1, true);
+        Options options = Options.DEFAULT.eps(0.5).momentum(1).biasedRunningVar(true);
 
         DoubleBuffer invstd =
-            bn.forwardTraining(SHAPE, x, null, null, runningMean, runningVar, null, options).invstd();
-        bn.moments(SHAPE, x, count, batchMean, m2);
-        BatchNorm.Saved inferred =
-            bn.forwardInference(SHAPE, x, gamma, null, runningMean, runningVar, null, options);
-        bn.backward(dy, x, inferred, dx, null, null);
+            bn.forwardTraining(SHAPE.of(x), null, null, runningMean, runningVar, null, options).invstd();
+        bn.moments(SHAPE.of(x), count, batchMean, m2);
+        Saved inferred =
+            bn.forwardInference(SHAPE.of(x), gamma, null, runningMean, runningVar, null, options);
+        back(bn, dy, x, inferred, dx);
         for (int c = 0; c < 3; c++) {
             double variance = m2.get(c) / count.get(c);
             require(near(runningMean.get(c), batchMean.get(c)), "momentum");
@@ -119,41 +124,43 @@ public final class Values {
     private static void checkSaved(BatchNorm bn) {
         FloatBuffer x = batch(1), dy = batch(2), gamma = row(1.5f, 2, 0.5f), beta = row(1, 2, 3);
         FloatBuffer before = BatchNorm.floats(SIZE), after = BatchNorm.floats(SIZE);
-        BatchNorm.Saved saved = bn.forwardTraining(SHAPE, x, gamma, beta, null, null, null, null);
-        bn.backward(dy, x, saved, before, null, null);
+        Saved saved = bn.forwardTraining(SHAPE.of(x), gamma, beta, null, null, null, null);
+        back(bn, dy, x, saved, before);
         for (int c = 0; c < 3; c++) {
             gamma.put(c, -7);
             beta.put(c, 7);
         }
-        bn.backward(dy, x, saved, after, null, null);
+        back(bn, dy, x, saved, after);
         require(before.equals(after), "saved has changed");
         FloatBuffer part = batch(2).position(1);
-        refuses("dy has 71 elements, expected 72", () -> bn.backward(part, x, saved, after, null, null));
-        refuses("dy is of another type than the buffers of the forward call",
-            () -> bn.backward(BatchNorm.doubles(SIZE), BatchNorm.doubles(SIZE), saved, null, null, null));
+        refuses("dy has 71 elements, expected 72", () -> back(bn, part, x, saved, after));
+        refuses("dy or x is of another type or shape than x of the forward call",
+            () -> back(bn, BatchNorm.doubles(SIZE), BatchNorm.doubles(SIZE), saved, null));
     }
 
     /** Buffers over arrays: JNA copies whole arrays back and forth, from wherever the buffer begins in them. */
     private static void checkArrays(BatchNorm bn) {
         float[] array = new float[SIZE + 5];
         FloatBuffer x = batch(1), expected = BatchNorm.floats(SIZE), y = FloatBuffer.allocate(SIZE);
-        bn.forwardTraining(SHAPE, x, null, null, null, null, expected, null);
+        bn.forwardTraining(SHAPE.of(x), null, null, null, null, SHAPE.of(expected), null);
         x.get(0, array, 3, SIZE);
         for (FloatBuffer part : List.of(FloatBuffer.wrap(array, 3, SIZE), FloatBuffer.wrap(array, 3, SIZE).slice())) {
-            bn.forwardTraining(SHAPE, part, null, null, null, null, y, null);
+            bn.forwardTraining(SHAPE.of(part), null, null, null, null, SHAPE.of(y), null);
             require(y.equals(expected), "a part of an array");
         }
         FloatBuffer all = FloatBuffer.allocate(2 * SIZE);
         FloatBuffer first = all.slice(0, SIZE), last = all.slice(SIZE, SIZE);
         String message = " are parts of one array; expected an array of its own for an output, or direct buffers";
-        refuses("y and x" + message, () -> bn.forwardTraining(SHAPE, first, null, null, null, null, first, null));
-        refuses("y and x" + message, () -> bn.forwardTraining(SHAPE, first, null, null, null, null, last, null));
+        for (FloatBuffer part : List.of(first, last)) {
+            refuses("y and x" + message,
+                () -> bn.forwardTraining(SHAPE.of(first), null, null, null, null, SHAPE.of(part), null));
+        }
         FloatBuffer mean = all.slice(0, 3), var = all.slice(3, 3);
         refuses("running var and running mean" + message,
-            () -> bn.forwardTraining(SHAPE, x, null, null, mean, var, null, null));
-        refuses("dx and dy" + message, () -> bn.backward(first, x,
-            bn.forwardTraining(SHAPE, x, null, null, null, null, null, null), last, null, null));
-        bn.backward(first, last, bn.forwardTraining(SHAPE, last, null, null, null, null, y, null), y, null, null);
+            () -> bn.forwardTraining(SHAPE.of(x), null, null, mean, var, null, null));
+        refuses("dx and dy" + message, () -> back(bn, first, x,
+            bn.forwardTraining(SHAPE.of(x), null, null, null, null, null, null), last));
+        back(bn, first, last, bn.forwardTraining(SHAPE.of(last), null, null, null, null, SHAPE.of(y), null), y);
     }
 
     private static void refuses(String message, Runnable call) {
@@ -170,13 +177,13 @@ public final class Values {
     private static void checkErrors(BatchNorm bn) {
         DoubleBuffer none = BatchNorm.doubles(0);
         try {
-            bn.moments(new BatchNorm.Shape(4, 0, 6), BatchNorm.floats(0), none, none, none);
+            bn.moments(new Shape(4, 0, 6).of(BatchNorm.floats(0)), none, none, none);
             throw new IllegalStateException("0 channels were accepted");
         } catch (BatchNorm.BatchNormException error) {
             require(error.status == 2 && error.getMessage().contains("channels"), "0 channels: " + error.getMessage());
         }
         DoubleBuffer row = BatchNorm.doubles(3);
-        refuses("x has 71 elements, expected 72", () -> bn.moments(SHAPE, batch(0).position(1), row, row, row));
+        refuses("x has 71 elements, expected 72", () -> bn.moments(SHAPE.of(batch(0).position(1)), row, row, row));
     }
 
     public static void main(String[] arguments) {
