@@ -10,6 +10,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "python")]
 
 from batchnorm import __version__  # noqa: E402
+from torch_names import load  # noqa: E402
+
+load()
 
 project, release = "libbatchnorm", __version__
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "mathml", "names"]

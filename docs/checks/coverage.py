@@ -21,7 +21,7 @@ from typing import Any
 from sphinx.util.inventory import InventoryFile
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "python"))
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "docs" / "extensions")]
 
 
 def of_header() -> Iterator[str]:
@@ -38,7 +38,9 @@ def of_header() -> Iterator[str]:
 def of_package() -> Iterator[str]:
     """The names of the package and of its rooms, methods that have a docstring, and the modules that hold the names."""
     import batchnorm
+    from torch_names import load
 
+    load()
     for name in batchnorm.__all__:
         yield from of_name(getattr(batchnorm, name), f"batchnorm.{name}")
     for place in batchnorm._MODULES.values():
@@ -60,7 +62,7 @@ def functions_of(module: ModuleType) -> list[str]:
 def modules_of(room: ModuleType) -> Iterator[str]:
     """The modules from which a room takes its names: their docstrings say how the names go together."""
     for statement in ast.parse(inspect.getsource(room)).body:
-        if isinstance(statement, ast.ImportFrom):
+        if isinstance(statement, ast.ImportFrom) and statement.module:
             yield f"{room.__name__}.{statement.module}"
 
 

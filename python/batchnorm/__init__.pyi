@@ -8,6 +8,7 @@ from . import interop as interop
 from . import layers as layers
 from . import settings as settings
 from . import statistics as statistics
+from . import torch as torch
 from ._core.errors import StateError as StateError
 from ._core.structs import Outcome as Outcome
 from ._core.threads import get_num_threads as get_num_threads

@@ -47,6 +47,15 @@ def test_names_that_are_not_there() -> None:
     assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
 
 
+def test_without_pytorch() -> None:
+    """Only `batchnorm.torch` needs it, and says so."""
+    hidden = "sys.modules['torch'] = None; import batchnorm as bn\n"
+    assert printed(f"{hidden}print(hasattr(bn, 'torch'), hasattr(bn, 'keras'))") == "False True"
+    for statement in ("import batchnorm.torch", "from batchnorm import torch", "from batchnorm.torch import BatchNorm2d"):
+        caught = f"try: {statement}\nexcept ImportError as error: print(error)"
+        assert printed(hidden + caught).startswith("batchnorm.torch needs PyTorch, which cannot be imported: ")
+
+
 def test_later_uses_are_of_the_modules_own_names() -> None:
     code = "import batchnorm as bn; bn.BatchNorm, bn.keras; del bn.__getattr__; print(bn.BatchNorm, bn.keras.__name__)"
     assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.keras"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's layers that train by this library: subclasses of its own, with all that these have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .functional import batch_norm
+
+
+class Trained(torch.nn.modules.batchnorm._BatchNorm):
+    """What the layers have in place of PyTorch's: the call in training."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that PyTorch has for it
+        is_of_batch = self.training or (self.running_mean is None and self.running_var is None)
+        if not is_of_batch or torch.compiler.is_compiling():
+            evaluated: Tensor = super().forward(input)
+            return evaluated
+        self._check_input_dim(input)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        mean, var = self.running_mean, self.running_var
+        if self.training and self.track_running_stats:
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+                if self.momentum is None:
+                    momentum = 1.0 / float(self.num_batches_tracked)
+        else:
+            mean = var = None
+        return batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
+
+
+class BatchNorm1d(Trained, torch.nn.BatchNorm1d):
+    """torch.nn.BatchNorm1d, by this library where it trains."""
+
+
+class BatchNorm2d(Trained, torch.nn.BatchNorm2d):
+    """torch.nn.BatchNorm2d, by this library where it trains."""
+
+
+class BatchNorm3d(Trained, torch.nn.BatchNorm3d):
+    """torch.nn.BatchNorm3d, by this library where it trains."""
+
+
+class LazyBatchNorm1d(Trained, torch.nn.LazyBatchNorm1d):
+    """torch.nn.LazyBatchNorm1d, which becomes a BatchNorm1d of this package."""
+
+    cls_to_become: Any = BatchNorm1d
+
+
+class LazyBatchNorm2d(Trained, torch.nn.LazyBatchNorm2d):
+    """torch.nn.LazyBatchNorm2d, which becomes a BatchNorm2d of this package."""
+
+    cls_to_become: Any = BatchNorm2d
+
+
+class LazyBatchNorm3d(Trained, torch.nn.LazyBatchNorm3d):
+    """torch.nn.LazyBatchNorm3d, which becomes a BatchNorm3d of this package."""
+
+    cls_to_become: Any = BatchNorm3d
+
+
+KINDS = BatchNorm1d, BatchNorm2d, BatchNorm3d, LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d
+for kind in KINDS:
+    kind.__module__ = __package__  # pickles of models name it, wherever the code stands

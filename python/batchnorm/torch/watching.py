@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls that are not only computed: somebody makes a graph of them, or another function (torch.func).
+
+PyTorch asks itself these questions, in its dispatcher and in Function.apply().
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+
+# A version that lacks a name has no such modes, or is asked in the way that is always right.
+_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", int)
+
+
+_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+def is_watched() -> bool:
+    """True while a graph is made of the calls (compile, export, jit.trace, make_fx), or they are counted."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _modes() > 0
+
+
+def is_transformed() -> bool:
+    """True within a transform of torch.func, where tensors may have no memory of their own."""
+    return _transforms()
