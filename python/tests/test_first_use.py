@@ -51,7 +51,7 @@ def test_without_pytorch() -> None:
     """Only `batchnorm.torch` needs it, and says so."""
     hidden = "sys.modules['torch'] = None; import batchnorm as bn\n"
     assert printed(f"{hidden}print(hasattr(bn, 'torch'), hasattr(bn, 'keras'))") == "False True"
-    for statement in ("import batchnorm.torch", "from batchnorm import torch", "from batchnorm.torch import BatchNorm2d"):
+    for statement in ("import batchnorm.torch", "from batchnorm import torch", "from batchnorm.torch import convert"):
         caught = f"try: {statement}\nexcept ImportError as error: print(error)"
         assert printed(hidden + caught).startswith("batchnorm.torch needs PyTorch, which cannot be imported: ")
 

@@ -109,6 +109,14 @@ def test_transforms(given: list[Any], name: str) -> None:
     same(TRANSFORMS[name](ours, *given), TRANSFORMS[name](theirs, *given))
 
 
+def test_a_tangent_by_its_direction(given: list[Any]) -> None:
+    """It is linear, so that the gradient of its square is that of vjp."""
+    directions = tuple(each**2 + 1 for each in given)
+    tangent = func.jvp(ours, tuple(given), directions)[1]
+    found = func.grad(lambda *to: func.jvp(ours, tuple(given), to)[1].pow(2).sum() / 2, (0, 1, 2))(*directions)
+    same(found, func.vjp(theirs, *given)[1](tangent))
+
+
 @pytest.mark.parametrize("of", ["x", "weight", "both"])
 @pytest.mark.parametrize("name", SECOND)
 def test_second_derivatives(given: list[Any], name: str, of: str) -> None:
