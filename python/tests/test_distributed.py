@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -198,11 +199,57 @@ def test_exchange_over_mpi() -> None:
     assert exchange_mpi(Communicator())(rows).tolist() == [rows.tolist(), (rows + 1).tolist()]
 
 
+def test_what_is_wrong_is_found_before_the_exchange(rng: np.random.Generator) -> None:
+    def never(rows: Doubles) -> Doubles:
+        raise AssertionError("an exchange")
+
+    x, memory = rng.normal(size=(4, 3)).astype("f4"), np.zeros(13, "f4")
+    changes: list[tuple[str, Any, Any]] = [
+        ("gamma has shape", {"gamma": np.ones(4, "f4")}, {}),
+        ("beta has shape", {"beta": np.ones(4, "f4")}, {}),
+        ("running_mean has shape", {"running_mean": np.ones(4, "f4")}, {}),
+        ("masked is 'all'", {}, {"masked": "all", "weights": np.ones((4, 1))}),
+        ("out overlaps x", {}, {"x": memory[:12].reshape(4, 3), "out": memory[1:].reshape(4, 3)}),
+        ("out is read-only", {}, {"out": np.broadcast_to(np.float32(0), (4, 3))}),
+    ]
+    for message, arrays, told in changes:
+        layer = SyncBatchNorm(3, never)
+        for name, array in arrays.items():
+            setattr(layer, name, array)
+        with pytest.raises(ValueError, match=message):
+            layer(**{"x": x, **told})
+    layer = SyncBatchNorm(3, alone)
+    layer.running_var.flags.writeable = False
+    out = np.zeros((4, 3), "f4")
+    with pytest.raises(ValueError, match="running_var is read-only"):
+        layer(x, out)
+    assert not out.any()
+    layer = SyncBatchNorm(3, alone)
+    with pytest.raises(ValueError, match="or weights of 1 together"):
+        layer(x, out, weights=np.float64([[1], [0], [0], [0]]))
+    assert not out.any()
+    layer(x)
+    with pytest.raises(ValueError, match="out overlaps dy"):
+        layer.backward(memory[:12].reshape(4, 3), memory[1:].reshape(4, 3))
+    with pytest.raises(ValueError, match=r"recalibrate\(\) does not take a SyncBatchNorm"):
+        bn.recalibrate(layer, layer, [x])
+
+
+def test_y_over_x(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(2, 4, 3)).astype("f4")
+    layer, other = SyncBatchNorm(3, alone), SyncBatchNorm(3, alone)
+    y = other(x)
+    assert np.array_equal(layer(x, out=x), y)
+    with pytest.raises(RuntimeError, match="overwritten by out=x"):
+        layer.backward(dy)
+    assert np.array_equal(other.backward(dy, out=dy), dy)
+
+
 def test_copies(rng: np.random.Generator) -> None:
     layer = SyncBatchNorm(3, alone)
     x = rng.normal(size=(4, 3)).astype("f4")
     layer(x)
-    other = copy.deepcopy(layer)
+    other = copy.deepcopy(pickle.loads(pickle.dumps(layer)))
     assert np.array_equal(layer(x), other(x))
     assert np.array_equal(layer.running_mean, other.running_mean)
     assert repr(other).startswith("SyncBatchNorm(3")

@@ -25,7 +25,7 @@ public func pythonForwardTraining(
     var options = options(eps, call)
     options.momentum = momentum
     options.biased_running_var = isUnbiased ? 0 : 1
-    guard let (object, record) = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: x == y)
+    guard let (object, record) = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: x == y && x != nil)
     else {
         return python.none
     }
@@ -58,7 +58,7 @@ public func pythonForwardInference(
     var (object, record) = (python.yes, Record?.none)
     if records {
         python.release(object)
-        guard let new = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: true, isInPlace: x == y) else {
+        guard let new = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: true, isInPlace: x == y && x != nil) else {
             return python.none
         }
         (object, record, gamma, beta) = (new.object, new.record, new.record.gamma, new.record.beta)

@@ -39,14 +39,16 @@ struct PlainArray {
         data = tensor.data.map { $0 + Int(tensor.offset) }
         rank = Int(tensor.rank)
         self.sizes = sizes
+        // The memory of a tensor with elements may have been freed, and is not to be taken for an argument that is absent.
+        if data == nil && !(0..<rank).contains(where: { sizes[$0] == 0 }) { return nil }
         strides = tensor.strides
         unit = element.size
         isWriteable = true
         isTensor = true
     }
 
-    /// True in C's order without gaps. An axis of one element may have any stride in an array, but not in a tensor: one that
-    /// is lazily negated, as the imaginary part of a conjugate, has others.
+    /// True in C's order without gaps. An axis of one element may have any stride in an array, but not in a tensor: that of
+    /// the imaginary part of a conjugate, which is lazily negated, tells it from others.
     var isDense: Bool {
         guard let strides else { return true }
         var expected = element.size

@@ -74,9 +74,7 @@ def plain(value: ArrayLike, name: str) -> NDArray[Any]:
 def shape_of(value: Any, name: str) -> tuple[int, ...]:
     """That of anything that plain() takes; nothing but a list is converted for it."""
     shape = getattr(value, "shape", None)
-    if shape is not None:
-        return tuple(shape)
-    return view(value, name).shape if is_foreign(value) else np.shape(value)
+    return tuple(shape) if shape is not None else plain(value, name).shape
 
 
 def kind_of(value: Any) -> str:
@@ -153,6 +151,8 @@ def of_layer(value: ArrayLike, name: str, dtype: np.dtype[Any]) -> ArrayLike:
     if isinstance(value, (list, tuple)):
         array = plain(value, name)
         return numbers(array, name, dtype) if array.dtype.kind in "fiu" else array
+    if is_foreign(value):
+        value = view(value, name)
     kind = getattr(value, "dtype", None)
     if not isinstance(kind, np.dtype) or kind.kind not in "iu" or (kind == np.uint16 and dtype.itemsize == 2):
         return value

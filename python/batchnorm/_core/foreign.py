@@ -42,11 +42,11 @@ def view(value: Any, name: str, to_write: bool = False) -> NDArray[Any]:
         where = dlpack.DEVICES.get(device, f"type {device}")
         raise TypeError(f"{name} is on a device of {where}, expected memory of the CPU: copy it there first")
     given = value
-    if type(value).__module__.partition(".")[0] == "torch":
+    if _is_torchs(value):
         value = _of_torch(value, name, to_write)
     try:
         capsule, tensor, is_read_only = dlpack.opened(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name} is of type {kind}, whose memory it does not give: {error}") from error
     if to_write and is_read_only:
         raise TypeError(f"{name} is of type {kind}, which cannot be written, expected an array that can")
@@ -56,10 +56,12 @@ def view(value: Any, name: str, to_write: bool = False) -> NDArray[Any]:
     shape = tuple(tensor.shape[: tensor.rank])
     if 0 in shape:
         return np.asarray(_Memory(given, capsule, np.empty(shape, dtype).__array_interface__))
+    if not tensor.data:
+        raise TypeError(f"{name} is of type {kind}, whose memory was freed")
     strides = None
     if tensor.strides:
         strides = tuple(stride * dtype.itemsize for stride in tensor.strides[: tensor.rank])
-    place = (tensor.data or 0) + tensor.offset
+    place = tensor.data + tensor.offset
     interface = {"version": 3, "shape": shape, "strides": strides, "typestr": dtype.str, "data": (place, is_read_only)}
     found = np.asarray(_Memory(given, capsule, interface))
     return found if found.dtype == dtype else found.view(dtype)
@@ -75,6 +77,9 @@ def _device(value: Any) -> int:
 def _of_torch(value: Any, name: str, to_write: bool) -> Any:
     torch = sys.modules["torch"]
     built_ins.know_torch(torch)
+    forward_ad = importlib.import_module("torch.autograd.forward_ad")
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        raise TypeError(f"{name} has a tangent, which is not propagated here: give its primal, and call bn.jvp()")
     if value.requires_grad:
         if torch.is_grad_enabled():
             raise TypeError(
@@ -86,7 +91,15 @@ def _of_torch(value: Any, name: str, to_write: bool) -> Any:
         if to_write:
             raise TypeError(f"{name} has its negative bit set, expected a tensor that can be written as it is")
         value = value.resolve_neg()
+    if to_write:
+        importlib.import_module("torch.autograd.graph").increment_version(value)
     return value
+
+
+def _is_torchs(value: Any) -> bool:
+    """True of all subclasses, too."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _dtype(tensor: dlpack.Tensor) -> np.dtype[Any] | None:
@@ -106,8 +119,10 @@ def viewed(*written: str, **values: Any) -> list[Any]:
     return [view(value, name, name in written) if is_foreign(value) else value for name, value in values.items()]
 
 
-def like(given: Any, result: Result) -> Result:
-    """A result as a tensor of the kind of what was given: the same memory."""
+def like(given: Any, result: Result, out: Any = None) -> Result:
+    """A result as a tensor of the kind of what was given: the same memory. `out`, if it was given, is the result."""
+    if out is not None:
+        return out  # type: ignore[no-any-return]
     if type(given) is ndarray or not is_foreign(given):
         return result
     return _as_tensor(given, result)  # type: ignore[no-any-return]
@@ -117,7 +132,7 @@ def _as_tensor(given: Any, result: Any) -> Any:
     owner = result.base if type(result.base) is not ndarray else result.base.base
     if type(owner) is _Memory:
         return owner.tensor
-    if type(given).__module__.partition(".")[0] == "torch":
+    if _is_torchs(given):
         torch = importlib.import_module("torch")
         if result.dtype.kind == "V":
             return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
@@ -138,6 +153,7 @@ def in_own_kind(function: Function) -> Function:
         first = arguments[0] if arguments else named.get("dy", named.get("x"))
         if type(first) is ndarray or not is_foreign(first):
             return result
-        return tuple(like(first, each) for each in result) if type(result) is tuple else like(first, result)
+        out = named.get("out")
+        return tuple(like(first, each) for each in result) if type(result) is tuple else like(first, result, out)
 
     return call  # type: ignore[return-value]

@@ -42,6 +42,8 @@ def canonical(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def dtype_of(value: DTypeLike | None, name: str) -> np.dtype[Any]:
     """The dtype that the value stands for, if the library knows it. None is float32, as it is to PyTorch."""
+    if type(value).__module__ == "torch":
+        value = str(value).partition(".")[2]
     is_bfloat16 = isinstance(value, str) and str(value) == "bfloat16"
     try:
         dtype = bfloat16(name) if is_bfloat16 else np.dtype(np.float32 if value is None else value)

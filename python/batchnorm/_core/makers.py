@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ class NumPy:
     """Arrays."""
 
     empty_like = staticmethod(np.empty_like)
-    records = staticmethod(bool)  # no gradients
 
     @staticmethod
     def vector(count: int, code: int) -> Any:
@@ -26,16 +26,29 @@ class Torch:
     """Tensors of PyTorch."""
 
     def __init__(self, torch: Any) -> None:
-        self.empty_like, self._empty, self.records = torch.empty_like, torch.empty, torch.is_grad_enabled
+        self.empty_like, self._empty, self._records = torch.empty_like, torch.empty, torch.is_grad_enabled
         self._dtypes = None, torch.float32, torch.float64, torch.float16, torch.bfloat16
+        self._forward_ad = importlib.import_module("torch.autograd.forward_ad")
+        # The public function asks for the type of its argument first, in Python.
+        public = importlib.import_module("torch.autograd.graph").increment_version
+        self._increment = getattr(torch._C, "_increment_version", public)
 
     def vector(self, count: int, code: int) -> Any:
         return self._empty(count, dtype=self._dtypes[code])
 
-    @staticmethod
-    def require_gradients(*tensors: Any) -> bool:
-        """True if a gradient with respect to one of them is asked for, where gradients are recorded."""
-        return any(getattr(each, "requires_grad", False) for each in tensors)
+    def admits(self, x: Any, *others: Any) -> bool:
+        """True if a function that records no gradient, and reads memory as it is, may have the tensors."""
+        if x.is_neg() or self._forward_ad._current_level >= 0:
+            return False
+        return not self._records() or not any(getattr(each, "requires_grad", False) for each in (x, *others))
+
+    def written(self, *tensors: Any) -> None:
+        """Tells PyTorch, whose gradients of what was there before would be wrong."""
+        given = [each for each in tensors if each is not None]
+        try:
+            self._increment(given)
+        except TypeError:  # arrays are among them
+            self._increment([each for each in given if type(each) in TORCH])
 
     def is_of(self, x: Any, dtype: np.dtype[Any]) -> bool:
         """True if the elements of x are those of an array of this dtype."""

@@ -8,4 +8,6 @@ pass and two in the backward pass, in float64; the values themselves stay where 
 from .exchanges import Exchange, exchange_mpi, exchange_torch
 from .layer import SyncBatchNorm
 
+SyncBatchNorm.__module__ = __name__  # by which a pickle finds it
+
 __all__ = ["Exchange", "SyncBatchNorm", "exchange_mpi", "exchange_torch"]

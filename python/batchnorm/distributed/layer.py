@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._core.arrays import Array, Doubles, kind_of, of_layer, output, tensor
-from .._core.foreign import like
+from .._core import direct, structs
+from .._core.arrays import Array, Doubles, address, kind_of, of_layer, output, running, tensor
+from .._core.foreign import like, viewed
+from .._core.held import array_of, held
 from .._core.layout import Axis, channel_axes
-from .._core.options import DEFAULT_MOMENTUM, flag
-from .._core.public import publish
+from .._core.options import DEFAULT_MOMENTUM, flag, member
 from .._core.weights import Masked
 from ..functional.steps import backward_apply, backward_reduce, normalize
 from ..layers.layer import BatchNorm
@@ -26,7 +27,7 @@ from .exchanges import Exchange
 class _Call(NamedTuple):
     """The last forward call in training, for backward()."""
 
-    x: Array
+    x: Array | None  # None if y was written over it
     mean: Doubles
     invstd: Doubles
     values: Doubles  # counts of the whole batch
@@ -35,7 +36,6 @@ class _Call(NamedTuple):
     positions: dict[str, Any]
 
 
-@publish
 class SyncBatchNorm(BatchNorm):
     """BatchNorm whose statistics are those of a batch that several processes share, each having some of its samples.
 
@@ -112,29 +112,50 @@ class SyncBatchNorm(BatchNorm):
         trains = self.training if training is None else flag(training, "training")
         if not trains and self.track_running_stats:
             return super().__call__(x, out, residual=residual, training=False, **positions)
+        if self._observer is not None:
+            raise ValueError("recalibrate() does not take a SyncBatchNorm: its moments are those of one process")
         if residual is not None or self._is_described:
             raise ValueError("residual, activation, running, source, groups and frozen are None in a SyncBatchNorm")
         given, x = x, tensor(of_layer(x, "x", self.dtype), "x")
         shape = tuple(x.shape[a] for a in channel_axes(self.axis, x.ndim))
         if shape != self._channel_shape or x.dtype != self.dtype:
             raise self._mismatch(shape, x.dtype)
-        if out is not None:
-            output(out, "out", x)  # before the others would wait
-        gamma, beta, running_mean, running_var = four_of(self.__dict__)
+        own = four_of(self.__dict__)
+        tracks = trains and self.track_running_stats
+        gamma, beta = self._checked(x, own, out, masked, tracks)
         whole = self._merged(moments(x, self.axis, weights=weights, lengths=lengths))
         count, mean, m2 = whole
-        if weights is None and (count == 1).any():
+        if _is_single(count) if weights is None else tracks and self.unbiased and ((count > 0) & (count <= 1)).any():
             raise ValueError(
-                "the batch of all processes has one value per channel, expected more in training, as one value has no "
-                "variance: call eval() first, or give a larger batch"
+                "the batch of all processes has one value per channel, or weights of 1 together, expected more in "
+                "training, as one value has no variance: call eval() first, or give a larger batch"
             )
         invstd = inverse_std(count, m2, self.eps)
-        kept = None if gamma is None else gamma.copy()
-        y = normalize(x, mean, invstd, kept, beta, axis=self.axis, out=out, **positions)
-        if trains and self.track_running_stats and count.all():
-            self._update(whole, running_mean, running_var)
-        self.__dict__["_last"] = _Call(x, mean, invstd, count, kept, beta is not None, positions)
-        return like(given, y)
+        y = normalize(x, mean, invstd, gamma, beta, axis=self.axis, out=out, **positions)
+        if tracks and count.all():
+            self._update(whole, *own[2:])
+        is_kept = out is None or not np.may_share_memory(x, *viewed(out=out))
+        self.__dict__["_last"] = _Call(x if is_kept else None, mean, invstd, count, gamma, beta is not None, positions)
+        return like(given, y, out)
+
+    def _checked(
+        self, x: Array, own: tuple[Any, Any, Any, Any], out: Any, masked: Any, tracks: bool
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Copies of gamma and beta. All that can be wrong here is found now, and not when the others wait."""
+        fit, _, _ = direct.one(x, self.axis)
+        fit = fit._replace(param=self.param_dtype)
+        gamma, beta, mean, var = own
+        if tracks:
+            running(mean, "running_mean", fit)
+            running(var, "running_var", fit)
+        member(structs.Masked, masked, "masked")
+        _check_output(out, x, "x")
+        kept = (
+            array_of(held(each, name, fit), self._channel_shape, self.param_dtype)
+            for each, name in ((gamma, "gamma"), (beta, "beta"))
+        )
+        first, second = kept
+        return first, second
 
     def _merged(self, own: Moments) -> Moments:
         """The moments of the whole batch."""
@@ -162,9 +183,10 @@ class SyncBatchNorm(BatchNorm):
         last: Any = self._last
         if type(last) is not _Call:
             return super().backward(dy, out)
+        if last.x is None:
+            raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
         given, dy = dy, tensor(of_layer(dy, "dy", self.dtype), "dy")
-        if out is not None:
-            output(out, "out", last.x)
+        _check_output(out, dy, "dy")
         of_part = backward_reduce(dy, last.x, last.mean, last.invstd, axis=self.axis, **last.positions)
         gathered = self._gathered(np.stack([np.ravel(each) for each in of_part]))
         sum_dy, sum_dy_x_hat = (each.reshape(self._channel_shape) for each in reduce(np.add, gathered))
@@ -187,4 +209,17 @@ class SyncBatchNorm(BatchNorm):
         has = {"grad_gamma": last.gamma is not None, "grad_beta": last.has_beta}
         own = {name: value.astype(self.param_dtype) if has[name] else None for name, value in grads.items()}
         self.__dict__.update(own, grad_residual=None)
-        return like(given, dx)
+        return like(given, dx, out)
+
+
+def _check_output(out: Any, like: Array, name: str) -> None:
+    """An error if `out` is none for a tensor like this one, of which it may be the same memory."""
+    if out is None:
+        return
+    array = output(out, "out", like)
+    if np.may_share_memory(array, like) and address(array) != address(like):
+        raise ValueError(f"out overlaps {name}, expected memory of its own, or the same array")
+
+
+def _is_single(count: Doubles) -> bool:
+    return bool((count == 1).any())

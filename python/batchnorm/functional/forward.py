@@ -146,12 +146,15 @@ def forward_training(
     )
     built_in = built_ins.forward_training
     maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
-    if maker is not NUMPY and maker is not None and maker.records() and maker.require_gradients(x, gamma, beta, out):
+    is_tensor = maker is not NUMPY and maker is not None
+    if is_tensor and not maker.admits(x, gamma, beta, out):
         maker = None
     if is_plain and decay is None and maker is not None and built_in is not None:
         y = maker.empty_like(x) if out is None else out
         record = built_in(x, gamma, beta, running_mean, running_var, y, axis, momentum, eps, unbiased)
         if record is not None:
+            if is_tensor:
+                maker.written(out, running_mean, running_var)
             return y, SavedStatistics._of(record)
     given = x
     gamma, beta, running_mean, running_var = viewed(
@@ -164,7 +167,7 @@ def forward_training(
         y, saved = extended.forward_training(
             x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
         )
-        return like(given, y), saved
+        return like(given, y, out), saved
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
@@ -183,7 +186,7 @@ def forward_training(
         mean_address + 8 * fit.channels,
         options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
     )
-    return like(given, y), saved
+    return like(given, y, out), saved
 
 
 def forward_inference(
@@ -241,11 +244,14 @@ def forward_inference(
     )
     built_in = built_ins.forward_inference
     maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
-    if maker is not NUMPY and maker is not None and maker.records() and maker.require_gradients(x, gamma, beta, out):
+    is_tensor = maker is not NUMPY and maker is not None
+    if is_tensor and not maker.admits(x, gamma, beta, out):
         maker = None
     if is_plain and maker is not None and built_in is not None:
         y = maker.empty_like(x) if out is None else out
         if built_in(x, gamma, beta, running_mean, running_var, y, axis, eps, False) is not None:
+            if is_tensor:
+                maker.written(out)
             return y
     given = x
     gamma, beta, running_mean, running_var = viewed(
@@ -254,7 +260,7 @@ def forward_inference(
     if not is_plain:
         channels = extended.Channels(gamma, beta, running_mean, running_var)
         extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
-        return like(given, extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out))
+        return like(given, extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out), out)
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     fit = fit.beside(gamma, beta, running_mean, running_var)
     gamma, of_gamma = read_only(gamma, "gamma", fit)
@@ -276,7 +282,7 @@ def forward_inference(
         None,
         options(eps, param_code=fit.param_code) if fit.param_code else options(eps),
     )
-    return like(given, y)
+    return like(given, y, out)
 
 
 def _pytorchs_order(function: str, extra: int) -> TypeError:

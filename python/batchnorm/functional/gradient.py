@@ -90,7 +90,9 @@ def backward(
             return found
     if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
         results = extended_backward.backward(dy, x, saved, gamma, axis, out, from_output, residual_out)
-        return tuple(like(dy, each) for each in results)
+        dx, dgamma, dbeta, *dz = results
+        rest = (like(dy, each) for each in (dgamma, dbeta))
+        return (like(dy, dx, out), *rest, *(like(dy, each, residual_out) for each in dz))
     assert saved._axis is not None, "a forward call tells it"
     given = dy
     fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, saved._axis, out)
@@ -118,7 +120,7 @@ def backward(
         address(dbeta),
         options(frozen=saved._frozen, param_code=fit.param_code),
     )
-    return like(given, dx), like(given, dgamma), like(given, dbeta)
+    return like(given, dx, out), like(given, dgamma), like(given, dbeta)
 
 
 def by_record(dy: Any, x: Any, record: bytes, out: Any, vectors: Any = None) -> tuple[Any, Any, Any] | None:
@@ -134,11 +136,15 @@ def by_record(dy: Any, x: Any, record: bytes, out: Any, vectors: Any = None) -> 
     if (
         built_in is None
         or maker is None
-        or (maker.records() and maker.require_gradients(x, dy, out))
+        or (maker is not NUMPY and not maker.admits(x, dy, out))
         or not -x.ndim <= axis < x.ndim
     ):
         return None
     dx = maker.empty_like(x) if out is None else out
     vector, channels, kind = (vectors or maker).vector, x.shape[axis], record[PARAMETER]
     dgamma, dbeta = vector(channels, kind), vector(channels, kind)
-    return None if built_in(dy, x, record, dx, dgamma, dbeta) is None else (dx, dgamma, dbeta)
+    if built_in(dy, x, record, dx, dgamma, dbeta) is None:
+        return None
+    if maker is not NUMPY:
+        maker.written(out)
+    return dx, dgamma, dbeta

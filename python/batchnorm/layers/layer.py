@@ -162,10 +162,10 @@ class BatchNorm(Module):
         told = residual is not None or weights is not None or lengths is not None or masked != "normalize"
         if told or self._is_described:
             positions = PositionWeights(weights, lengths, masked)
-            return like(x, extended_calls.forward(self, x, out, residual, positions, training))
+            return like(x, extended_calls.forward(self, x, out, residual, positions, training), out)
         y = plain_calls.forward_by_built_in(self, x, out, training)
         if y is None:
-            y = like(x, plain_calls.forward(self, x, out, training))
+            y = like(x, plain_calls.forward(self, x, out, training), out)
         return y  # type: ignore[no-any-return]
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
@@ -189,5 +189,5 @@ class BatchNorm(Module):
             return dx  # type: ignore[no-any-return]
         (own,) = viewed(dy=of_layer(dy, "dy", self._dtype))
         if type(saved) is not SavedStatistics or saved._dtype is None:
-            return like(dy, extended_calls.backward(self, last, own, out))
-        return like(dy, plain_calls.backward(self, own, x, saved, out))
+            return like(dy, extended_calls.backward(self, last, own, out), out)
+        return like(dy, plain_calls.backward(self, own, x, saved, out), out)

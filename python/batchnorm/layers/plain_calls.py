@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from .._core import built_ins, direct
 from .._core.arrays import Array, address, of_layer, running
 from .._core.held import held, read_only
-from .._core.layout import Plan
+from .._core.layout import Plan, code_of
 from .._core.library import lib
 from .._core.makers import NUMPY, TORCH
 from .._core.options import flag, make_options, options
@@ -28,9 +28,7 @@ def _maker(layer: Module, x: Any, out: Any) -> Any:
     if type(x) is ndarray:
         return NUMPY if x.dtype is layer._dtype else None
     maker = TORCH.get(type(x))
-    if maker is None or not maker.is_of(x, layer._dtype) or (maker.records() and maker.require_gradients(x, out)):
-        return None
-    return maker
+    return maker if maker is not None and maker.is_of(x, layer._dtype) and maker.admits(x, out) else None
 
 
 def forward_by_built_in(layer: Module, x: Any, out: Any, training: Any) -> Any:
@@ -58,6 +56,8 @@ def forward_by_built_in(layer: Module, x: Any, out: Any, training: Any) -> Any:
         record = built_ins.forward_inference(x, gamma, beta, mean, var, y, state["_axis"], state["eps"], True)
     if record is None:
         return None
+    if maker is not NUMPY:
+        maker.written(out, mean, var)
     state["_last"] = None if record[HAS] & IS_IN_PLACE else x, SavedStatistics._of(record), False
     return y
 
@@ -83,13 +83,13 @@ def forward(layer: Module, x: ArrayLike, out: Array | None, training: Any) -> Ar
         _evaluate(layer, fit, saved, x_address, y_address, mean, var)
     else:
         _train(layer, fit, saved, x_address, y_address, trains and layer.track_running_stats, mean, var)
-    layer.__dict__["_last"] = None if x_address == y_address else x, saved, False
+    layer.__dict__["_last"] = None if x_address == y_address and not fit.empty else x, saved, False
     return y
 
 
 def _of_layer(layer: Module, fit: Plan) -> Plan:
     """The plan of a call with the layer's parameters, if its x is one for this layer."""
-    if fit.channel_shape != layer._channel_shape or fit.dtype != layer._dtype:
+    if fit.channel_shape != layer._channel_shape or fit.code != code_of(layer._dtype):
         raise layer._mismatch(fit.channel_shape, fit.dtype)
     if fit.param == layer._param_dtype:
         return fit

@@ -149,12 +149,110 @@ def test_tensors_that_are_lazily_negated(rng: np.random.Generator) -> None:
     assert np.array_equal(bn.moments(negated).mean, -bn.moments(pairs[..., 1].contiguous()).mean)
     for _ in "12":
         assert np.array_equal(bn.forward_training(negated)[1].mean, bn.moments(negated).mean)
+    complexes = torch.from_numpy(rng.normal(size=(8, 8, 2)).astype("f4"))
+    dense = torch.view_as_complex(complexes).conj().imag.as_strided((8, 4), (4, 1))
+    for _ in "12":
+        assert torch.equal(bn.forward_training(dense)[0], bn.forward_training(dense.resolve_neg())[0])
     one = negated[:1, :1]
     running = {"running_mean": torch.zeros(1), "running_var": torch.ones(1)}
     for _ in "12":
         assert bn.forward_inference(one, eps=0.0, **running) == one
     with pytest.raises(TypeError, match="out has its negative bit set"):
         bn.forward_training(pairs[..., 1], out=negated)
+
+
+def test_memory_that_was_freed(given: list[Any]) -> None:
+    """It is not an argument that is absent."""
+
+    def freed(tensor: Any) -> Any:
+        tensor = tensor.clone()
+        tensor.untyped_storage().resize_(0)
+        return tensor
+
+    x, gamma, _, mean, var = given
+    for _ in "12":
+        for name, call in (
+            ("x", lambda: bn.forward_training(freed(x))),
+            ("gamma", lambda: bn.forward_training(x, freed(gamma))),
+            ("out", lambda: bn.forward_training(x, out=freed(x))),
+            ("running_mean", lambda: bn.forward_training(x, running_mean=freed(mean), running_var=var)),
+            ("out", lambda: bn.backward(x, x, bn.forward_training(x)[1], out=freed(x))),
+        ):
+            with pytest.raises(TypeError, match=f"{name} is of type torch.Tensor, whose memory was freed"):
+                call()
+
+
+def test_pytorch_hears_of_what_is_written(given: list[Any]) -> None:
+    """Its gradient of what was there before would be wrong."""
+    x, *others = given
+    for told in ({}, {"activation": "relu"}):
+        for _ in "12":
+            out, mean, var = torch.empty_like(x), others[2].clone(), others[3].clone()
+            y, saved = bn.forward_training(x, *others[:2], running_mean=mean, running_var=var, out=out, **told)
+            assert (out._version > 0, mean._version > 0, var._version > 0) == (True, True, True)
+            dx = torch.empty_like(x)
+            bn.backward(y, x, saved, out=dx)
+            assert dx._version > 0
+    layer, out = bn.BatchNorm2d(3, dtype=x.dtype), torch.empty_like(x)
+    layer(x, out)
+    assert out._version > 0
+    weight = torch.nn.Parameter(torch.tensor(2.0, dtype=x.dtype))
+    hidden = torch.sigmoid(x * weight)
+    bn.forward_training(hidden.detach(), out=hidden.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        hidden.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+def test_tangents_are_not_lost(given: list[Any]) -> None:
+    forward_ad = torch.autograd.forward_ad
+    x = given[0]
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        for _ in "12":
+            with pytest.raises(TypeError, match="x has a tangent, which is not propagated here"):
+                bn.forward_training(dual)
+        assert torch.equal(bn.forward_training(x)[0], bn.forward_training(x.clone())[0])
+    for transform in (torch.func.vmap, torch.func.grad):
+        with pytest.raises((TypeError, RuntimeError)):
+            transform(lambda t: bn.forward_training(t)[0].sum())(x)
+
+
+def test_subclasses_of_tensor(given: list[Any]) -> None:
+    class Own(torch.Tensor):
+        pass
+
+    class OwnParameter(torch.nn.Parameter):
+        pass
+
+    x, gamma, *_ = given
+    y, _ = bn.forward_training(x, gamma)
+    with torch.no_grad():
+        found, _ = bn.forward_training(x.as_subclass(Own).requires_grad_(), OwnParameter(gamma))
+    assert isinstance(found, torch.Tensor)
+    assert bits(found) == bits(y)
+
+
+def test_out_is_the_result(given: list[Any]) -> None:
+    """Whatever the kinds of the tensors are."""
+    x = given[0]
+    if x.dtype is torch.bfloat16:
+        pytest.skip("NumPy has no such dtype")
+    array = x.numpy()
+    for _ in "12":
+        for first, out in ((x, np.empty_like(array)), (array, torch.empty_like(x))):
+            for told in ({}, {"activation": "relu"}):
+                assert bn.forward_training(first, out=out, **told)[0] is out
+
+
+def test_empty_and_whole_numbers(given: list[Any]) -> None:
+    x = given[0]
+    layer = bn.BatchNorm2d(3, dtype=x.dtype)
+    for _ in "12":
+        layer(x[:0])
+        assert layer.backward(x[:0]).shape == x[:0].shape
+    whole = (10 * x).round().to(torch.int32)
+    assert bits(layer.eval()(whole)) == bits(layer(whole.to(x.dtype)))
 
 
 def test_layers_take_them(given: list[Any]) -> None:
