@@ -44,11 +44,11 @@ class Torch:
 
     def written(self, *tensors: Any) -> None:
         """Tells PyTorch, whose gradients of what was there before would be wrong."""
-        given = [each for each in tensors if each is not None]
+        given = tuple([each for each in tensors if each is not None])
         try:
             self._increment(given)
-        except TypeError:  # arrays are among them
-            self._increment([each for each in given if type(each) in TORCH])
+        except (RuntimeError, TypeError):  # arrays are among them
+            self._increment(tuple(each for each in given if type(each) in TORCH))
 
     def is_of(self, x: Any, dtype: np.dtype[Any]) -> bool:
         """True if the elements of x are those of an array of this dtype."""
