@@ -10,5 +10,6 @@ let package = Package(
         .systemLibrary(name: "CBatchNorm"),
         .target(name: "BatchNorm", dependencies: ["CBatchNorm"]),
         .executableTarget(name: "Values", dependencies: ["BatchNorm"]),
+        .executableTarget(name: "Cases", dependencies: ["BatchNorm"]),
     ]
 )
