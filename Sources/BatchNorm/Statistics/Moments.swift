@@ -7,11 +7,11 @@ import CKernels
 ///
 ///     mean = pivot + Σd / n        m2 = Σd² − (Σd)² / n
 ///
-/// The subtraction cancels, but never much. The pivot is one of the values, so that m2 holds its own deviation and m2 ≥
-/// (pivot − mean)² · n / (n − 1); with Σd² = m2 + n · (pivot − mean)² follows Σd² ≤ n · m2. No more than log₂ n of the
-/// 53 bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of three
-/// values keeps one outlier from being the pivot, and the loss at a few bits in practice; where it is more, the pivot gives
-/// way to the mean (see Pivots.swift). Equal values give d = 0: mean and m2 are exact.
+/// The subtraction cancels, but never much. The pivot is one of the values, so that its own d is 0; by the inequality
+/// of Cauchy and Schwarz for the n − 1 others (Σd)² ≤ (n − 1) · Σd², from which follows Σd² ≤ n · m2. No more than log₂
+/// n of the 53 bits are lost, whatever the data; E[x²] − E[x]² loses all of them at |mean| / std of 1e8. The median of
+/// three values keeps one outlier from being the pivot, and the loss at a few bits in practice; where it is more, the
+/// pivot gives way to the mean (see Pivots.swift). Equal values give d = 0: mean and m2 are exact.
 ///
 /// The mean is a sum of two doubles, the second what the first rounded away: merging subtracts means, and float64
 /// values are centred on them, where |mean| / std roundings of one double would show.
