@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if !defined(__wasm__)
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -54,10 +55,12 @@ static inline int machine_affinity(void) {
 
 /* The start of a small file as a string; "" if there is none. */
 static inline void machine_read(const char *path, char *text, size_t size) {
+    int kept = errno; /* a file that is not there is no error of the caller's */
     int file = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length = file < 0 ? 0 : read(file, text, size - 1);
     text[length < 0 ? 0 : length] = 0;
     if (file >= 0) close(file);
+    errno = kept;
 }
 #endif
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Calls compute in the default floating-point environment, whatever the caller's is: the same bits, no trap, and the
- * caller's environment as it was, with the exceptions that it had met and no other.
+ * caller's environment as it was, with the exceptions that it had met and no other. errno is as it was, too.
  *
  * The digests are those of some thousand calls. The macros change the environment for the call alone, as the inputs are
  * to be the same. */
 #define _GNU_SOURCE
 #include "batchnorm.h"
+
+#include <errno.h>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -42,12 +44,17 @@ static const unsigned long states[] = {down | flush, up | 0x11ul << 32};
 
 enum { state_count = sizeof states / sizeof states[0] };
 
-static unsigned long state = usual, left_changed;
+static unsigned long state = usual, left_changed, errno_changed;
+enum { own_errno = 77 };
 
-static void enter(void) { put_state(state); }
+static void enter(void) {
+    errno = own_errno;
+    put_state(state);
+}
 
 static bn_status leave(bn_status status) {
     if (get_state() != state) left_changed += 1;
+    if (errno != own_errno) errno_changed += 1;
     put_state(usual);
     return status;
 }
@@ -88,10 +95,11 @@ static void compare(const char *name, uint64_t digest) {
 
 static void digest_in(unsigned long environment, bn_dtype dtype) {
     state = environment;
-    left_changed = place = 0;
+    left_changed = errno_changed = place = 0;
     random_state = seed;
     digest_all(dtype);
     CHECK(left_changed == 0, "the environment %#lx was left otherwise by %lu calls", state, left_changed);
+    CHECK(errno_changed == 0, "errno was left otherwise by %lu calls", errno_changed);
 }
 
 static void same_bits(bn_dtype dtype) {
@@ -118,7 +126,7 @@ static void bfloat16(void) { same_bits(BN_BFLOAT16); }
 static void others(void) {
     for (int i = 0; i < state_count; i++) {
         state = states[i];
-        left_changed = 0;
+        left_changed = errno_changed = 0;
         bn_shape shape = BN_SHAPE(4, 0, 1), sound = BN_SHAPE(4, 2, 3);
         float x[24] = {1, 2, 3, 4, 5, 7}, y[24];
         double mean[6], invstd[6];
@@ -131,6 +139,7 @@ static void others(void) {
         options.groups = &groups;
         CHECK_OK(bn_forward_training(&sound, BN_FLOAT32, x, NULL, NULL, NULL, NULL, y, mean, invstd, &options));
         CHECK(left_changed == 0, "the environment %#lx was left otherwise", state);
+        CHECK(errno_changed == 0, "errno was left otherwise");
     }
     state = usual;
 }
