@@ -101,6 +101,15 @@ def test_a_call_is_that_of_the_array(x: Array, layout: str) -> None:
     assert all(np.array_equal(*pair) for pair in zip(gradients, bn.backward(expected, array, known)))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "?"])
+def test_weights_are_kept_as_they_were(x: Array, dtype: str) -> None:
+    weights = np.ones((4, 1, 1), dtype)
+    _, known = bn.forward_training(x, weights=weights.copy())
+    _, saved = bn.forward_training(x, weights=Foreign(weights, code=6 if dtype == "?" else 2))
+    weights[1:] = 0
+    assert all(np.array_equal(*pair) for pair in zip(bn.backward(x, x, saved), bn.backward(x, x, known)))
+
+
 def test_types_of_elements(x: Array) -> None:
     for code, bits, dtype in ((2, 16, "f2"), (2, 64, "f8"), (0, 8, "i1"), (1, 16, "u2"), (6, 8, "?"), (5, 64, "c8")):
         array = np.zeros((2, 2), dtype)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import library, structs
 from .arrays import Array, address, plain
+from .foreign import is_foreign
 from .layout import Axis, as_axis, channel_axes, order_in_memory
 from .options import member
 from .structs import sized
@@ -32,7 +33,8 @@ class PositionWeights(NamedTuple):
 
     def owned(self) -> PositionWeights:
         """The same with a copy of the weights, which a caller cannot change. Others than floats are copied later."""
-        if getattr(getattr(self.weights, "dtype", None), "kind", None) != "f":
+        is_float = getattr(getattr(self.weights, "dtype", None), "kind", None) == "f"
+        if not is_float and not is_foreign(self.weights):
             return self
         return self._replace(weights=np.array(plain(self.weights, "weights")))  # type: ignore[arg-type]
 
