@@ -111,8 +111,8 @@ impl<T: Element> Default for Gradients<'_, T> {
     }
 }
 
-/// The gradients of a loss whose gradient with respect to y is `dy`. `x` is that of the forward call that gave `saved`, as
-/// it was then, and so is the residual, if there was one without a mask.
+/// The gradients of a loss whose gradient with respect to y is `dy`. `x` is that of the forward call that gave `saved`,
+/// as it was then, and so is the residual, if there was one without a mask.
 pub fn backward<'a, T: Element>(
     dy: impl Into<Tensor<'a, T>>,
     x: impl Into<Tensor<'a, T>>,

@@ -8,8 +8,8 @@ use std::mem::size_of;
 use std::os::raw::c_void;
 use std::ptr::null;
 
-/// The part of a forward call that `backward` needs: its shape, options, gamma and beta as they were, what x was normalized
-/// with, and whether that was of the batch. Only a forward call makes one.
+/// The part of a forward call that `backward` needs: its shape, options, gamma and beta as they were, what x was
+/// normalized with, and whether that was of the batch. Only a forward call makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved<T: Element> {
     pub(crate) form: Form,
@@ -116,7 +116,8 @@ impl<T: Element> Saved<T> {
         self.extents.channels.saturating_mul(count)
     }
 
-    /// Makes a call with the structures of the library, which do not outlive it. `options` has what backward does not know.
+    /// Makes a call with the structures of the library, which do not outlive it. `options` has what backward does not
+    /// know.
     pub(crate) fn with_structs<R>(
         &self,
         added: Added,

@@ -55,8 +55,8 @@ pub struct Axes<'a> {
     pub channels: usize,
 }
 
-/// A slice that begins with a tensor's first element; its strides, in elements, if the shape of the call is `Axes`. Beside
-/// x, a tensor without strides lies as x does.
+/// A slice that begins with a tensor's first element; its strides, in elements, if the shape of the call is `Axes`.
+/// Beside x, a tensor without strides lies as x does.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a, T> {
     pub data: &'a [T],

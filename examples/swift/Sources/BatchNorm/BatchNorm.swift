@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
 
-/// The part of a forward call that `backward` needs: its shape, options, gamma and beta as they were, what x was normalized
-/// with, and whether that was of the batch; the residual, unless there is a mask. Only a forward call makes one.
+/// The part of a forward call that `backward` needs: its shape, options, gamma and beta as they were, what x was
+/// normalized with, and whether that was of the batch; the residual, unless there is a mask. Only a forward call makes
+/// one.
 public struct Saved<T: Element>: Sendable {
     fileprivate let form: Form
     fileprivate let options: Options

@@ -26,8 +26,9 @@ public struct Shape: Hashable, Layout {
     public var form: Form { .dense(self) }
 }
 
-/// The length of each axis, and the distance of neighbours along it in elements, for each tensor of a layer. Arrays begin with
-/// the first element, and may be longer than what the strides reach. The library refuses what has to be copied.
+/// The length of each axis, and the distance of neighbours along it in elements, for each tensor of a layer. Arrays
+/// begin with the first element, and may be longer than what the strides reach. The library refuses what has to be
+/// copied.
 public struct Strides: Hashable, Layout {
     public var sizes: [Int]
     /// The axis of the channels.
