@@ -325,6 +325,44 @@ def test_other_interpreters_go_without(change: str) -> None:
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "None\n")
 
 
+def test_one_record_in_several_threads(rng: np.random.Generator) -> None:
+    """Whoever looks at a record unpacks it, while others hand it to backward()."""
+    x = rng.normal(size=(8, 3)).astype("f4")
+    expected = bn.backward(x, x, bn.forward_training(x)[1])
+    errors: list[Exception] = []
+
+    def use(saved: Any, start: threading.Barrier, number: int) -> None:
+        start.wait()
+        try:
+            if number % 2:
+                assert saved.mean.shape == saved.invstd.shape == (3,)
+            assert all(np.array_equal(*pair) for pair in zip(bn.backward(x, x, saved), expected))
+        except Exception as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            saved, start = bn.forward_training(x)[1], threading.Barrier(4)
+            threads = [threading.Thread(target=use, args=(saved, start, number)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+
+
+def test_a_layer_without_arrays_knows_its_channels(rng: np.random.Generator) -> None:
+    layer = bn.BatchNorm(3, affine=False)
+    layer.track_running_stats = False
+    for trains in (True, False):
+        with pytest.raises(ValueError, match="x has 5 channels at axis 1, expected 3"):
+            layer.train(trains)(rng.normal(size=(4, 5)).astype("f4"))
+
+
 def test_y_over_x_by_another_view(rng: np.random.Generator) -> None:
     """It is the memory that counts, not the object."""
     x = rng.normal(size=(4, 3)).astype("f4")

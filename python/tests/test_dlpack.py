@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from helpers import pointer
 
 import batchnorm as bn
-from batchnorm._core import dlpack
+from batchnorm._core import dlpack, library
 from batchnorm._core.arrays import Array
 from batchnorm._core.foreign import view
 
@@ -42,7 +43,7 @@ class Foreign:
         tensor.code, tensor.bits, tensor.lanes = 2, 8 * array.itemsize, 1
         tensor.shape, tensor.strides = (ctypes.cast(each, type(tensor.shape)) for each in self.kept)
         for name, value in self.changes.items():
-            if name in ("code", "bits", "lanes", "strides", "offset", "data"):
+            if name in ("code", "bits", "lanes", "shape", "strides", "offset", "data"):
                 setattr(tensor, name, value)
         self.kept.append(held)
         name = self.name or (b"dltensor" if self.old else b"dltensor_versioned")
@@ -141,6 +142,17 @@ def test_empty_tensors() -> None:
         assert np.asarray(y).shape == (0, 3)
 
 
+def test_capsules_that_lie(x: Array) -> None:
+    class Lying(Foreign):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise KeyError("no device")
+
+    nowhere = Foreign(x, shape=ctypes.POINTER(ctypes.c_int64)())
+    for tensor in (Lying(x, device=2), nowhere):
+        with pytest.raises(TypeError, match=r"whose capsule is of no tensor in memory of the CPU"):
+            bn.moments(tensor)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -189,6 +201,31 @@ def test_nothing_is_written_where_it_may_not_be(x: Array, changes: Any) -> None:
     bn.forward_inference(x, running_mean=Foreign(running[0], **changes), running_var=Foreign(running[1], **changes))
 
 
+def test_views_of_running_statistics_live_as_long_as_a_call(x: Array) -> None:
+    """A capsule may be all that keeps its memory."""
+    alive: list[Any] = []
+
+    class Watched(Foreign):
+        def __dlpack__(self, **asked: Any) -> Any:
+            capsule = super().__dlpack__(**asked)
+            alive.append(capsule)
+            return capsule
+
+    mean, var = np.zeros(3), np.ones(3)
+    real = library.lib.bn_update_running
+    counts: list[int] = []
+
+    def spy(*arguments: Any) -> Any:
+        counts.extend([sys.getrefcount(each) for each in alive])
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library.lib, "bn_update_running", spy)
+        bn.update_running(Watched(mean), Watched(var), *bn.moments(x), momentum=1.0)
+    assert np.allclose(mean, x.mean(axis=(0, 2)))
+    assert counts == [sys.getrefcount(each) + 1 for each in alive]
+
+
 def test_a_view_keeps_its_tensor(x: Array) -> None:
     tensor = Foreign(x.copy())
     alive = weakref.ref(tensor)
@@ -229,3 +266,16 @@ def test_results_are_of_the_kind_of_x(x: Array) -> None:
     expected, _ = bn.forward_training(x, activation="relu")
     assert np.array_equal(y.array, expected)
     assert {type(each) for each in (saved.mean, saved.invstd, layer.grad_gamma, layer.grad_beta)} == {np.ndarray}
+
+
+def test_memory_views_as_outputs(x: Array) -> None:
+    out, mean, var = np.empty_like(x), np.zeros(3, "f4"), np.ones(3, "f4")
+    expected, _ = bn.forward_training(x)
+    running = {"running_mean": memoryview(mean), "running_var": memoryview(var)}
+    given: Any = memoryview(out)
+    y, _ = bn.forward_training(x, out=given, **running)
+    assert y is given
+    assert np.array_equal(out, expected)
+    assert mean.all()
+    with pytest.raises(ValueError, match="out is read-only"):
+        bn.forward_training(x, out=given.toreadonly())

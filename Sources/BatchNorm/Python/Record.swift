@@ -77,7 +77,8 @@ extension Record {
         rank = Int(header.rank)
         channels = Int(header.channels)
         has = Int(header.has)
-        guard let element = kernel_element(bn_dtype(UInt32(header.dtype))),
+        guard 1...Call.mostAxes ~= rank, 1...Int(Int32.max) ~= channels,
+            let element = kernel_element(bn_dtype(UInt32(header.dtype))),
             let parameter = kernel_element(bn_dtype(UInt32(header.parameter)))
         else { return nil }
         self.element = element

@@ -93,6 +93,8 @@ def output(value: Any, name: str, like: Array) -> Any:
     """`value`, if it can take a result shaped like `like`; it is never replaced or copied."""
     if is_foreign(value):
         value = view(value, name, to_write=True)
+    elif isinstance(value, memoryview):
+        value = np.asarray(value)
     if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray")
     if value.dtype != like.dtype:
@@ -171,8 +173,8 @@ def running(value: Any, name: str, plan: Plan, updated: bool = True, of: str = "
             pass  # read-only, or not contiguous, which are errors
     if value is None:
         return None
-    if is_foreign(value):
-        value = view(value, name, to_write=updated)
+    if isinstance(value, memoryview):
+        value = np.asarray(value)
     if not is_array(value):
         raise TypeError(f"{name} is of type {type(value).__name__}, expected numpy.ndarray: it is updated in place")
     if value.dtype != plan.param:

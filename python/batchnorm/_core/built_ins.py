@@ -107,15 +107,15 @@ def _described() -> Interpreter:
     told = Interpreter(*map(id, _OBJECTS.values()))
     told.dtypes[1 : len(DTYPES) + 1] = list(map(id, KINDS[1 : len(DTYPES) + 1]))
     for name, function in _FUNCTIONS.items():
-        setattr(told, name, ctypes.cast(getattr(ctypes.pythonapi, function), c_void_p).value)
+        setattr(told, name, ctypes.cast(getattr(dlpack.api, function), c_void_p).value)
     return told
 
 
 def _wrapped(name: str) -> Any:
     method = _MethodDef(name.encode(), ctypes.cast(lib[name], c_void_p).value, _METH_FASTCALL, b"")
     # The function points to it, and may be called for as long as the interpreter lives.
-    ctypes.pythonapi.Py_IncRef(py_object(method))
-    new = ctypes.pythonapi.PyCFunction_NewEx
+    dlpack.api.Py_IncRef(py_object(method))
+    new = dlpack.api.PyCFunction_NewEx
     new.restype, new.argtypes = py_object, [ctypes.POINTER(_MethodDef), py_object, c_void_p]
     return new(method, _interpreter, None)
 

@@ -58,9 +58,11 @@ class Exchange(ctypes.Structure):
     ]
 
 
-is_valid = ctypes.pythonapi.PyCapsule_IsValid
+# Functions of its own: those of ctypes.pythonapi are everybody's, and so are the types that they are declared with.
+api = ctypes.PyDLL(None)
+is_valid = api.PyCapsule_IsValid
 is_valid.restype, is_valid.argtypes = ctypes.c_int, [py_object, ctypes.c_char_p]
-pointer = ctypes.pythonapi.PyCapsule_GetPointer
+pointer = api.PyCapsule_GetPointer
 pointer.restype, pointer.argtypes = c_void_p, [py_object, ctypes.c_char_p]
 
 

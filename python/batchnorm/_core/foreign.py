@@ -23,6 +23,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
 
+_TORCHS = {"cuda": 2, "vulkan": 7, "mps": 8, "xpu": 14}
+
+
 class _Memory:
     """The memory of a tensor, for NumPy; `tensor` is what it is of, and `capsule` what keeps it."""
 
@@ -46,10 +49,14 @@ def view(value: Any, name: str, to_write: bool = False) -> NDArray[Any]:
         value = _of_torch(value, name, to_write)
     try:
         capsule, tensor, is_read_only = dlpack.opened(value)
-    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever another package has thought of
         raise TypeError(f"{name} is of type {kind}, whose memory it does not give: {error}") from error
     if to_write and is_read_only:
         raise TypeError(f"{name} is of type {kind}, which cannot be written, expected an array that can")
+    if tensor.device != dlpack.CPU or (tensor.rank and not tensor.shape):
+        raise TypeError(f"{name} is of type {kind}, whose capsule is of no tensor in memory of the CPU")
     dtype = _dtype(tensor)
     if dtype is None:
         raise TypeError(f"{name} has elements of {tensor.lanes} x {tensor.bits} bits of DLPack's type {tensor.code}")
@@ -68,9 +75,11 @@ def view(value: Any, name: str, to_write: bool = False) -> NDArray[Any]:
 
 
 def _device(value: Any) -> int:
+    if _is_torchs(value):  # which torch.compile can follow
+        return dlpack.CPU if value.device.type in ("cpu", "meta") else _TORCHS.get(value.device.type, -1)
     try:
         return int(value.__dlpack_device__()[0])
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+    except Exception:
         return dlpack.CPU  # whoever asks for the memory hears why it is not to be had
 
 

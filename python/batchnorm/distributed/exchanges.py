@@ -55,7 +55,8 @@ def exchange_torch(group: Any = None) -> Exchange:
     """
     torch: Any = importlib.import_module("torch")
     distributed: Any = importlib.import_module("torch.distributed")
-    gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)  # the older name
+    is_newer = hasattr(distributed, "all_gather_single")
+    gather = distributed.all_gather_single if is_newer else distributed.all_gather_into_tensor
 
     def exchange(rows: Doubles) -> Doubles:
         size = distributed.get_world_size(group)

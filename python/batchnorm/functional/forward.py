@@ -147,7 +147,7 @@ def forward_training(
     built_in = built_ins.forward_training
     maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
     is_tensor = maker is not NUMPY and maker is not None
-    if is_tensor and not maker.admits(x, gamma, beta, out):
+    if is_tensor and not maker.admits(x, gamma, beta, running_mean, running_var, out):
         maker = None
     if is_plain and decay is None and maker is not None and built_in is not None:
         y = maker.empty_like(x) if out is None else out
@@ -245,7 +245,7 @@ def forward_inference(
     built_in = built_ins.forward_inference
     maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
     is_tensor = maker is not NUMPY and maker is not None
-    if is_tensor and not maker.admits(x, gamma, beta, out):
+    if is_tensor and not maker.admits(x, gamma, beta, running_mean, running_var, out):
         maker = None
     if is_plain and maker is not None and built_in is not None:
         y = maker.empty_like(x) if out is None else out

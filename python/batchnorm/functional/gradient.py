@@ -84,8 +84,9 @@ def backward(
         As in forward_training(). A ValueError also if x, gamma or axis is not that of the forward call.
     """
     is_plain = gamma is None and axis is None and residual_out is None and not from_output
-    if is_plain and type(saved) is SavedStatistics and saved._record is not None:
-        found = by_record(dy, x, saved._record, out)
+    record = saved._record if is_plain and type(saved) is SavedStatistics else None
+    if record is not None:
+        found = by_record(dy, x, record, out)
         if found is not None:
             return found
     if type(saved) is not SavedStatistics or saved._dtype is None or from_output or residual_out is not None:
@@ -133,6 +134,8 @@ def by_record(dy: Any, x: Any, record: bytes, out: Any, vectors: Any = None) -> 
     if axis > 127:
         axis -= 256
     maker: Any = NUMPY if type(x) is ndarray else TORCH.get(type(x))
+    if type(dy) is not type(x):
+        return None  # dx is of dy's kind
     if (
         built_in is None
         or maker is None

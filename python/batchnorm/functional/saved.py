@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from ctypes import addressof
 from functools import lru_cache
 from typing import Any
@@ -99,15 +100,20 @@ class SavedStatistics:
 
     def __getattr__(self, name: str) -> Any:
         """Unpacks the record when somebody looks at it: the other attributes are not there before that."""
-        if name not in SavedStatistics.__slots__ or name == "_record" or self._record is None:
+        if name not in SavedStatistics.__slots__ or name == "_record":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        parts = unpacked(self._record)
+        with _one_at_a_time:
+            if self._record is not None:
+                self._unpack(self._record)
+        return object.__getattribute__(self, name)
+
+    def _unpack(self, record: bytes) -> None:
+        parts = unpacked(record)
         self._both = two_of((parts.channels,)).from_buffer_copy(parts.both)
         self._channel_shape, self._frozen, self._axis = (parts.channels,), parts.frozen, parts.axis
         self._shape, self._dtype, self._param = parts.shape, parts.dtype, parts.parameter
         self._gamma, self._beta = parts.gamma, parts.beta
         self._record = None  # whoever writes to mean means it
-        return object.__getattribute__(self, name)
 
     def _addresses(self) -> tuple[int, int]:
         """Where mean and invstd are, for a call that holds the object meanwhile."""
@@ -238,6 +244,7 @@ class SavedCall(SavedStatistics):
 
 
 _new = object.__new__
+_one_at_a_time = threading.RLock()  # of threads that unpack a record
 
 # A layer's last call, in one piece, so that no thread finds an x beside the statistics of another's: x, or with
 # from_output y, or None if it was overwritten; what is saved; and from_output.

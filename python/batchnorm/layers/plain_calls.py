@@ -38,14 +38,16 @@ def forward_by_built_in(layer: Module, x: Any, out: Any, training: Any) -> Any:
         return None
     gamma, beta, mean, var = four_of(state)
     trains = state["training"] if training is None else training
-    # Without an array nothing would have the layer's number of channels.
-    if (gamma is None and mean is None) or not (trains is True or trains is False):
+    if not (trains is True or trains is False):
         return None
+    of_batch = trains or mean is None
+    tracks = trains and state["track_running_stats"]
+    if of_batch and not tracks:
+        mean = var = None
+    if gamma is None and beta is None and mean is None:
+        return None  # nothing that is handed over has the layer's number of channels
     y = maker.empty_like(x) if out is None else out
-    if trains or mean is None:
-        tracks = trains and state["track_running_stats"]
-        if not tracks:
-            mean = var = None
+    if of_batch:
         count, weight = state["num_batches_tracked"] + 1, state["momentum"]
         if weight is None:
             weight = 1.0 / count
@@ -150,13 +152,15 @@ def _evaluate(
 
 def backward_by_built_in(layer: Module, dy: Any, x: Any, saved: SavedStatistics, out: Any) -> Any:
     """dx, or None if no built-in function takes the arrays."""
-    if type(saved) is not SavedStatistics or saved._record is None:
+    # Another thread may unpack it meanwhile.
+    record = saved._record if type(saved) is SavedStatistics else None
+    if record is None:
         return None
-    found = by_record(dy, x, saved._record, out, NUMPY)
+    found = by_record(dy, x, record, out, NUMPY)
     if found is None:
         return None
     dx, grad_gamma, grad_beta = found
-    has = saved._record[HAS]
+    has = record[HAS]
     layer.__dict__.update(
         grad_gamma=grad_gamma if has & HAS_GAMMA else None,
         grad_beta=grad_beta if has & HAS_BETA else None,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.arrays import Array, Doubles, address, doubles, running, tensor
+from .._core.foreign import viewed
 from .._core.layout import Axis, plan
 from .._core.library import lib
 from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
@@ -177,6 +178,9 @@ def update_running(
     >>> print(mean, var)
     [1.  2.5] [1.5 0.5]
     """
+    # Views have to live as long as the call.
+    names = "running_mean", "running_var"
+    running_mean, running_var = viewed(*names, running_mean=running_mean, running_var=running_var)
     like = np.empty_like(tensor(running_mean, "running_mean"), order="C")
     fit = plan(like.shape, like.dtype, tuple(range(like.ndim)), like.strides)
     assert fit is not None, "a C-contiguous array fits"

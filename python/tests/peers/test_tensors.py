@@ -124,6 +124,7 @@ def test_gradients_that_would_not_be_recorded(given: list[Any]) -> None:
         ("gamma", lambda: bn.forward_training(x, parameter, beta)),
         ("gamma", lambda: bn.forward_inference(x, parameter, beta, **running)),
         ("out", lambda: bn.forward_training(x, gamma, beta, out=wishing)),
+        ("running_mean", lambda: bn.forward_training(x, running_mean=parameter, running_var=var)),
         ("x", lambda: bn.BatchNorm2d(3, dtype=str(x.dtype)[6:])(wishing)),
         ("dy", lambda: bn.backward(wishing, x, bn.forward_training(x)[1])),
         ("x", lambda: bn.moments(wishing)),
@@ -153,6 +154,11 @@ def test_tensors_that_are_lazily_negated(rng: np.random.Generator) -> None:
     dense = torch.view_as_complex(complexes).conj().imag.as_strided((8, 4), (4, 1))
     for _ in "12":
         assert torch.equal(bn.forward_training(dense)[0], bn.forward_training(dense.resolve_neg())[0])
+    vector = torch.view_as_complex(complexes[:1, :3]).conj().imag.as_strided((3,), (1,))
+    x = pairs[..., 1].contiguous()
+    for _ in "12":
+        expected, _ = bn.forward_training(x, vector.resolve_neg())
+        assert torch.equal(bn.forward_training(x, vector)[0], expected)
     one = negated[:1, :1]
     running = {"running_mean": torch.zeros(1), "running_var": torch.ones(1)}
     for _ in "12":
