@@ -581,7 +581,9 @@ bn_status bn_fold_into_next(const bn_shape *shape, bn_dtype dtype, const void *w
  *
  * The axes may be in any order in memory (NCHW, NHWC, Fortran's, a transposed view), which is the same for all tensors. The
  * channel axes lie side by side and in sequence, and there is no gap but where they begin: slices along the axes before
- * them may lie further apart. Anything else is BN_ERROR_SHAPE, and has to be copied first. Writes nothing after an error. */
+ * them may lie further apart. A tensor of any other kind is BN_ERROR_SHAPE, and has to be copied first. With
+ * samples_outermost channel_axis is at least 1. A second tensor fits the shape of a first if both are given together.
+ * Writes nothing after an error. */
 bn_status bn_shape_from_strides(size_t rank, const int64_t *sizes, size_t channel_axis, size_t channel_axes,
                                 size_t tensors, const int64_t *strides, int samples_outermost, bn_shape *shape,
                                 size_t *outer_strides);

@@ -25,10 +25,11 @@ public func pythonForwardTraining(
     var options = options(eps, call)
     options.momentum = momentum
     options.biased_running_var = isUnbiased ? 0 : 1
-    guard let (object, record) = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: x == y && x != nil)
-    else {
-        return python.none
-    }
+    let isInPlace = x == y && x != nil
+    guard
+        let (object, record) = Record.new(
+            of: call, gamma: gamma, beta: beta, isFrozen: false, isInPlace: isInPlace)
+    else { return python.none }
     let status = python.unlocked {
         exportForwardTraining(
             shape: &call.shape, dtype: call.element.dtype, x: x, gamma: record.gamma, beta: record.beta,
@@ -58,9 +59,9 @@ public func pythonForwardInference(
     var (object, record) = (python.yes, Record?.none)
     if records {
         python.release(object)
-        guard let new = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: true, isInPlace: x == y && x != nil) else {
-            return python.none
-        }
+        let isInPlace = x == y && x != nil
+        guard let new = Record.new(of: call, gamma: gamma, beta: beta, isFrozen: true, isInPlace: isInPlace)
+        else { return python.none }
         (object, record, gamma, beta) = (new.object, new.record, new.record.gamma, new.record.beta)
     }
     let status = python.unlocked {
