@@ -13,6 +13,7 @@ them. They train exactly where PyTorch loses digits, and give the same bits for 
 
 from . import require  # isort: skip - before all that imports torch
 from . import functional
+from .activated_layers import BatchNormAct2d, InPlaceABN
 from .conversion import convert, converted
 from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d
 
@@ -20,6 +21,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormAct2d",
+    "InPlaceABN",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",

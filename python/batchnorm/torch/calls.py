@@ -25,13 +25,17 @@ def forward(
     running_var: Tensor | None,
     momentum: float,
     eps: float,
+    **told: Any,
 ) -> tuple[Tensor, SavedStatistics]:
-    """y, and what backward() needs beside x."""
+    """y, and what backward() needs beside x. `told` are other arguments of forward_training()."""
     given: Any = forward_training
     axis = 1 if x.is_contiguous() else -1
+    for name in ("residual", "out"):
+        if told.get(name) is not None:
+            told[name] = as_seen(told[name], axis)
     mean, var = (each if each is None else each.contiguous() for each in (running_mean, running_var))
     running = {"running_mean": mean, "running_var": var, "momentum": momentum}
-    y, saved = given(as_seen(x, axis), weight, bias, **running, axis=axis, eps=eps)
+    y, saved = given(as_seen(x, axis), weight, bias, **running, axis=axis, eps=eps, **told)
     for each, moved in ((running_mean, mean), (running_var, var)):
         if each is not moved and each is not None:  # it has gaps
             each.copy_(moved)
@@ -44,6 +48,14 @@ def backward(dy: Tensor, x: Tensor, saved: SavedStatistics) -> tuple[Tensor, Ten
     axis = 1 if x.is_contiguous() else -1
     dx, dgamma, dbeta = given(as_seen(dy, axis), as_seen(x, axis), saved)
     return as_given(dx, axis), dgamma, dbeta
+
+
+def backward_of_activated(dy: Tensor, x: Tensor, saved: SavedStatistics, from_output: bool) -> tuple[Tensor, ...]:
+    """dx, dgamma, dbeta, and dz if there was a residual; with `from_output` x is y."""
+    given: Any = library_backward
+    axis = 1 if x.is_contiguous() else -1
+    dx, dgamma, dbeta, *dz = given(as_seen(dy, axis), as_seen(x, axis), saved, from_output=from_output)
+    return as_given(dx, axis), dgamma, dbeta, *(as_given(each, axis) for each in dz)
 
 
 def double_backward(

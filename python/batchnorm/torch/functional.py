@@ -69,7 +69,7 @@ def batch_norm(
         With a gradient, whose own gradient is known as well, in either mode of differentiation, and under the
         transforms of torch.func. Third derivatives are not known.
     """
-    if not training or is_watched() or not _is_ours(input, running_mean, running_var, weight, bias):
+    if not training or is_watched() or not takes(input, running_mean, running_var, weight, bias):
         return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return normalized(input, weight, bias, running_mean, running_var, momentum, eps)
 
@@ -89,12 +89,20 @@ def set_smallest(elements: int | None) -> None:
     _smallest = elements
 
 
-def _is_ours(x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> bool:
+def takes(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    least: int | None = None,
+) -> bool:
+    """True if a call in training is this library's; `least` is in place of set_smallest()."""
     kinds = _BESIDE.get(x.dtype)
     if kinds is None or type(x) not in _PLAIN or x.device.type != "cpu" or x.layout is not torch.strided or x.dim() < 2:
         return False
     channels, count = x.shape[1], x.numel()
-    least = _smallest
+    least = _smallest if least is None else least
     if least is None:
         least = _SMALLEST_PLANES if x.element_size() > 2 and x.is_contiguous() else _SMALLEST_OTHERS
     if count < least or count <= channels or (mean is None) != (var is None):

@@ -15,11 +15,19 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
     """What the layers have in place of PyTorch's: the call in training."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that PyTorch has for it
-        is_of_batch = self.training or (self.running_mean is None and self.running_var is None)
-        if not is_of_batch or torch.compiler.is_compiling():
+        if not self._is_of_batch():
             evaluated: Tensor = super().forward(input)
             return evaluated
         self._check_input_dim(input)
+        momentum, mean, var = self._count()
+        return batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
+
+    def _is_of_batch(self) -> bool:
+        """True if a call normalizes with the statistics of its own batch."""
+        return self.training or (self.running_mean is None and self.running_var is None)
+
+    def _count(self) -> tuple[float, Tensor | None, Tensor | None]:
+        """Counts a batch; its weight in the running statistics, and those that it moves."""
         momentum = 0.0 if self.momentum is None else self.momentum
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats:
@@ -29,7 +37,7 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
                     momentum = 1.0 / float(self.num_batches_tracked)
         else:
             mean = var = None
-        return batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
+        return momentum, mean, var
 
 
 class BatchNorm1d(Trained, torch.nn.BatchNorm1d):

@@ -117,6 +117,18 @@ def test_what_is_wrong_is_told_in_pytorchs_words(shape: tuple[int, ...], dtype: 
     assert told[0] == told[1]
 
 
+def test_dtypes_that_differ_are_told_in_pytorchs_words() -> None:
+    told = []
+    for kind in (bt, torch.nn):
+        layer = kind.BatchNorm2d(3).bfloat16()
+        layer.running_mean = layer.running_mean.float()
+        layer.running_var = layer.running_var.float()
+        with pytest.raises(RuntimeError) as error:
+            layer(torch.ones(4, 3, 2, 2, dtype=torch.bfloat16))
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
 def test_a_layer_without_statistics_is_of_the_batch_in_evaluation(rng: np.random.Generator) -> None:
     batch = Batch(rng, "float32")
     ours, theirs = pair(batch, track_running_stats=False)
@@ -245,6 +257,8 @@ def test_small_tensors_are_pytorchs() -> None:
         assert type(bt.BatchNorm2d(4)(torch.ones(8, 4, side, 32)).grad_fn).__name__ == grad_fn
     half = torch.ones(8, 4, 63, 64, dtype=torch.bfloat16)
     assert type(bt.BatchNorm2d(4)(half).grad_fn).__name__ == "NativeBatchNormBackward0"
+    last = torch.ones(8, 4, 63, 64).to(memory_format=torch.channels_last)
+    assert type(bt.BatchNorm2d(4)(last).grad_fn).__name__ == "NativeBatchNormBackward0"
     with pytest.raises(ValueError, match="^elements is -1, expected at least 0$"):
         bt.functional.set_smallest(-1)
 

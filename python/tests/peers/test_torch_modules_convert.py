@@ -153,6 +153,7 @@ def test_traced() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = [torch.jit.trace(call, x, check_trace=False), make_fx(call)(x)]
+        assert "aten::batch_norm" in str(traced[0].inlined_graph)
         for each in traced:
             torch.testing.assert_close(each(other), call(other))
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batch normalization, a residual and an activation in one pass over memory, with a gradient in one pass as well.
+
+`Fused` keeps x and the residual for the gradient, as PyTorch's operators together do. `InPlace` writes y over x, and
+finds all that the gradient needs from y: PyTorch keeps x and y, so that half of the memory is saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from ..settings import Activation, Clip, LeakyReLU
+from . import calls
+from .functional import batch_norm
+
+_NAMED = {
+    "identity": lambda u: u,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hard_swish": functional.hardswish,
+    "silu": functional.silu,
+}
+
+
+def activate(u: Tensor, activation: Activation) -> Tensor:
+    """The activation by PyTorch's operators."""
+    if isinstance(activation, LeakyReLU):
+        return functional.leaky_relu(u, activation.slope)
+    if isinstance(activation, Clip):
+        return functional.hardtanh(u, activation.low, activation.high)
+    found: Tensor = _NAMED[activation](u)
+    return found
+
+
+class Fused(Function):
+    """y = activation(gamma * x_hat + beta + residual)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Any, bias: Any, residual: Any, mean: Any, var: Any, *options: Any
+    ) -> Tensor:
+        momentum, ctx.eps, ctx.activation = options
+        ctx.save_for_backward(x, weight, bias, residual)
+        y, ctx.statistics = calls.forward(
+            x, weight, bias, mean, var, momentum, ctx.eps, residual=residual, activation=ctx.activation
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, bias, residual = given = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants the gradient of this one: the steps have it
+            u = batch_norm(x, None, None, weight, bias, True, eps=ctx.eps)
+            y = activate(u if residual is None else u + residual, ctx.activation)
+            wanted = [each for each, is_needed in zip(given, ctx.needs_input_grad) if is_needed]
+            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+            return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:4]), *[None] * 5
+        dx, dweight, dbias, *dz = calls.backward_of_activated(dy, x, ctx.statistics, False)
+        return dx, weight if weight is None else dweight, bias if bias is None else dbias, *dz, *[None] * (6 - len(dz))
+
+
+class InPlace(Function):
+    """y = activation(gamma * x_hat + beta) over x, for activations that can be inverted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, *options: Any) -> Tensor:
+        momentum, eps, activation = options
+        _, ctx.statistics = calls.forward(x, weight, bias, mean, var, momentum, eps, out=x, activation=activation)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        dx, dweight, dbias = calls.backward_of_activated(dy, y, ctx.statistics, True)
+        needed = ctx.needs_input_grad
+        return dx, dweight if needed[1] else None, dbias if needed[2] else None, *[None] * 5
