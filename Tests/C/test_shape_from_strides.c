@@ -171,7 +171,7 @@ static const case_of wrong[] = {
      {2, 3}, {3, -1}},
     {"strides[2] is 0; expected above 0: a tensor that runs backwards, or repeats elements, has to be copied", 2, 1, 1, 2,
      {2, 3}, {3, 1, 0, 1}},
-    {"strides[3] is 2; expected no gap but where the channel axes begin: copy the tensor, which is 1", 4, 1, 1, 1,
+    {"strides[3] is 2; expected no gap but where the channel axes begin: the dense stride, which is 1", 4, 1, 1, 1,
      {2, 3, 4, 5}, {120, 40, 10, 2}},
     {"strides[2] is 4; expected elements that do not overlap, which is 5", 4, 1, 1, 1, {2, 3, 4, 5}, {60, 20, 4, 1}},
     {"strides[2] is 1; expected the order in memory of the first tensor: copy one of the two", 2, 1, 1, 2, {2, 3},

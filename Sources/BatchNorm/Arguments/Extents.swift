@@ -94,7 +94,7 @@ struct Extents {
                 if axesWithin != count {
                     throw Failure(
                         BN_ERROR_SHAPE, "strides", .entry(place, stride, least: dense),
-                        expected: "no gap but where the channel axes begin")
+                        expected: "no gap but where the channel axes begin: the dense stride")
                 }
                 outerStride = stride
             }
