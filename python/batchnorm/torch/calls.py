@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..functional import SavedStatistics, forward_training
@@ -30,24 +31,28 @@ def forward(
     """y, and what backward() needs beside x. `told` are other arguments of forward_training()."""
     given: Any = forward_training
     axis = 1 if x.is_contiguous() else -1
-    for name in ("residual", "out"):
-        if told.get(name) is not None:
-            told[name] = as_seen(told[name], axis)
-    mean, var = (each if each is None else each.contiguous() for each in (running_mean, running_var))
+    y = told.pop("out", None)
+    # A result that autograd takes for a view could not be changed in place by what follows.
+    y = torch.empty_like(x) if y is None else y
+    if told.get("residual") is not None:
+        told["residual"] = as_seen(told["residual"], axis)
+    # As .data they have a version of their own.
+    mean, var = (each if each is None else each.data.contiguous() for each in (running_mean, running_var))
     running = {"running_mean": mean, "running_var": var, "momentum": momentum}
-    y, saved = given(as_seen(x, axis), weight, bias, **running, axis=axis, eps=eps, **told)
+    _, saved = given(as_seen(x, axis), weight, bias, **running, axis=axis, eps=eps, out=as_seen(y, axis), **told)
     for each, moved in ((running_mean, mean), (running_var, var)):
-        if each is not moved and each is not None:  # it has gaps
-            each.copy_(moved)
-    return as_given(y, axis), saved
+        if each is not None and moved is not None and not each.is_contiguous():
+            each.data.copy_(moved)
+    return y, saved
 
 
 def backward(dy: Tensor, x: Tensor, saved: SavedStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dgamma and dbeta."""
     given: Any = library_backward
     axis = 1 if x.is_contiguous() else -1
-    dx, dgamma, dbeta = given(as_seen(dy, axis), as_seen(x, axis), saved)
-    return as_given(dx, axis), dgamma, dbeta
+    dx = torch.empty_like(x)
+    _, dgamma, dbeta = given(as_seen(dy, axis), as_seen(x, axis), saved, out=as_seen(dx, axis))
+    return dx, dgamma, dbeta
 
 
 def backward_of_activated(dy: Tensor, x: Tensor, saved: SavedStatistics, from_output: bool) -> tuple[Tensor, ...]:
@@ -74,7 +79,9 @@ def jvp(x: Tensor, saved: SavedStatistics, tx: Tensor | None, tgamma: Tensor | N
     given: Any = library_jvp
     axis = 1 if x.is_contiguous() else -1
     named = {"x_tangent": seen(tx, axis), "gamma_tangent": known(tgamma), "beta_tangent": known(tbeta)}
-    return as_given(given(as_seen(x, axis), saved, **named), axis)
+    ty = torch.empty_like(x)
+    given(as_seen(x, axis), saved, **named, out=as_seen(ty, axis))
+    return ty
 
 
 def as_seen(value: Tensor, axis: int) -> Tensor:

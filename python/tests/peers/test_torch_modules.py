@@ -236,6 +236,26 @@ def test_without_gradients() -> None:
             assert layer.running_mean.count_nonzero() == 3
 
 
+@pytest.mark.parametrize("layout", ["planes", "channels last", "slices"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_what_follows_may_write_over_the_output(dtype: Any, layout: str) -> None:
+    torch.manual_seed(7)
+    x = lies(torch.randn(4, 6, 5, 3).to(dtype), layout)
+    x, results = (x[:, ::2] if layout == "slices" else x[:, :3].clone(memory_format=torch.preserve_format)), []
+    layers = [bt.BatchNorm2d(3), bt.BatchNormAct2d(3, activation="identity"), bt.InPlaceABN(3, slope=1)]
+    for layer in (torch.nn.BatchNorm2d(3), *layers):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = (layer.double() if dtype is torch.float64 else layer)(leaf * 1)
+        assert not y._is_view()
+        # InPlaceABN needs its output.
+        y = torch.relu(y) if isinstance(layer, bt.InPlaceABN) else torch.relu_(y)
+        (dx,) = torch.autograd.grad(y.pow(2).sum(), leaf)
+        results.append((y, dx))
+    unit = torch.finfo(dtype).eps
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0], rtol=4 * unit, atol=8 * unit)
+
+
 def test_what_autograd_knows_of_changes_in_place() -> None:
     """x and weight may not change before the backward pass; running statistics may."""
     for kind in (bt, torch.nn):

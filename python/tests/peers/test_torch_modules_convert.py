@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
+from comparing import peer
 from helpers import REPOSITORY
 from in_torch import torch
 from modules import bt, small
@@ -125,6 +126,27 @@ def test_training_is_that_of_pytorchs() -> None:
         losses.append(found)
     assert losses[0][-1] != losses[0][0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+
+
+def test_a_resnet_by_one_line() -> None:
+    """torchvision's, in float64: the losses of PyTorch's layers, step by step."""
+    peer("in_torchvision")
+    torch.manual_seed(0)
+    theirs = peer("torchvision.models").resnet18(num_classes=10).double()
+    ours = bt.convert(theirs, inplace=False)
+    assert kinds(ours) == [bt.BatchNorm2d] * 20
+    optimizers = [torch.optim.SGD(model.parameters(), 0.05, momentum=0.9) for model in (ours, theirs)]
+    losses: list[list[float]] = [[], []]
+    for _ in range(4):
+        x, target = torch.randn(6, 3, 32, 32).double(), torch.randint(10, (6,))
+        for model, optimizer, found in zip((ours, theirs), optimizers, losses):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), target)
+            loss.backward()
+            optimizer.step()
+            found.append(float(loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-7)  # errors of 1e-16 grow by a few digits with each step
+    assert len(set(losses[0])) == 4
 
 
 def test_fused_for_quantization_and_by_fx() -> None:
