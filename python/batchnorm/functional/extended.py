@@ -16,7 +16,6 @@ from .._core.arrange import CallTensors
 from .._core.arrays import Array, Doubles, address, doubles, parameter, running
 from .._core.held import held
 from .._core.layout import Axis, Plan
-from .._core.library import lib
 from .._core.structs import Activation as Kind
 from .._core.structs import Outcome, PerGroup
 from .._core.weights import PositionWeights
@@ -25,6 +24,7 @@ from ..settings.groups import Ghost, Grouping, copied
 from ..settings.running import Running, RunningStruct, running_struct
 from ..settings.sources import Source, scratch
 from ..settings.sources import struct_of as source_struct
+from . import native
 from .descriptors import arranged, epilogue_of, options_with, with_rows
 from .extras import Extras, SavedExtras
 from .saved import SavedCall, SavedStatistics
@@ -74,17 +74,9 @@ def forward_training(
     }
     statistics = with_rows(fit, group, PerGroup.STATISTICS).channel_shape
     saved = SavedCall(statistics, False, axis, x.shape, fit.dtype, fit.param, gamma, beta)
-    lib.bn_forward_training(
-        fit.shape,
-        fit.code,
-        tensors.address("x"),
-        gamma,
-        beta,
-        *averages.addresses,
-        tensors.address("out"),
-        *saved._addresses(),
-        options_with(descriptors, eps, momentum, unbiased=unbiased, param_code=fit.param_code),
-    )
+    told = options_with(descriptors, eps, momentum, unbiased=unbiased, param_code=fit.param_code)
+    x_address, y_address = tensors.address("x"), tensors.address("out")
+    native.forward_training(fit, x_address, (gamma, beta), averages.addresses, y_address, saved._addresses(), told)
     if policy is not None:
         _take_outcome(saved, policy, averages)
     counted = PositionWeights() if weights is None else PositionWeights(weights, None, extras.masked)
@@ -108,16 +100,10 @@ def forward_inference(
         "groups": None if group is None else group.struct,
         "epilogue": epilogue_of(resolve(extras.activation), tensors),
     }
-    lib.bn_forward_inference(
-        fit.shape,
-        fit.code,
-        tensors.address("x"),
-        *(found for _, found in read),
-        tensors.address("out"),
-        None,
-        None,
-        options_with(descriptors, eps, param_code=fit.param_code),
-    )
+    told = options_with(descriptors, eps, param_code=fit.param_code)
+    (_, gamma), (_, beta), (_, mean), (_, var) = read
+    x_address, y_address = tensors.address("x"), tensors.address("out")
+    native.forward_inference(fit, x_address, (gamma, beta), (mean, var), y_address, (None, None), told)
     return tensors.arrays["out"]
 
 
@@ -137,15 +123,10 @@ def normalize(
     statistics = [doubles(value, name, fit.channel_shape) for name, value in (("mean", mean), ("invstd", invstd))]
     affine = [parameter(value, name, fit) for name, value in (("gamma", channels.gamma), ("beta", channels.beta))]
     descriptors = {"epilogue": epilogue_of(resolve(extras.activation), tensors)}
-    lib.bn_normalize(
-        fit.shape,
-        fit.code,
-        tensors.address("x"),
-        *(found for _, found in affine),
-        *map(address, statistics),
-        tensors.address("out"),
-        options_with(descriptors, param_code=fit.param_code),
-    )
+    told = options_with(descriptors, param_code=fit.param_code)
+    (_, gamma), (_, beta) = affine
+    x_address, y_address = tensors.address("x"), tensors.address("out")
+    native.normalize(fit, x_address, (gamma, beta), (address(statistics[0]), address(statistics[1])), y_address, told)
     return tensors.arrays["out"]
 
 

@@ -14,11 +14,11 @@ from .._core.arrange import CallTensors
 from .._core.arrays import Array, address, tensor
 from .._core.held import check_again, check_axis_again, check_x, held
 from .._core.layout import Axis, Plan
-from .._core.library import lib
 from .._core.options import member
 from .._core.structs import PerGroup, sized
 from ..settings.groups import Grouping
 from ..settings.sources import struct_of
+from . import native
 from .descriptors import arranged, epilogue_of, options_with, with_rows
 from .extras import SavedExtras
 from .saved import SavedStatistics
@@ -101,18 +101,10 @@ def _backward(
         # A group of a single value may have had constants for statistics, beside others that had their own.
         single_value = member(structs.SingleValue, extras.single_value, "single_value")
         descriptors["running"] = sized(structs.Running(0, single_value=single_value))
-    lib.bn_backward(
-        fit.shape,
-        fit.code,
-        tensors.address("dy"),
-        tensors.address("x"),
-        *parameters,
-        *saved._addresses(),
-        address(dx),
-        address(dgamma),
-        address(dbeta),
-        options_with(descriptors, frozen=saved._frozen, param_code=fit.param_code),
-    )
+    told = options_with(descriptors, frozen=saved._frozen, param_code=fit.param_code)
+    given = tensors.address("dy"), tensors.address("x")
+    gradients = address(dgamma), address(dbeta)
+    native.backward(fit, *given, parameters, saved._addresses(), address(dx), gradients, told)
     results = (dx, dgamma, dbeta)
     return (*results, tensors.arrays["residual_out"]) if extras.has_residual else results
 

@@ -3,27 +3,23 @@
 
 from __future__ import annotations
 
-from ctypes import addressof
 from typing import Any, NoReturn
 
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from .._core import built_ins, direct
+from .._core import built_ins
 from .._core.arrays import Array
-from .._core.arrays import running as running_address
 from .._core.foreign import like, viewed
-from .._core.held import held, read_only
 from .._core.layout import Axis
-from .._core.library import lib
 from .._core.makers import NUMPY, TORCH
-from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
+from .._core.options import DEFAULT_MOMENTUM, weight_of_new
 from .._core.weights import Masked
 from ..settings.activations import Activation
 from ..settings.groups import Groups
 from ..settings.running import Running
 from ..settings.sources import Source
-from . import extended
+from . import extended, plain
 from .extras import Extras
 from .saved import SavedStatistics
 
@@ -156,37 +152,16 @@ def forward_training(
             if is_tensor:
                 maker.written(out, running_mean, running_var)
             return y, SavedStatistics._of(record)
-    given = x
-    gamma, beta, running_mean, running_var = viewed(
-        "running_mean", "running_var", gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
-    )
-    if not is_plain:
-        channels = extended.Channels(gamma, beta, running_mean, running_var)
+    read_and_written = {"running_mean": running_mean, "running_var": running_var}
+    channels = extended.Channels(*viewed(*read_and_written, gamma=gamma, beta=beta, **read_and_written))
+    weight = weight_of_new(momentum, decay)
+    told: dict[str, Any] = {"axis": axis, "eps": eps, "momentum": weight, "unbiased": unbiased, "out": out}
+    if is_plain:
+        y, saved = plain.forward_training(x, channels, **told)
+    else:
         extras = Extras(activation, residual, weights, lengths, masked, running, source, groups, save_mask)
-        weight = weight_of_new(momentum, decay)
-        y, saved = extended.forward_training(
-            x, channels, extras, axis=axis, eps=eps, momentum=weight, unbiased=unbiased, out=out
-        )
-        return like(given, y, out), saved
-    fit, x, y, x_address, y_address = direct.forward(x, axis, out)
-    fit = fit.beside(gamma, beta, running_mean, running_var)
-    gamma, beta = held(gamma, "gamma", fit), held(beta, "beta", fit)
-    saved = SavedStatistics(fit.channel_shape, False, axis, x.shape, fit.dtype, fit.param, gamma, beta)
-    mean_address = addressof(saved._both)
-    lib.bn_forward_training(
-        fit.shape,
-        fit.code,
-        x_address,
-        gamma,
-        beta,
-        running_address(running_mean, "running_mean", fit),
-        running_address(running_var, "running_var", fit),
-        y_address,
-        mean_address,
-        mean_address + 8 * fit.channels,
-        options(eps, weight_of_new(momentum, decay), unbiased, False, fit.param_code),
-    )
-    return like(given, y, out), saved
+        y, saved = extended.forward_training(x, channels, extras, **told)
+    return like(x, y, out), saved
 
 
 def forward_inference(
@@ -253,36 +228,14 @@ def forward_inference(
             if is_tensor:
                 maker.written(out)
             return y
-    given = x
-    gamma, beta, running_mean, running_var = viewed(
-        gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
-    )
-    if not is_plain:
-        channels = extended.Channels(gamma, beta, running_mean, running_var)
+    read = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    channels = extended.Channels(*viewed(**read))
+    if is_plain:
+        y = plain.forward_inference(x, channels, axis=axis, eps=eps, out=out)
+    else:
         extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
-        return like(given, extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out), out)
-    fit, x, y, x_address, y_address = direct.forward(x, axis, out)
-    fit = fit.beside(gamma, beta, running_mean, running_var)
-    gamma, of_gamma = read_only(gamma, "gamma", fit)
-    beta, of_beta = read_only(beta, "beta", fit)
-    running_mean, of_mean = read_only(running_mean, "running_mean", fit)
-    running_var, of_var = read_only(running_var, "running_var", fit)
-    if of_mean is None or of_var is None:
-        raise ValueError(f"{'running_mean' if of_mean is None else 'running_var'} is None, expected an array")
-    lib.bn_forward_inference(
-        fit.shape,
-        fit.code,
-        x_address,
-        of_gamma,
-        of_beta,
-        of_mean,
-        of_var,
-        y_address,
-        None,
-        None,
-        options(eps, param_code=fit.param_code) if fit.param_code else options(eps),
-    )
-    return like(given, y, out)
+        y = extended.forward_inference(x, channels, extras, axis=axis, eps=eps, out=out)
+    return like(x, y, out)
 
 
 def _pytorchs_order(function: str, extra: int) -> TypeError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from ctypes import addressof
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from .._core.arrays import Array, address
 from .._core.foreign import like
 from .._core.held import check_again, check_axis_again, check_x
 from .._core.layout import Axis
-from .._core.library import lib
 from .._core.makers import NUMPY, TORCH
 from .._core.options import options
 from .._core.records import AXIS, PARAMETER
-from . import extended_backward
+from . import extended_backward, native
 from .saved import SavedStatistics
 
 
@@ -106,21 +104,9 @@ def backward(
         check_again(gamma, saved._gamma, "gamma", fit)
     dgamma = np.empty(fit.channel_shape, fit.param)
     dbeta = np.empty(fit.channel_shape, fit.param)
-    mean_address = addressof(saved._both)
-    lib.bn_backward(
-        fit.shape,
-        fit.code,
-        dy_address,
-        x_address,
-        saved._gamma,
-        saved._beta,
-        mean_address,
-        mean_address + 8 * fit.channels,
-        dx_address,
-        address(dgamma),
-        address(dbeta),
-        options(frozen=saved._frozen, param_code=fit.param_code),
-    )
+    told, parameters = options(frozen=saved._frozen, param_code=fit.param_code), (saved._gamma, saved._beta)
+    gradients = address(dgamma), address(dbeta)
+    native.backward(fit, dy_address, x_address, parameters, saved._addresses(), dx_address, gradients, told)
     return like(given, dx, out), like(given, dgamma), like(given, dbeta)
 
 

@@ -35,7 +35,7 @@ from .._core.options import options
 from .._core.public import publish
 from .._core.weights import Masked, PositionWeights, weighted
 from ..settings.activations import Activation
-from . import extended
+from . import extended, native
 from .extras import Extras
 
 
@@ -94,17 +94,8 @@ def normalize(
     fit = fit.beside(gamma, beta)
     gamma, gamma_address = parameter(gamma, "gamma", fit)
     beta, beta_address = parameter(beta, "beta", fit)
-    lib.bn_normalize(
-        fit.shape,
-        fit.code,
-        x_address,
-        gamma_address,
-        beta_address,
-        address(mean),
-        address(invstd),
-        y_address,
-        options(param_code=fit.param_code),
-    )
+    affine, told = (gamma_address, beta_address), options(param_code=fit.param_code)
+    native.normalize(fit, x_address, affine, (address(mean), address(invstd)), y_address, told)
     return y
 
 

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._core import direct
 from .._core.arrays import Array, kind_of, tensor
-from .._core.library import lib
 from .._core.options import options
 from .._core.public import publish
 from .._core.weights import Masked
+from ..functional import native
 from ..functional.extended_backward import known_parameters
 from ..functional.saved import SavedStatistics
 from ..settings.activations import Activation
@@ -173,18 +173,8 @@ class FrozenBatchNorm2d(_RankedBatchNorm):
             raise ValueError(f"dy has shape {dy.shape}, expected {saved._shape}, the shape of x")
         fit, _, _, dx, dy_address, _, dx_address = direct.backward(dy, dy, self.axis, out)
         fit, parameters = known_parameters(saved, None, fit)
-        lib.bn_backward(
-            fit.shape,
-            fit.code,
-            dy_address,
-            None,
-            *parameters,
-            *saved._addresses(),
-            dx_address,
-            None,
-            None,
-            options(frozen=True, param_code=fit.param_code),
-        )
+        told = options(frozen=True, param_code=fit.param_code)
+        native.backward(fit, dy_address, None, parameters, saved._addresses(), dx_address, (None, None), told)
         self.grad_residual = None
         return dx
 

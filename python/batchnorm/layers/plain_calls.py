@@ -13,10 +13,10 @@ from .._core import built_ins, direct
 from .._core.arrays import Array, address, of_layer, running
 from .._core.held import held, read_only
 from .._core.layout import Plan, code_of
-from .._core.library import lib
 from .._core.makers import NUMPY, TORCH
 from .._core.options import flag, make_options, options
 from .._core.records import HAS, HAS_BETA, HAS_GAMMA, IS_IN_PLACE
+from ..functional import native
 from ..functional.gradient import by_record
 from ..functional.saved import SavedStatistics
 from .module import Module
@@ -114,18 +114,9 @@ def _train(
         told = make_options(layer.eps, 1.0 / (layer.num_batches_tracked + 1), layer.unbiased, False, fit.param_code)
     else:
         told = options(layer.eps, layer.momentum, layer.unbiased, False, fit.param_code)
-    lib.bn_forward_training(
-        fit.shape,
-        fit.code,
-        x_address,
-        saved._gamma,
-        saved._beta,
-        running(mean, "running_mean", fit) if tracks else None,
-        running(var, "running_var", fit) if tracks else None,
-        y_address,
-        *saved._addresses(),
-        told,
-    )
+    moved = (running(mean, "running_mean", fit), running(var, "running_var", fit)) if tracks else (None, None)
+    parameters = saved._gamma, saved._beta
+    native.forward_training(fit, x_address, parameters, moved, y_address, saved._addresses(), told)
     if tracks and not fit.empty:
         layer.__dict__["num_batches_tracked"] = count
 
@@ -136,18 +127,8 @@ def _evaluate(
     """y from the running statistics."""
     mean, of_mean = read_only(mean, "running_mean", fit)
     var, of_var = read_only(var, "running_var", fit)
-    lib.bn_forward_inference(
-        fit.shape,
-        fit.code,
-        x_address,
-        saved._gamma,
-        saved._beta,
-        of_mean,
-        of_var,
-        y_address,
-        *saved._addresses(),
-        options(layer.eps, param_code=fit.param_code),
-    )
+    told, parameters = options(layer.eps, param_code=fit.param_code), (saved._gamma, saved._beta)
+    native.forward_inference(fit, x_address, parameters, (of_mean, of_var), y_address, saved._addresses(), told)
 
 
 def backward_by_built_in(layer: Module, dy: Any, x: Any, saved: SavedStatistics, out: Any) -> Any:
@@ -173,21 +154,12 @@ def backward(layer: Module, dy: ArrayLike, x: ArrayLike, saved: SavedStatistics,
     """dx by ctypes, or the error."""
     fit, dy, _, dx, dy_address, x_address, dx_address = direct.backward(dy, x, layer._axis, out)
     fit = _of_layer(layer, fit)
-    grads = [
-        None if each is None else np.empty(layer._channel_shape, layer._param_dtype)
-        for each in (saved._gamma, saved._beta)
-    ]
-    lib.bn_backward(
-        fit.shape,
-        fit.code,
-        dy_address,
-        x_address,
-        saved._gamma,
-        saved._beta,
-        *saved._addresses(),
-        dx_address,
-        *(None if each is None else address(each) for each in grads),
-        options(frozen=saved._frozen, param_code=fit.param_code),
-    )
-    layer.__dict__.update(grad_gamma=grads[0], grad_beta=grads[1], grad_residual=None)
+    shape, kind = layer._channel_shape, layer._param_dtype
+    grad_gamma = None if saved._gamma is None else np.empty(shape, kind)
+    grad_beta = None if saved._beta is None else np.empty(shape, kind)
+    of_gamma = None if grad_gamma is None else address(grad_gamma)
+    of_beta = None if grad_beta is None else address(grad_beta)
+    told, parameters = options(frozen=saved._frozen, param_code=fit.param_code), (saved._gamma, saved._beta)
+    native.backward(fit, dy_address, x_address, parameters, saved._addresses(), dx_address, (of_gamma, of_beta), told)
+    layer.__dict__.update(grad_gamma=grad_gamma, grad_beta=grad_beta, grad_residual=None)
     return dx
