@@ -49,7 +49,7 @@ export const viewChecks = {
         checkSame(bn.forwardTraining({ x: sliced(x), y: packed }).y.data, expected.y, undefined, "dense y");
         const inPlace = x.map((value, i) => (isGap(i) ? 3 : value));
         checkGaps(bn.forwardTraining({ x: sliced(inPlace), y: sliced(inPlace) }).y.data, 3, size);
-        // Of one array, but lying otherwise.
+        // y is a view of x's array, in another place or order.
         const message = "y overlaps x; expected memory of its own";
         throws({ name: "RangeError", message }, () => bn.forwardTraining({ x: sliced(x), y: { ...packed, data: x } }));
     },
@@ -123,7 +123,7 @@ export const viewChecks = {
         bn.backward({ dy, x: given.x, saved: structuredClone(saved), groups: { count: 2 } });
         const masked = bn.forwardTraining({ ...given, residual: dy, activation: "relu", saveMask: true }).saved;
         check(masked.residual === null && masked.hasResidual, "the residual is kept beside a mask");
-        // Of 24 positions in 4 samples, by strides and by their number.
+        // The tensor has 24 positions in 4 samples: its strides tell it, or the number of samples does.
         const index = Int32Array.of(1, 0, 0, 1);
         const expected = bn.forwardTraining({ x: nhwc(given.x), groups: { count: 2, index } }).y.data;
         for (const groups of [{ count: 2, index }, { count: 2, index, samples: 4 }]) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What a call may be told; {@link #DEFAULT} to begin with, and a method for each option to change.
+ * The options of a call. {@link #DEFAULT} has none; a method for each option gives a copy that has it.
  *
  * @param eps added to the variance
  * @param momentum the weight of the new batch in the running statistics

@@ -16,7 +16,7 @@ pub struct Options<'a, T: Element> {
     /// Keeps a bit for each element, by which `backward` needs no residual. Not for `HardSwish` and `Silu`.
     pub save_mask: bool,
     pub groups: Option<Groups<'a>>,
-    /// Of the positions, outer x inner, in the statistics.
+    /// The weights of the positions, outer x inner, in the statistics.
     pub weights: Option<&'a [T::Parameter]>,
     pub masked: Masked,
 }
@@ -84,7 +84,7 @@ pub enum Masked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Groups<'a> {
     pub count: usize,
-    /// How many samples the outer indices are; `None` for one each, or the first axis.
+    /// The number of samples; `None` takes each outer index, or each index of the first axis, for one.
     pub samples: Option<usize>,
     /// The group of each sample; `None` for groups of equal size.
     pub index: Option<&'a [i32]>,

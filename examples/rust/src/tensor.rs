@@ -82,7 +82,7 @@ impl<'a, T, S: AsMut<[T]> + ?Sized> From<&'a mut S> for TensorMut<'a, T> {
     }
 }
 
-/// What a call's shape is made of, kept for backward.
+/// The numbers of a call's shape, kept for backward.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
     Dense(Shape),

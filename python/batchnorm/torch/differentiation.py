@@ -211,7 +211,7 @@ def normalized(*given: Any) -> Tensor:
 
 
 def keep(ctx: Any, inputs: Any) -> None:
-    """What the derivatives of a forward call need beside its statistics."""
+    """The arguments of a forward call that its derivatives need beside its statistics."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:3])
     ctx.save_for_forward(*inputs[:3])

@@ -12,7 +12,7 @@ from .functional import batch_norm
 
 
 class Trained(torch.nn.modules.batchnorm._BatchNorm):
-    """What the layers have in place of PyTorch's: the call in training."""
+    """The call in training, which the layers have in place of PyTorch's."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that PyTorch has for it
         if not self._is_of_batch():

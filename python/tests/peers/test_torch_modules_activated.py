@@ -54,7 +54,7 @@ class Case:
     def compare(self, x: Any, *residual: Any) -> Any:
         """One call forward and backward: y."""
         tracked = [each.requires_grad_() for each in (x.clone(memory_format=torch.preserve_format), *residual)]
-        # What is written over is no leaf.
+        # The tensor that is written over is no leaf.
         y = self.layer(tracked[0] * 1, *tracked[1:])
         y.backward(self.dy)
         gradients = [

@@ -21,7 +21,7 @@ struct Call {
         }
     }
 
-    /// Of an array for each position.
+    /// Throws unless an array has an element for each position.
     func checkWeights(_ count: Int?) throws(BatchNormError) {
         let (expected, overflow) = extents.shape.outer.multipliedReportingOverflow(by: extents.shape.inner)
         guard let count, overflow || count != expected else { return }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
 
-/// How the tensors of a call lie: `Shape` or `Strides`.
+/// The layout of the tensors of a call: `Shape` or `Strides`.
 public protocol Layout: Sendable {
     var form: Form { get }
 }
@@ -53,10 +53,13 @@ struct Extents {
     let isStrided: Bool
 
     init(_ form: Form, isBackward: Bool, isGrouped: Bool) throws(BatchNormError) {
-        guard case .strided(let given) = form else {
-            guard case .dense(let dense) = form else { fatalError() }
+        let given: Strides
+        switch form {
+        case .dense(let dense):
             (shape, strides, isStrided) = (dense, [0, 0, 0, 0, 0], false)
             return
+        case .strided(let strided):
+            given = strided
         }
         let rows = [given.x, isBackward ? given.dy : given.y, given.dx, given.residual, given.dz].map { $0 ?? given.x }
         let sizes = given.sizes.map(Int64.init)

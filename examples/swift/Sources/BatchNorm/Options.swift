@@ -38,7 +38,7 @@ public enum Masked: UInt32, Sendable {
 /// Samples in groups: ghost batches, segments, or a class for each sample.
 public struct Groups: Hashable, Sendable {
     public var count: Int
-    /// How many samples the outer indices are; nil for one each, or the first axis.
+    /// The number of samples; nil takes each outer index, or each index of the first axis, for one.
     public var samples: Int?
     /// The group of each sample; nil for groups of equal size.
     public var index: [Int32]?
