@@ -86,6 +86,11 @@ def _device(value: Any) -> int:
 def _of_torch(value: Any, name: str, to_write: bool) -> Any:
     torch = sys.modules["torch"]
     built_ins.know_torch(torch)
+    if _is_recorded(torch):
+        raise TypeError(
+            f"{name} is given while PyTorch records a graph, which cannot hold this call: call "
+            "batchnorm.torch.functional.batch_norm() instead"
+        )
     forward_ad = importlib.import_module("torch.autograd.forward_ad")
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
         raise TypeError(f"{name} has a tangent, which is not propagated here: give its primal, and call bn.jvp()")
@@ -103,6 +108,14 @@ def _of_torch(value: Any, name: str, to_write: bool) -> Any:
     if to_write:
         importlib.import_module("torch.autograd.graph").increment_version(value)
     return value
+
+
+def _is_recorded(torch: Any) -> bool:
+    """True within torch.jit.trace and make_fx. Modes that only count operators do not mind."""
+    if torch._C._get_tracing_state() is not None:
+        return True
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return proxies is not None and proxies.get_proxy_mode() is not None
 
 
 def _is_torchs(value: Any) -> bool:

@@ -27,6 +27,7 @@ class Torch:
 
     def __init__(self, torch: Any) -> None:
         self.empty_like, self._empty, self._records = torch.empty_like, torch.empty, torch.is_grad_enabled
+        self._traced, self._modes = torch._C._get_tracing_state, getattr(torch._C, "_len_torch_dispatch_stack", int)
         self._dtypes = None, torch.float32, torch.float64, torch.float16, torch.bfloat16
         self._forward_ad = importlib.import_module("torch.autograd.forward_ad")
         # The public function asks for the type of its argument first, in Python.
@@ -38,7 +39,7 @@ class Torch:
 
     def admits(self, *tensors: Any) -> bool:
         """True if a function that records no gradient, and reads memory as it is, may have the tensors."""
-        if self._forward_ad._current_level >= 0:
+        if self._forward_ad._current_level >= 0 or self._traced() is not None or self._modes():
             return False
         records = self._records()
         for each in tensors:  # noqa: SIM110 - all() takes twice as long

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import threading
 import weakref
 from typing import Any
@@ -222,6 +223,26 @@ def test_tangents_are_not_lost(given: list[Any]) -> None:
     for transform in (torch.func.vmap, torch.func.grad):
         with pytest.raises((TypeError, RuntimeError)):
             transform(lambda t: bn.forward_training(t)[0].sum())(x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+def test_a_graph_is_not_recorded_without_the_call(given: list[Any]) -> None:
+    x, make_fx = given[0], importlib.import_module("torch.fx.experimental.proxy_tensor").make_fx
+    counter = importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+
+    def call(tensor: Any) -> Any:
+        return bn.forward_training(tensor)[0]
+
+    expected = call(x)
+    for record in (
+        lambda: torch.jit.trace(call, (x,)),
+        lambda: make_fx(call)(x),
+        lambda: make_fx(call, tracing_mode="fake")(x),
+    ):
+        with pytest.raises(TypeError, match=r"x is given while PyTorch records a graph, .* batchnorm\.torch"):
+            record()
+    with counter:
+        assert torch.equal(call(x), expected)
 
 
 def test_subclasses_of_tensor(given: list[Any]) -> None:
