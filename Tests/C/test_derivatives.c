@@ -197,6 +197,15 @@ static void number_of_threads_does_not_matter(void) {
     CHECK_OK(bn_set_num_threads(0));
 }
 
+/* 21 MB each: beyond half of a last cache of up to 40 MB results go past the caches. */
+static void past_the_caches(void) {
+    layer l = derivative_of(10, 1024, 512, BN_FLOAT32, 0);
+    make_derivative(&l);
+    run_both(&l);
+    for (size_t c = 0; c < 1024; c += 93) check_channel(&l, c);
+    free_arrays(&l);
+}
+
 static void multiply(layer *l, int array, size_t channel, double factor) {
     for (size_t i = 0; i < l->shape.outer * l->shape.inner; i++) {
         size_t place = place_of(l, (enum array)array, value_of(l, channel, i));
@@ -370,6 +379,7 @@ int main(void) {
     RUN(in_place);
     RUN(empty_batches);
     RUN(number_of_threads_does_not_matter);
+    RUN(past_the_caches);
     RUN(coefficients_beyond_float32);
     RUN(terms_beyond_float32);
     RUN(deviations_of_float64);

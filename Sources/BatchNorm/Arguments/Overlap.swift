@@ -14,10 +14,9 @@ extension Footprint {
             let offset = Int(high.base - low.base) % stride
             return offset < low.width || offset + high.width > stride
         }
-        let (few, many) = runs <= other.runs ? (self, other) : (other, self)
-        for run in 0..<few.runs {
-            let start = few.base + UInt(run * few.stride)
-            if many.meets(start..<start + UInt(few.width)) { return true }
+        for run in 0..<runs {
+            let start = base + UInt(run * stride)
+            if other.meets(start..<start + UInt(width)) { return true }
         }
         return false
     }
