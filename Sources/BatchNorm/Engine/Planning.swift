@@ -68,6 +68,9 @@ extension Plan {
         let fitting = Plan.fused(caches) / channelBytes
         if columns.rowsPerRun > 1 || blocks.columns.rowsPerRun > 1 {
             groupSize = channels
+        } else if !blocks.isRows && sweep.reduction == nil {
+            // Nothing is read twice: in the order of memory, by all channels of some samples, or by some of all.
+            groupSize = threads == 1 || parts >= 4 * threads ? channels : min(channels, shared)
         } else if !blocks.isRows {
             let isUnitSmall = channelBytes <= Plan.prefetched(caches) / unit
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
