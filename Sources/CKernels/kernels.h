@@ -106,6 +106,60 @@ typedef struct kernel_channels {
     const void *invstd, *z_mean;
 } kernel_channels;
 
+/* The coefficients of a map as the steps below write them, from a channel on, of the type `number`; and whether that type
+ * cannot express them. */
+typedef struct kernel_coefficients {
+    enum kernel_element number;
+    void *mean, *scale, *shift, *dy_mean, *slope;
+    unsigned char *extremes;
+} kernel_coefficients;
+
+/* Channels between the reduction of x and the map to y. Parameters and running statistics are of the type `number`. */
+typedef struct kernel_forward_step {
+    kernel_coefficients map;
+    /* the moments of the batch; or, if they are there, the running statistics of an evaluation */
+    double count, eps;
+    const double *mean, *mean_tail, *m2;
+    const void *running_mean, *running_var;
+    const void *gamma, *beta;
+    double *saved_mean, *saved_invstd;
+    /* running statistics that move towards those of the batch, whose variance is m2 / divisor */
+    void *moved_mean, *moved_var;
+    double momentum, divisor;
+} kernel_forward_step;
+
+/* Channels between the reduction of dy and the map to dx: sums of dy and of dy * (x - mean). */
+typedef struct kernel_backward_step {
+    kernel_coefficients map;
+    double count;
+    const double *sum_dy, *sum_dy_centred, *mean, *invstd;
+    const void *gamma;
+    void *dgamma, *dbeta;
+} kernel_backward_step;
+
+/* The sums of a block, and the moments of all blocks so far, which they join. */
+typedef struct kernel_fold {
+    double own, before; /* numbers of values */
+    const double *pivot, *sum, *squares;
+    double *mean, *mean_tail, *m2;
+} kernel_fold;
+
+/* Sums of dy and of dy * (x - pivot) of a block, and those of all blocks so far, about the means, which they join. */
+typedef struct kernel_gradient_fold {
+    int is_first; /* there is no block before */
+    const double *pivot, *sum, *products, *mean;
+    double *sum_dy, *sum_dy_centred;
+} kernel_gradient_fold;
+
+/* Three values of each channel, side by side, of the type `number`, and what becomes of them. */
+typedef struct kernel_pivots {
+    enum kernel_element number;
+    const void *samples[3];
+    double ratio;
+    const double *mean, *invstd; /* of gradient_pivots */
+    double *pivots;
+} kernel_pivots;
+
 typedef void (*kernel_loop)(const kernel_tile *tile, const kernel_channels *channels);
 
 typedef struct kernel_table {
@@ -140,6 +194,17 @@ typedef struct kernel_table {
     void (*write_bits)(const kernel_tile *tile, unsigned char *bits);
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
     void (*repeat_each)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
+    /* Steps between reduce and map, for so many channels, a multiple of sixteen: to the bit what the engine computes for one
+     * at a time. */
+    void (*forward_step)(const kernel_forward_step *step, size_t channels);
+    void (*backward_step)(const kernel_backward_step *step, size_t channels);
+    void (*fold_moments)(const kernel_fold *fold, size_t channels);
+    void (*fold_gradient)(const kernel_gradient_fold *fold, size_t channels);
+    /* whether all pivots are 0 */
+    int (*choose_pivots)(const kernel_pivots *pivots, size_t channels);
+    int (*gradient_pivots)(const kernel_pivots *pivots, size_t channels);
+    /* whether squares > most * (squares - sum^2 / count) somewhere, or is a NaN */
+    int (*lose_digits)(const kernel_fold *fold, double most, size_t channels);
 } kernel_table;
 
 /* One per instruction set: fills in its loops. */

@@ -140,6 +140,15 @@ VECTOR_INLINE vector_f64x16 vector_above_f64(vector_f64x16 a, vector_f64x16 b, v
     return a > b ? c : d;
 }
 
+/* a == b ? c : d, and a <= b ? c : d; d where there is a NaN. */
+VECTOR_INLINE vector_f64x16 vector_equal(vector_f64x16 a, vector_f64x16 b, vector_f64x16 c, vector_f64x16 d) {
+    return a == b ? c : d;
+}
+
+VECTOR_INLINE vector_f64x16 vector_at_most(vector_f64x16 a, vector_f64x16 b, vector_f64x16 c, vector_f64x16 d) {
+    return a <= b ? c : d;
+}
+
 typedef uint32_t vector_u32x16 __attribute__((ext_vector_type(16)));
 typedef uint64_t vector_u64x16 __attribute__((ext_vector_type(16)));
 
@@ -163,6 +172,15 @@ VECTOR_INLINE unsigned vector_between_f32(vector_f32x16 v, float low, float top)
 VECTOR_INLINE unsigned vector_between_f64(vector_f64x16 v, double low, double top) {
     const vector_u64x16 lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
     return (unsigned)__builtin_reduce_or(((v > low) & (v <= top)) ? lane : (vector_u64x16)0);
+}
+
+/* Whether all lanes are from one number to another. */
+VECTOR_INLINE int vector_all_within_f32(vector_f32x16 v, float low, float high) {
+    return __builtin_reduce_and((v >= low) & (v <= high)) != 0;
+}
+
+VECTOR_INLINE int vector_all_within_f64(vector_f64x16 v, double low, double high) {
+    return __builtin_reduce_and((v >= low) & (v <= high)) != 0;
 }
 
 /* 2^n, where the lowest bits of v's significand are n: its exponent's. */
@@ -206,5 +224,6 @@ VECTOR_INLINE void vector_prefetch(const void *p) { __builtin_prefetch(p, 0, 2);
 
 /* One instruction, where Double.squareRoot() in Embedded Swift keeps a call of libm for negative numbers. */
 VECTOR_INLINE double vector_square_root(double v) { return __builtin_elementwise_sqrt(v); }
+VECTOR_INLINE vector_f64x16 vector_square_roots(vector_f64x16 v) { return __builtin_elementwise_sqrt(v); }
 
 #endif

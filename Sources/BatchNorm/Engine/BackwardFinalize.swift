@@ -38,7 +38,8 @@ struct BackwardFinalize: ChannelFinalizer {
     func run<T: Real, A: Access>(_: T.Type, _: A.Type, _ step: ChannelStep, _ channels: Range<Int>) {
         if let count = plainCount(step) {
             let (dy, dyCentred) = (step.arrays.first, step.arrays.second)
-            for channel in channels {
+            let rest = channels.lowerBound + runVectors(step, count, channels)
+            for channel in rest..<channels.upperBound {
                 let map = finalizePlain(A.self, count, dy: dy[channel], dyCentred: dyCentred[channel], channel)
                 step.record(map, isGradient: !frozen, T.self, channel)
             }
@@ -49,6 +50,21 @@ struct BackwardFinalize: ChannelFinalizer {
                 if step.hasEpilogue { step.recordArgument(map, T.self, channel) }
             }
         }
+    }
+
+    /// Channels of the common case, as far as they fill vectors; gives their number.
+    @inline(__always)
+    private func runVectors(_ step: ChannelStep, _ values: Double, _ channels: Range<Int>) -> Int {
+        let first = channels.lowerBound
+        let count = step.vectors(channels)
+        guard count > 0, !frozen, let mean else { return 0 }
+        var plain = kernel_backward_step(
+            map: step.arrays.coefficients.writable(at: first, extremes: step.arrays.extremes), count: values,
+            sum_dy: step.arrays.first + first, sum_dy_centred: step.arrays.second + first, mean: mean + first,
+            invstd: inverseStd + first, gamma: gamma.map { UnsafeRawPointer($0.from(first).base) },
+            dgamma: dgamma?.from(first).base, dbeta: dbeta?.from(first).base)
+        step.kernels.pointee.backward_step(&plain, count)
+        return count
     }
 
     /// The value count, if this is the common case, which has a loop of its own (own or frozen statistics, no epilogue: of

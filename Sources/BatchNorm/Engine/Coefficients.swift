@@ -46,6 +46,14 @@ struct Coefficients {
         return channels
     }
 
+    /// The same to be written, by loops over channels.
+    func writable(at channel: Int, extremes: UnsafeMutablePointer<UInt8>) -> kernel_coefficients {
+        func array(_ place: Place) -> UnsafeMutableRawPointer { base + (place.rawValue * pitch + channel * size) }
+        return kernel_coefficients(
+            number: size == 4 ? .float32 : .float64, mean: array(.mean), scale: array(.scale), shift: array(.shift),
+            dy_mean: array(.dyMean), slope: array(.slope), extremes: extremes + channel)
+    }
+
     /// Writes the coefficients; true if the element type can express them. Otherwise the loops cannot be trusted with them.
     @inline(__always)
     func set<T: Real>(_ line: ChannelMap, isGradient: Bool, _ channel: Int, _: T.Type) -> Bool {

@@ -55,6 +55,7 @@ extension Finalize {
 /// The state of a sweep's channels between reduce and map: sums on one side, coefficients on the other.
 struct ChannelStep {
     let arrays: ChannelArrays
+    let kernels: UnsafePointer<kernel_table>
     /// The type of the coefficients, and that of the parameters.
     let number: kernel_element
     let parameter: kernel_element
@@ -67,6 +68,13 @@ struct ChannelStep {
 
     static func at(_ step: UnsafeRawPointer) -> UnsafePointer<ChannelStep> {
         step.assumingMemoryBound(to: ChannelStep.self)
+    }
+
+    /// So many channels of a range as fill vectors, which have loops of their own if the parameters are of the type that is
+    /// computed with; and the channels that are left.
+    @inline(__always)
+    func vectors(_ channels: Range<Int>) -> Int {
+        isMapped && !isEmpty && parameter == number ? kernels.pointee.vectors(channels.count) : 0
     }
 
     /// The moments that a reduction found; an empty batch has none.

@@ -23,9 +23,46 @@ struct ForwardFinalize: ChannelFinalizer {
     func run<T: Real, A: Access>(_: T.Type, _: A.Type, _ step: ChannelStep, _ channels: Range<Int>) {
         // A local copy: the compiler cannot know that stores do not change it, and would load it for each channel (7 ns).
         let finalize = self
-        for channel in channels {
+        let rest = channels.lowerBound + finalize.runVectors(step, channels)
+        for channel in rest..<channels.upperBound {
             step.record(finalize.finalize(A.self, step, channel), isGradient: false, T.self, channel)
         }
+    }
+
+    /// Channels of a plain call, as far as they fill vectors; gives their number.
+    @inline(__always)
+    private func runVectors(_ step: ChannelStep, _ channels: Range<Int>) -> Int {
+        let count = step.vectors(channels)
+        let first = channels.lowerBound
+        if count == 0 { return 0 }
+        var plain = kernel_forward_step()
+        switch statistics {
+        case .batch(let eps, let update):
+            if step.values == 0 || moments != nil { return 0 }
+            plain.eps = eps
+            plain.count = step.values
+            plain.mean = UnsafePointer(step.arrays.first + first)
+            plain.mean_tail = UnsafePointer(step.arrays.meanTails + first)
+            plain.m2 = UnsafePointer(step.arrays.second + first)
+            if let update {
+                plain.moved_mean = update.mean.from(first).base
+                plain.moved_var = update.variance.from(first).base
+                plain.momentum = update.momentum
+                plain.divisor = update.biased ? step.values : step.values - 1
+            }
+        case .running(let eps, let mean, let variance):
+            plain.eps = eps
+            plain.running_mean = UnsafeRawPointer(mean.from(first).base)
+            plain.running_var = UnsafeRawPointer(variance.from(first).base)
+        case .given: return 0
+        }
+        plain.map = step.arrays.coefficients.writable(at: first, extremes: step.arrays.extremes)
+        plain.gamma = gamma.map { UnsafeRawPointer($0.from(first).base) }
+        plain.beta = beta.map { UnsafeRawPointer($0.from(first).base) }
+        plain.saved_mean = savedMean.map { $0 + first }
+        plain.saved_invstd = savedInverseStd.map { $0 + first }
+        step.kernels.pointee.forward_step(&plain, count)
+        return count
     }
 
     @inline(__always)

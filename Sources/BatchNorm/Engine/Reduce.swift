@@ -8,7 +8,7 @@ extension Sweep {
     func reduce(_ reduction: Reduction, _ block: Int, _ range: Range<Int>, slot: Int, worker: Int) {
         let partial = arrays.partial(slot, range.lowerBound)
         let planes = tile(range, plan.blocks[block], isRows: geometry.inner == 1, rowsPerRun: 1)
-        let pivots = Pivots(planes, partial.pivot, geometry.number)
+        let pivots = Pivots(planes, partial.pivot, geometry.number, kernels)
         switch reduction {
         case .moments:
             let isAbout0 = pivots.choose()
@@ -97,7 +97,12 @@ extension Sweep {
             let meanTail = arrays.meanTails + range.lowerBound
             let (own, before) = values(block)
             if own == 0 { return }
-            for index in 0..<range.count {
+            let vectors = kernels.pointee.vectors(range.count)
+            var plain = kernel_fold(
+                own: own, before: before, pivot: partial.pivot, sum: partial.first, squares: partial.second,
+                mean: first, mean_tail: meanTail, m2: second)
+            if vectors > 0 { kernels.pointee.fold_moments(&plain, vectors) }
+            for index in vectors..<range.count {
                 let moments = Moments(
                     count: own, pivot: partial.pivot[index], sum: partial.first[index],
                     squares: partial.second[index])
@@ -108,7 +113,12 @@ extension Sweep {
                 second[index] = merged.m2
             }
         case .gradientSums(let means, _):
-            for index in 0..<range.count {
+            let vectors = kernels.pointee.vectors(range.count)
+            var plain = kernel_gradient_fold(
+                is_first: block == 0 ? 1 : 0, pivot: partial.pivot, sum: partial.first, products: partial.second,
+                mean: means + range.lowerBound, sum_dy: first, sum_dy_centred: second)
+            if vectors > 0 { kernels.pointee.fold_gradient(&plain, vectors) }
+            for index in vectors..<range.count {
                 let mean = means[range.lowerBound + index]
                 let sum = partial.first[index]
                 let products = partial.second[index] - (partial.pivot[index] == mean ? 0 : mean * sum)

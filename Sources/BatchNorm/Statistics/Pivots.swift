@@ -22,11 +22,16 @@ struct Pivots {
     private let pivots: UnsafeMutablePointer<Double>
     /// Where three of a channel's values are, from its first one on.
     private let places: (Int, Int, Int)
+    private let kernels: UnsafePointer<kernel_table>
 
     /// For the channels of a tile whose rows are in single file. Positions without weight do not count.
-    init(_ tile: kernel_tile, _ pivots: UnsafeMutablePointer<Double>, _ number: kernel_element) {
+    init(
+        _ tile: kernel_tile, _ pivots: UnsafeMutablePointer<Double>, _ number: kernel_element,
+        _ kernels: UnsafePointer<kernel_table>
+    ) {
         self.tile = tile
         self.pivots = pivots
+        self.kernels = kernels
         let isRows = tile.layout == .rows
         count = isRows ? tile.length : tile.segments
         let length = isRows ? 1 : tile.length
@@ -79,7 +84,13 @@ struct Pivots {
         _: T.Type, _ sums: UnsafePointer<Double>, _ squares: UnsafePointer<Double>, _ values: Double, most: Double
     ) -> Bool {
         var changed = false
-        for channel in 0..<count {
+        var plain = kernel_fold()
+        plain.own = values
+        plain.sum = sums
+        plain.squares = squares
+        let vectors = kernels.pointee.vectors(count)
+        let areAllWell = vectors > 0 && kernels.pointee.lose_digits(&plain, most, vectors) == 0
+        for channel in (areAllWell ? vectors : 0)..<count {
             let shift = sums[channel] / values
             let squares = squares[channel]
             if squares <= most * (squares - sums[channel] * shift) { continue }
@@ -99,7 +110,14 @@ struct Pivots {
         if tile.element.size == 2 { return choose() }
         let isFloat32 = tile.element == .float32
         var areZero = isFloat32
-        for channel in 0..<count {
+        let vectors = isFloat32 ? sampled : 0
+        if vectors > 0 {
+            var plain = samples(Float.self, ratio: 64)
+            plain.mean = mean
+            plain.invstd = inverseStd
+            areZero = kernels.pointee.gradient_pivots(&plain, vectors) != 0
+        }
+        for channel in vectors..<count {
             var isAbout0 = isFloat32 && (mean[channel] * inverseStd[channel]).magnitude <= 64
             if isAbout0 {
                 let (median, spread) = median(Float.self, channel)
@@ -113,12 +131,32 @@ struct Pivots {
 
     private func choose<T: Real>(_: T.Type, ratio: Double) -> Bool {
         var areZero = true
-        for channel in 0..<count {
+        let vectors = sampled
+        if vectors > 0 {
+            var plain = samples(T.self, ratio: ratio)
+            areZero = kernels.pointee.choose_pivots(&plain, vectors) != 0
+        }
+        for channel in vectors..<count {
             let (median, spread) = median(T.self, channel)
             pivots[channel] = spread * ratio <= median.magnitude ? median : 0
             areZero = areZero && pivots[channel] == 0
         }
         return areZero
+    }
+
+    /// Channels whose samples lie side by side, as far as they fill vectors.
+    private var sampled: Int { tile.layout == .rows ? kernels.pointee.vectors(count) : 0 }
+
+    private func samples<T: Real>(_: T.Type, ratio: Double) -> kernel_pivots {
+        let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self))
+        var plain = kernel_pivots()
+        plain.number = tile.element
+        plain.samples = (
+            UnsafeRawPointer(x + places.0), UnsafeRawPointer(x + places.1), UnsafeRawPointer(x + places.2)
+        )
+        plain.ratio = ratio
+        plain.pivots = pivots
+        return plain
     }
 
     /// The median of a channel's first, middle and last value, which an outlier is not; and how far the three lie apart.

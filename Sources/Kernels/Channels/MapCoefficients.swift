@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+import CKernels
+
+/// The coefficients of sixteen channels' maps, written as Coefficients.set() in the engine writes those of one.
+struct MapCoefficients<T: Arithmetic> {
+    private let place: kernel_coefficients
+    private let channel: Int
+
+    @inline(__always)
+    init(_ place: kernel_coefficients, _ channel: Int) {
+        self.place = place
+        self.channel = channel
+    }
+
+    /// Of a normalization.
+    @inline(__always)
+    func set(mean: SIMD16<Double>, meanTail: SIMD16<Double>, scale: SIMD16<Double>, shift: SIMD16<Double>) {
+        let rounded = T.narrow(mean)
+        let factor = T.narrow(scale)
+        let lost = finite((mean - T.widen(rounded)) + meanTail)
+        store(rounded, place.mean)
+        store(factor, place.scale)
+        store(T.narrow(vector_equal(lost, .zero, shift, shift - lost * scale)), place.shift)
+        record(
+            Factors(scale: scale, slope: .zero, mean: rounded, dyMean: .zero),
+            areOrdinary: T.areNormal(factor) && T.areWithinReach(rounded))
+    }
+
+    /// Of the gradient through the statistics.
+    @inline(__always)
+    func set(mean: SIMD16<Double>, scale: SIMD16<Double>, dyMean: SIMD16<Double>, slope: SIMD16<Double>) {
+        let rounded = T.narrow(mean)
+        let roundedOfDy = T.narrow(dyMean)
+        let (factor, factorOfX) = (T.narrow(scale), T.narrow(slope))
+        store(rounded, place.mean)
+        store(factor, place.scale)
+        store(roundedOfDy, place.dy_mean)
+        store(factorOfX, place.slope)
+        let lost = finite((mean - T.widen(rounded)) + SIMD16<Double>.zero)
+        store(T.narrow(lost * slope - finite(dyMean - T.widen(roundedOfDy))), place.shift)
+        record(
+            Factors(scale: scale, slope: slope, mean: rounded, dyMean: roundedOfDy),
+            areOrdinary: T.areNormal(factor) && T.areNormal(factorOfX) && T.areWithinReach(rounded)
+                && T.areWithinReach(roundedOfDy))
+    }
+
+    @inline(__always)
+    private func store(_ vector: SIMD16<T>, _ array: UnsafeMutableRawPointer) {
+        storeLanes(vector, to: array.assumingMemoryBound(to: T.self) + channel)
+    }
+
+    /// Marks the channels whose coefficients cannot be expressed. Most vectors have none, which two comparisons show.
+    @inline(__always)
+    private func record(_ factors: Factors<T>, areOrdinary: Bool) {
+        let extremes = UnsafeMutableRawPointer(place.extremes + channel)
+        if areOrdinary {
+            extremes.storeBytes(of: SIMD16<UInt8>.zero, as: SIMD16<UInt8>.self)
+        } else {
+            factors.record(in: extremes.assumingMemoryBound(to: UInt8.self))
+        }
+    }
+}
+
+/// The coefficients that may not be expressed, with the numbers that they stand for.
+private struct Factors<T: Arithmetic> {
+    let scale: SIMD16<Double>
+    let slope: SIMD16<Double>
+    let mean: SIMD16<T>
+    let dyMean: SIMD16<T>
+
+    @inline(never)
+    func record(in extremes: UnsafeMutablePointer<UInt8>) {
+        for lane in 0..<laneCount {
+            let isExpressed =
+                Factors.isExpressed(scale[lane]) && Factors.isExpressed(slope[lane])
+                && Factors.isWithinReach(mean[lane]) && Factors.isWithinReach(dyMean[lane])
+            extremes[lane] = isExpressed ? 0 : 1
+        }
+    }
+
+    /// Neither overflowed nor, digit by digit, underflowed.
+    private static func isExpressed(_ value: Double) -> Bool {
+        value == 0 || value - value != 0 || T(value).isNormal
+    }
+
+    /// No finite element overflows when this is subtracted: half a unit of the largest rounds back to it.
+    private static func isWithinReach(_ mean: T) -> Bool { mean.magnitude <= T.farthest || mean - mean != 0 }
+}
+
+extension Arithmetic {
+    fileprivate static var farthest: Self { greatestFiniteMagnitude * ulpOfOne / 4 }
+
+    @inline(__always)
+    fileprivate static func areNormal(_ v: SIMD16<Self>) -> Bool {
+        areWithin(magnitudes(v), leastNormalMagnitude, greatestFiniteMagnitude)
+    }
+
+    @inline(__always)
+    fileprivate static func areWithinReach(_ v: SIMD16<Self>) -> Bool { areWithin(magnitudes(v), 0, farthest) }
+
+    @inline(__always)
+    static func magnitudes(_ v: SIMD16<Self>) -> SIMD16<Self> { above(v, .zero, v, .zero - v) }
+}
+
+/// An infinite number, less itself, is no number: 0 in its place.
+@inline(__always)
+func finite(_ v: SIMD16<Double>) -> SIMD16<Double> { vector_equal(v - v, .zero, v, .zero) }
