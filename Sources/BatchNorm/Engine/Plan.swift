@@ -26,6 +26,8 @@ struct Plan {
     private let extent: Extent
     /// Elements from those in hand to the same of the next group; 0 if two groups are more than a cache holds.
     var prefetch = 0
+    /// True if a reduction asks early for rows.
+    var prefetchesRows = true
     /// True if outputs go past the caches.
     var streams = false
 

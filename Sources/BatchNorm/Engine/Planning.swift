@@ -12,6 +12,8 @@ extension Plan {
         // lines are there already, in place. A read for ownership per line is saved, a third of the traffic.
         let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
         streams = sweep.out.base != nil && !inPlace && geometry.bytes > caches.last / 2
+        // Two tensors in the last cache are read faster without; from memory they would take twice as long (benchmarks/NOTES.md).
+        prefetchesRows = inputs == 1 || geometry.bytes > caches.last / 4
         planBlocks(sweep, inputs)
         planMap(sweep, inputs)
         planGroups(sweep, inputs, caches)

@@ -44,8 +44,8 @@ extension Sweep {
     private func sum(_ loop: kernel_loop?, _ block: Int, _ range: Range<Int>, _ partial: ChannelArrays.Partial) {
         let columns = plan.blocks.columns(of: block)
         var tile = tile(range, plan.blocks[block], isRows: plan.blocks.isRows, rowsPerRun: columns.rowsPerRun)
-        tile.x = tile.x.prefetching(tile)
-        tile.dy = tile.dy.prefetching(tile)
+        tile.x = tile.x.prefetching(tile, plan)
+        tile.dy = tile.dy.prefetching(tile, plan)
         var channels = kernel_channels()
         if reducesActivated { channels = argument(range, columns, partial) }
         channels.pivot = UnsafePointer(partial.pivot)
