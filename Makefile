@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
+	test-frameworks test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-quick: ## run those of the C and Python tests that find most in a few minut
 
 test-peers: ## compare with PyTorch, Keras, flax, equinox, haiku and ONNX, which are installed first
 	@scripts/test-peers
+
+test-frameworks: ## layers for PyTorch and other frameworks, also over several processes; the last line counts
+	@scripts/test-frameworks
 
 install: ## header, libraries, pkg-config, CMake and manual page, to DESTDIR PREFIX (/usr/local) and LIBDIR (PREFIX/lib)
 	@scripts/install

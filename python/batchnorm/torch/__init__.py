@@ -16,6 +16,7 @@ from . import functional
 from .activated_layers import BatchNormAct2d, InPlaceABN
 from .conversion import convert, converted
 from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d
+from .synchronized_layer import SyncBatchNorm
 
 __all__ = [
     "BatchNorm1d",
@@ -26,6 +27,7 @@ __all__ = [
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyBatchNorm3d",
+    "SyncBatchNorm",
     "convert",
     "converted",
     "functional",

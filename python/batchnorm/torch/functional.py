@@ -22,9 +22,9 @@ __all__ = ["batch_norm", "set_smallest"]
 #       401408                1.23        0.86                      1.59        1.00
 _SMALLEST_PLANES, _SMALLEST_OTHERS = 32_768, 131_072
 _smallest: int | None = None
-_PLAIN = Tensor, torch.nn.Parameter
+PLAIN = Tensor, torch.nn.Parameter
 # The dtypes of parameters and running statistics, which are one, beside an x of each.
-_BESIDE = {
+BESIDE = {
     torch.float32: (torch.float32,),
     torch.float64: (torch.float64,),
     torch.float16: (torch.float16, torch.float32),
@@ -98,8 +98,8 @@ def takes(
     least: int | None = None,
 ) -> bool:
     """True if a call in training is this library's; `least` is in place of set_smallest()."""
-    kinds = _BESIDE.get(x.dtype)
-    if kinds is None or type(x) not in _PLAIN or x.device.type != "cpu" or x.layout is not torch.strided or x.dim() < 2:
+    kinds = BESIDE.get(x.dtype)
+    if kinds is None or type(x) not in PLAIN or x.device.type != "cpu" or x.layout is not torch.strided or x.dim() < 2:
         return False
     channels, count = x.shape[1], x.numel()
     least = _smallest if least is None else least
@@ -111,7 +111,7 @@ def takes(
     for each in (weight, bias, mean, var):
         if each is None:
             continue
-        if type(each) not in _PLAIN or each.shape != (channels,) or each.dtype not in kinds:
+        if type(each) not in PLAIN or each.shape != (channels,) or each.dtype not in kinds:
             return False
         if each.dtype is not (kind or each.dtype) or each.device.type != "cpu":
             return False

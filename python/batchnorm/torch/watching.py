@@ -22,6 +22,13 @@ def is_watched() -> bool:
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _modes() > 0
 
 
+def is_recorded() -> bool:
+    """True while a graph is made in which the results of a call would stay for ever (export, jit.trace, make_fx)."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    return _modes() > 0 and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+
+
 def is_transformed() -> bool:
     """True within a transform of torch.func, where tensors may have no memory of their own."""
     return _transforms()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch that lies in several processes, with its gradient: three numbers per channel forward, two backward.
+
+They are gathered in float64, and merged in the order of the ranks, so that all processes have the same bits.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from ..functional import steps
+from ..statistics import inverse_std, merge_moments, moments, update_running
+from .calls import as_seen
+from .gathering import BACKWARD, GRADIENTS, gathered
+
+_ALL = len(GRADIENTS) - 1
+
+
+class Synchronized(Function):
+    """gamma * x_hat + beta of this process's part, and the running statistics of the whole."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Any, bias: Any, count_batch: Any, *told: Any) -> Tensor:
+        group, head, refusal = told
+        axis = 1 if x.is_contiguous() else -1
+
+        def own() -> Any:
+            if refusal is not None:
+                raise refusal
+            return np.stack(list(moments(as_seen(x, axis), axis)))
+
+        count, mean, m2 = whole = merge_moments(gathered(group, head, own))
+        if (count == 1).any():
+            raise ValueError(
+                "Expected more than 1 value per channel when training, got one in the batch of all processes together"
+            )
+        invstd, y, given = inverse_std(count, m2, head.eps), torch.empty_like(x), _given(weight, bias)
+        steps.normalize(as_seen(x, axis), mean, invstd, *given, axis=axis, out=as_seen(y, axis))
+        momentum, *running = count_batch()
+        if running[0] is not None and count.all():
+            kept = [each.data.contiguous() for each in running]
+            update_running(*kept, *whole, momentum=momentum)
+            for each, moved in zip(running, kept):
+                if not each.is_contiguous():
+                    each.data.copy_(moved)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.of_batch = group, head, mean, invstd, np.maximum(count, 1)  # no values have no sums to divide
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        group, head, mean, invstd, count = ctx.of_batch
+        axis = 1 if x.is_contiguous() else -1
+        given = as_seen(dy, axis), as_seen(x, axis), mean, invstd
+
+        def own() -> Any:
+            return np.stack(steps.backward_reduce(*given, axis=axis))
+
+        dx = None
+        if head.gradient == _ALL:
+            parts = gathered(group, head._replace(step=BACKWARD), own)
+            dx, sums, part = torch.empty_like(x), reduce(np.add, parts), parts[distributed.get_rank(group)]
+            steps.backward_apply(*given, count, *sums, *_given(weight), axis=axis, out=as_seen(dx, axis))
+        else:
+            part = own()
+        dbias, dweight = (torch.from_numpy(each) for each in part)
+        needed = ctx.needs_input_grad
+        dweight = dweight.to(weight.dtype) if needed[1] else None
+        return dx, dweight, dbias.to(bias.dtype) if needed[2] else None, *[None] * 4
+
+
+def _given(*parameters: Any) -> list[Any]:
+    return [None if each is None else each.detach() for each in parameters]
