@@ -15,7 +15,10 @@ from . import require  # isort: skip - before all that imports torch
 from . import functional
 from .activated_layers import BatchNormAct2d, InPlaceABN
 from .conversion import convert, converted
+from .frozen_layers import FrozenBatchNorm2d, freeze
+from .ghost_layers import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 from .layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d
+from .renorm_layers import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from .synchronized_layer import SyncBatchNorm
 
 __all__ = [
@@ -23,6 +26,13 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "BatchNormAct2d",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "FrozenBatchNorm2d",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
     "InPlaceABN",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
@@ -30,6 +40,7 @@ __all__ = [
     "SyncBatchNorm",
     "convert",
     "converted",
+    "freeze",
     "functional",
 ]
 

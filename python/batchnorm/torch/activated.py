@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ..settings import Activation, Clip, LeakyReLU
 from . import calls
+from .composed import gradients
 from .functional import batch_norm
 
 _NAMED = {
@@ -58,9 +59,7 @@ class Fused(Function):
         if torch.is_grad_enabled():  # somebody wants the gradient of this one: the steps have it
             u = batch_norm(x, None, None, weight, bias, True, eps=ctx.eps)
             y = activate(u if residual is None else u + residual, ctx.activation)
-            wanted = [each for each, is_needed in zip(given, ctx.needs_input_grad) if is_needed]
-            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-            return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:4]), *[None] * 5
+            return *gradients(y, given, dy, ctx.needs_input_grad), *[None] * 5
         dx, dweight, dbias, *dz = calls.backward_of_activated(dy, x, ctx.statistics, False)
         return dx, weight if weight is None else dweight, bias if bias is None else dbias, *dz, *[None] * (6 - len(dz))
 

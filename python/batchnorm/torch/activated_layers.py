@@ -13,7 +13,7 @@ from ..settings.activations import resolve
 from .activated import Fused, InPlace, activate
 from .functional import takes
 from .layers import BatchNorm2d
-from .watching import is_transformed, is_watched
+from .watching import is_looked_into
 
 
 class BatchNormAct2d(BatchNorm2d):
@@ -45,7 +45,7 @@ class BatchNormAct2d(BatchNorm2d):
         return y
 
     def _is_fused(self, x: Tensor) -> bool:
-        if not self._is_of_batch() or is_watched() or is_transformed():
+        if not self._is_of_batch() or is_looked_into():
             return False
         return takes(x, self.running_mean, self.running_var, self.weight, self.bias)
 
@@ -75,7 +75,7 @@ class InPlaceABN(BatchNorm2d):
             raise ValueError(f"slope is {slope}, expected above 0: y has to tell what it was made of")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name for it
-        is_over = self._is_of_batch() and not is_watched() and not is_transformed() and _is_dense(input)
+        is_over = self._is_of_batch() and not is_looked_into() and _is_dense(input)
         if not (is_over and takes(input, self.running_mean, self.running_var, self.weight, self.bias, least=0)):
             return functional.leaky_relu(super().forward(input), self.activation.slope)
         self._check_input_dim(input)

@@ -26,13 +26,13 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
         """True if a call normalizes with the statistics of its own batch."""
         return self.training or (self.running_mean is None and self.running_var is None)
 
-    def _count(self) -> tuple[float, Tensor | None, Tensor | None]:
-        """Counts a batch; its weight in the running statistics, and those that it moves."""
+    def _count(self, batches: int = 1) -> tuple[float, Tensor | None, Tensor | None]:
+        """Counts batches; the weight of each in the running statistics, and those that they move."""
         momentum = 0.0 if self.momentum is None else self.momentum
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats:
             if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+                self.num_batches_tracked.add_(batches)
                 if self.momentum is None:
                     momentum = 1.0 / float(self.num_batches_tracked)
         else:

@@ -32,3 +32,8 @@ def is_recorded() -> bool:
 def is_transformed() -> bool:
     """True within a transform of torch.func, where tensors may have no memory of their own."""
     return _transforms()
+
+
+def is_looked_into() -> bool:
+    """True if a call has to be of operators that PyTorch knows: also in forward mode, where tensors have tangents."""
+    return is_watched() or is_transformed() or torch.autograd.forward_ad._current_level >= 0
