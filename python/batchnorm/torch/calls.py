@@ -16,6 +16,7 @@ from ..functional import SavedStatistics, forward_training
 from ..functional import backward as library_backward
 from ..functional import double_backward as library_double_backward
 from ..functional import jvp as library_jvp
+from .threads import follow
 
 
 def forward(
@@ -29,6 +30,7 @@ def forward(
     **told: Any,
 ) -> tuple[Tensor, SavedStatistics]:
     """y, and what backward() needs beside x. `told` are other arguments of forward_training()."""
+    follow()
     given: Any = forward_training
     axis = 1 if x.is_contiguous() else -1
     y = told.pop("out", None)
@@ -48,6 +50,7 @@ def forward(
 
 def backward(dy: Tensor, x: Tensor, saved: SavedStatistics) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dgamma and dbeta."""
+    follow()
     given: Any = library_backward
     axis = 1 if x.is_contiguous() else -1
     dx = torch.empty_like(x)
@@ -57,6 +60,7 @@ def backward(dy: Tensor, x: Tensor, saved: SavedStatistics) -> tuple[Tensor, Ten
 
 def backward_of_activated(dy: Tensor, x: Tensor, saved: SavedStatistics, from_output: bool) -> tuple[Tensor, ...]:
     """dx, dgamma, dbeta, and dz if there was a residual; with `from_output` x is y."""
+    follow()
     given: Any = library_backward
     axis = 1 if x.is_contiguous() else -1
     dx, dgamma, dbeta, *dz = given(as_seen(dy, axis), as_seen(x, axis), saved, from_output=from_output)
@@ -67,6 +71,7 @@ def double_backward(
     dy: Tensor, x: Tensor, saved: SavedStatistics, dx: Tensor | None, dgamma: Tensor | None, dbeta: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients with respect to dy, x and gamma, given those with respect to dx, dgamma and dbeta."""
+    follow()
     given: Any = library_double_backward
     axis = 1 if x.is_contiguous() else -1
     named = {"grad_dx": seen(dx, axis), "grad_dgamma": known(dgamma), "grad_dbeta": known(dbeta)}
@@ -76,6 +81,7 @@ def double_backward(
 
 def jvp(x: Tensor, saved: SavedStatistics, tx: Tensor | None, tgamma: Tensor | None, tbeta: Tensor | None) -> Tensor:
     """The tangent of y."""
+    follow()
     given: Any = library_jvp
     axis = 1 if x.is_contiguous() else -1
     named = {"x_tangent": seen(tx, axis), "gamma_tangent": known(tgamma), "beta_tangent": known(tbeta)}

@@ -19,6 +19,7 @@ from ..functional import steps
 from ..statistics import inverse_std, merge_moments, moments, update_running
 from .calls import as_seen
 from .gathering import BACKWARD, GRADIENTS, gathered
+from .threads import follow
 
 _ALL = len(GRADIENTS) - 1
 
@@ -28,6 +29,7 @@ class Synchronized(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Any, bias: Any, count_batch: Any, *told: Any) -> Tensor:
+        follow()
         group, head, refusal = told
         axis = 1 if x.is_contiguous() else -1
 
@@ -57,6 +59,7 @@ class Synchronized(Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor) -> Any:
+        follow()
         x, weight, bias = ctx.saved_tensors
         group, head, mean, invstd, count = ctx.of_batch
         axis = 1 if x.is_contiguous() else -1

@@ -166,7 +166,7 @@ def layer(request: pytest.FixtureRequest) -> Any:
     with torch.no_grad():
         for each in (found.weight, found.bias, found.running_mean):
             each.copy_(torch.randn(3))
-        found.running_var.copy_(torch.rand(3) + 0.5)
+        found.running_var.copy_(torch.tensor([0.2, 1, 6]))
     return found
 
 

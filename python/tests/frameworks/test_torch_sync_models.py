@@ -16,6 +16,8 @@ from comparing import peer
 from in_torch import torch
 from ranks import FailedError, Ranks, succeeded
 
+import batchnorm as bn
+
 bt = peer("batchnorm.torch")
 nn, distributed = torch.nn, torch.distributed
 
@@ -187,6 +189,23 @@ def test_modes(ranks: Ranks, case: str) -> None:
     if case in ("compiled", "parameters"):
         torch.testing.assert_close(found[0][1] + found[1][1], whole.weight.grad, rtol=1e-4, atol=1e-4)
     assert int(found[0][2]["num_batches_tracked"]) == 1 + (case == "twice")
+
+
+def with_threads(group: Any, rank: int) -> list[int]:
+    layer, found = bt.SyncBatchNorm(3, process_group=group), []
+    for number in (2, 3):
+        torch.set_num_threads(number)
+        y = layer(torch.randn(4, 3, requires_grad=True))
+        found.append(bn.get_num_threads())
+        torch.set_num_threads(number + 2)
+        y.sum().backward()
+        found.append(bn.get_num_threads())
+    torch.set_num_threads(1)
+    return found
+
+
+def test_threads_are_pytorchs(ranks: Ranks) -> None:
+    assert succeeded(ranks.run(2, with_threads)) == [[2, 4, 3, 5]] * 2
 
 
 def fails(group: Any, rank: int, case: str) -> Any:
