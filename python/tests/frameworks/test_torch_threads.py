@@ -10,7 +10,7 @@ from helpers import python
 peer("batchnorm.torch")
 
 PREAMBLE = """
-import threading, torch, batchnorm as bn, batchnorm.torch as bt
+import threading, torch, warnings, batchnorm as bn, batchnorm.torch as bt
 
 bt.functional.set_smallest(0)
 layer, x = bt.BatchNorm2d(4), torch.randn(4, 4, 8, 8)
@@ -50,9 +50,37 @@ def test_the_environment_is_stronger() -> None:
     assert printed(FOLLOWING, BATCHNORM_NUM_THREADS="4") == "4 4 4 4 1 1 1"
 
 
-@pytest.mark.parametrize("layer", ["bt.GhostBatchNorm2d(4, 2)", "bt.BatchRenorm2d(4)", "bt.BatchNormAct2d(4)"])
-def test_all_layers_follow(layer: str) -> None:
-    assert printed(f"torch.set_num_threads(3)\nprint(step({layer}))") == "3"
+EACH_CALL = """
+def after(number, call):
+    torch.set_num_threads(number)
+    result = call()
+    print(bn.get_num_threads(), end=" ")
+    return result
+
+layer, x = LAYER, x.requires_grad_()
+y = after(3, lambda: layer(x * 1))
+after(2, lambda: y.sum().backward())
+if type(layer) is bt.BatchNorm2d:
+    dx, = torch.autograd.grad(layer(x).pow(3).sum(), x, create_graph=True)
+    after(4, lambda: dx.sum().backward())
+    warnings.simplefilter("ignore")  # of PyTorch about itself
+    with torch.autograd.forward_ad.dual_level():
+        after(5, lambda: layer(torch.autograd.forward_ad.make_dual(x.detach(), x.detach())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [
+        ("bt.BatchNorm2d(4)", "3 2 4 5"),
+        ("bt.GhostBatchNorm2d(4, 2)", "3 2"),
+        ("bt.BatchRenorm2d(4)", "3 2"),
+        ("bt.BatchNormAct2d(4)", "3 2"),
+        ("bt.InPlaceABN(4)", "3 2"),
+    ],
+)
+def test_each_call_follows(layer: str, found: str) -> None:
+    assert printed(EACH_CALL.replace("LAYER", layer)) == found
 
 
 WORKERS = """
