@@ -6,6 +6,9 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 from comparing import peer
+from helpers import PACKAGE, REPOSITORY
 from in_torch import torch
 from ranks import FailedError, Ranks, succeeded
 
@@ -291,3 +295,16 @@ def test_as_torchs_a_vector_is_refused() -> None:
             kind.SyncBatchNorm(3)(torch.ones(3))
         told.append(str(error.value))
     assert told[0] == told[1]
+
+
+def test_the_page(tmp_path: Path) -> None:
+    """The program of docs/distributed.md, in two processes."""
+    page = (REPOSITORY / "docs" / "distributed.md").read_text(encoding="utf-8")
+    code, output = re.search(r"```py\n(import copy.*?)```\n\n```text\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
+    (tmp_path / "train.py").write_text(code, encoding="utf-8")
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*run, str(tmp_path / "train.py")], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == output, done.stderr
