@@ -22,10 +22,17 @@ Exchanged = tuple[torch.nn.Module, type, type]
 
 _OURS: dict[type, type] = {getattr(torch.nn, kind.__name__): kind for kind in KINDS}
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+_SYNCHRONIZED = torch.nn.SyncBatchNorm, SyncBatchNorm
 
 
 def convert(
-    model: Model, *, back: bool = False, inplace: bool = True, sync: bool = False, process_group: Any = None
+    model: Model,
+    *,
+    back: bool = False,
+    inplace: bool = True,
+    sync: bool = False,
+    process_group: Any = None,
+    reproducible: bool = False,
 ) -> Model:
     """Has all batch norms of a model train by this library.
 
@@ -44,7 +51,10 @@ def convert(
     sync : bool, default False
         True: all of them, those of this package and torch.nn.SyncBatchNorm become a SyncBatchNorm of this package.
     process_group : ProcessGroup, optional
-        Of these; None stands for all processes, and for a torch.nn.SyncBatchNorm's own.
+        Of these; None stands for all processes, and for the one that a layer has if it is synchronized already.
+
+    reproducible : bool, default False
+        Of these; see SyncBatchNorm.
 
     Returns
     -------
@@ -62,11 +72,13 @@ def convert(
     if not inplace:
         model = copy.deepcopy(model)
     if sync:
-        _synchronize(model, process_group)
+        _synchronize(model, process_group, reproducible)
         return model
     for module, before, now in _exchange(model, back):
-        if before is SyncBatchNorm and now is not torch.nn.SyncBatchNorm:
-            del module.process_group, module.made_of
+        if before is SyncBatchNorm:
+            kept = ("process_group",) if now is torch.nn.SyncBatchNorm else ()
+            for name in {"process_group", "reproducible", "made_of"}.difference(kept):
+                vars(module).pop(name, None)
     return model
 
 
@@ -102,21 +114,22 @@ def _made_of(module: torch.nn.Module) -> type:
     return kind
 
 
-def _synchronize(model: torch.nn.Module, group: Any) -> None:
+def _synchronize(model: torch.nn.Module, group: Any, reproducible: bool) -> None:
     kinds = {**_OURS, **_THEIRS}
     found = []
     for name, module in model.named_modules():
         kind = type(module)
-        if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm) or kind is SyncBatchNorm:
+        if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             continue
-        if kind is not torch.nn.SyncBatchNorm and (kind not in kinds or "Lazy" in kind.__name__):
+        if kind not in _SYNCHRONIZED and (kind not in kinds or "Lazy" in kind.__name__):
             what = "has no channels yet: call it once" if kind in kinds else "would keep the statistics of one process"
             raise ValueError(f"layer {name!r} is a {kind.__name__}, which {what}")
         found.append(module)
     for module in found:
-        if type(module) is not torch.nn.SyncBatchNorm:
-            module.made_of = type(module).__name__
+        if type(module) not in _SYNCHRONIZED:
+            module.made_of, module.process_group = type(module).__name__, None
+        if group is not None:
             module.process_group = group
-        elif group is not None:
-            module.process_group = group
+        if reproducible:
+            module.reproducible = True
         module.__class__ = SyncBatchNorm

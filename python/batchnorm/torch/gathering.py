@@ -32,40 +32,64 @@ class Head(NamedTuple):
     dtype: Any
     eps: float
     gradient: int  # of GRADIENTS: those that wait for each other in the backward pass
+    reproducible: bool
     step: int = FORWARD
 
     def numbers(self) -> list[float]:
         known = DTYPES.index(self.dtype) if self.dtype in DTYPES else len(DTYPES)
-        return [self.channels, known, self.eps, self.gradient, self.step]
+        return [self.channels, known, self.eps, self.gradient, self.reproducible, self.step]
 
 
-_HEAD = len(Head._fields) + 1  # and the number of bytes of a refusal
+# Before it stand the number of bytes of a refusal, and the number of rows.
+_FIRST, _HEAD = 2, 2 + len(Head._fields)
 
 
-def gathered(group: Any, head: Head, row: Callable[[], Doubles]) -> Doubles:
-    """The rows of all processes, in their order: an array of shape (processes, ...).
+def are_several(group: Any) -> bool:
+    """True if there are others to exchange with."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return False
+    size = distributed.get_world_size(group)
+    if size < 1:
+        raise RuntimeError("this process is not in the process_group of a SyncBatchNorm that it calls")
+    return size > 1
 
-    An exception of `row`, which computes this one's, is an error of all of them.
+
+def rank_in(group: Any) -> int:
+    """The place of this process in the group."""
+    return distributed.get_rank(group) if are_several(group) else 0
+
+
+def gathered(group: Any, head: Head, compute: Callable[[], Doubles]) -> list[Doubles]:
+    """The rows of each process, in their order: arrays of shape (rows, k, channels), whose numbers of rows may differ.
+
+    An exception of `compute`, which has this one's, is an error of all of them.
     """
-    own, refusal, numbers = torch.zeros(_HEAD + _ROOM, dtype=torch.float64), None, np.empty(0)
-    own[1:_HEAD] = torch.tensor(head.numbers(), dtype=torch.float64)
+    if not are_several(group):
+        return [compute()]
+    own, refusal, rows = torch.zeros(_HEAD + _ROOM, dtype=torch.float64), None, np.empty((0, 0, 0))
+    own[_FIRST:_HEAD] = torch.tensor(head.numbers(), dtype=torch.float64)
     try:
-        numbers = row()
-        flat = torch.from_numpy(numbers.reshape(-1))
-        own[_HEAD : _HEAD + flat.numel()] = flat[:_ROOM]
+        rows = compute()
+        own[1] = len(rows)
+        start = rows.reshape(-1)[:_ROOM]
+        own[_HEAD : _HEAD + start.size] = torch.from_numpy(start)
     except Exception as error:  # the others wait for this one, whatever it is
         refusal = error
         text = f"{type(error).__name__}: {error}".encode()[: 8 * _ROOM]
         own[0] = len(text)
         own[_HEAD:].numpy().view(np.uint8)[: len(text)] = np.frombuffer(text, np.uint8)
     found = _all(group, own)
-    told = np.ascontiguousarray(found[:, :_HEAD])
-    if told[:, 0].any() or (told != told[0]).any():
+    heads = np.ascontiguousarray(found[:, _FIRST:_HEAD])
+    if found[:, 0].any() or (heads != heads[0]).any():
         raise ValueError(_disagreement(group, found)) from refusal
-    parts = [found[:, _HEAD : _HEAD + numbers.size]]
-    if numbers.size > _ROOM:
-        parts.append(_all(group, flat[_ROOM:].contiguous()))
-    return np.concatenate(parts, 1).reshape(-1, *numbers.shape)
+    sizes, told = (found[:, 1].astype(int) * rows.shape[1] * rows.shape[2]).tolist(), found[:, _HEAD:]
+    left = max(sizes) - _ROOM
+    if left > 0:
+        rest = torch.zeros(left, dtype=torch.float64)
+        end = torch.from_numpy(rows.reshape(-1)[_ROOM:])
+        rest[: end.numel()] = end
+        told = np.concatenate([told, _all(group, rest)], 1)
+    return [numbers[:size].reshape(-1, *rows.shape[1:]) for numbers, size in zip(told, sizes)]
 
 
 def _all(group: Any, own: Tensor) -> Doubles:
@@ -85,11 +109,11 @@ def _all(group: Any, own: Tensor) -> Doubles:
 def _disagreement(group: Any, found: Doubles) -> str:
     """The sentence for processes that have different heads, or refuse their part."""
     ranks = distributed.get_process_group_ranks(group)
-    differs = (found != found[0]).any(0)[1:_HEAD]
+    differs = (found != found[0]).any(0)[_FIRST:_HEAD]
     heads: dict[str, list[int]] = {}
     refusals = []
     for rank, message in zip(ranks, found):
-        heads.setdefault(_said(message[1:_HEAD], differs), []).append(rank)
+        heads.setdefault(_said(message[_FIRST:_HEAD], differs), []).append(rank)
         if size := int(message[0]):
             text = message[_HEAD:].view(np.uint8)[:size].tobytes().decode(errors="replace")
             refusals.append(f"; rank {rank} refuses it: {text}")
@@ -102,8 +126,9 @@ def _disagreement(group: Any, found: Doubles) -> str:
 
 def _said(numbers: Doubles, differs: Any) -> str:
     """What one process has: its channels and dtype, and what else is not the same everywhere."""
-    channels, dtype, _, gradient, step = map(int, numbers)
+    channels, dtype, _, gradient, reproducible, step = map(int, numbers)
     kind = str(DTYPES[dtype]).partition(".")[2] if dtype < len(DTYPES) else "another dtype"
-    said = [f"{channels} channels of {kind}", f"eps {numbers[2]:g}", GRADIENTS[gradient], STEPS[step]]
+    said = [f"{channels} channels of {kind}", f"eps {numbers[2]:g}", GRADIENTS[gradient]]
+    said += ["reproducible" if reproducible else "not reproducible", STEPS[step]]
     is_told = [True, *differs[2:]]
     return ", ".join(part for part, told in zip(said, is_told) if told)

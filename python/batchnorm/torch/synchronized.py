@@ -7,18 +7,19 @@ They are gathered in float64, and merged in the order of the ranks, so that all 
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .._core.arrays import Doubles
 from ..functional import steps
 from ..statistics import inverse_std, merge_moments, moments, update_running
-from .calls import as_seen
-from .gathering import BACKWARD, GRADIENTS, gathered
+from .calls import as_given, as_seen
+from .gathering import BACKWARD, GRADIENTS, Head, gathered, rank_in
 from .threads import follow
 
 _ALL = len(GRADIENTS) - 1
@@ -31,20 +32,22 @@ class Synchronized(Function):
     def forward(ctx: Any, x: Tensor, weight: Any, bias: Any, count_batch: Any, *told: Any) -> Tensor:
         follow()
         group, head, refusal = told
-        axis = 1 if x.is_contiguous() else -1
+        axis = 1 if refusal is not None or x.is_contiguous() else -1
+        seen = as_seen(x, axis)
 
-        def own() -> Any:
+        def own() -> Doubles:
             if refusal is not None:
                 raise refusal
-            return np.stack(list(moments(as_seen(x, axis), axis)))
+            return _rows(3, head, len(x), lambda part: moments(seen[part], axis))
 
-        count, mean, m2 = whole = merge_moments(gathered(group, head, own))
+        parts = np.concatenate(gathered(group, head, own))
+        count, mean, m2 = whole = merge_moments(parts if len(parts) else np.zeros((1, 3, head.channels)))
         if (count == 1).any():
             raise ValueError(
                 "Expected more than 1 value per channel when training, got one in the batch of all processes together"
             )
         invstd, y, given = inverse_std(count, m2, head.eps), torch.empty_like(x), _given(weight, bias)
-        steps.normalize(as_seen(x, axis), mean, invstd, *given, axis=axis, out=as_seen(y, axis))
+        steps.normalize(seen, mean, invstd, *given, axis=axis, out=as_seen(y, axis))
         momentum, *running = count_batch()
         if running[0] is not None and count.all():
             kept = [each.data.contiguous() for each in running]
@@ -63,19 +66,21 @@ class Synchronized(Function):
         x, weight, bias = ctx.saved_tensors
         group, head, mean, invstd, count = ctx.of_batch
         axis = 1 if x.is_contiguous() else -1
-        given = as_seen(dy, axis), as_seen(x, axis), mean, invstd
+        dy, x, statistics = as_seen(dy, axis), as_seen(x, axis), (mean, invstd)
 
-        def own() -> Any:
-            return np.stack(steps.backward_reduce(*given, axis=axis))
+        def own() -> Doubles:
+            return _rows(2, head, len(x), lambda at: steps.backward_reduce(dy[at], x[at], *statistics, axis=axis))
 
-        dx = None
+        dx, none = None, np.zeros((2, head.channels))
         if head.gradient == _ALL:
             parts = gathered(group, head._replace(step=BACKWARD), own)
-            dx, sums, part = torch.empty_like(x), reduce(np.add, parts), parts[distributed.get_rank(group)]
-            steps.backward_apply(*given, count, *sums, *_given(weight), axis=axis, out=as_seen(dx, axis))
+            part, whole = parts[rank_in(group)], reduce(np.add, np.concatenate(parts), none)
+            out = torch.empty_like(x)
+            steps.backward_apply(dy, x, *statistics, count, *whole, *_given(weight), axis=axis, out=out)
+            dx = as_given(out, axis)
         else:
             part = own()
-        dbias, dweight = (torch.from_numpy(each) for each in part)
+        dbias, dweight = (torch.from_numpy(each) for each in reduce(np.add, part, none))
         needed = ctx.needs_input_grad
         dweight = dweight.to(weight.dtype) if needed[1] else None
         return dx, dweight, dbias.to(bias.dtype) if needed[2] else None, *[None] * 4
@@ -83,3 +88,12 @@ class Synchronized(Function):
 
 def _given(*parameters: Any) -> list[Any]:
     return [None if each is None else each.detach() for each in parameters]
+
+
+def _rows(numbers: int, head: Head, samples: int, of_part: Callable[[slice], Any]) -> Doubles:
+    """Numbers per channel: those of all samples in one row, or those of each in a row, whose bits are the sample's."""
+    parts = [slice(i, i + 1) for i in range(samples)] if head.reproducible else [slice(None)]
+    rows = np.empty((len(parts), numbers, head.channels))
+    for row, part in zip(rows, parts):
+        row[...] = of_part(part)
+    return rows

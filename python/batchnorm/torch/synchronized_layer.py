@@ -7,10 +7,10 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from .functional import BESIDE, PLAIN
-from .gathering import Head
+from .gathering import Head, are_several
 from .layers import Trained
 from .synchronized import Synchronized
 from .watching import is_recorded, is_transformed
@@ -36,6 +36,11 @@ class SyncBatchNorm(Trained):
     process_group : ProcessGroup, optional
         Whose back end gathers tensors of the CPU, such as gloo or MPI. None stands for all processes.
 
+    reproducible : bool, default False
+        True: the statistics are merged sample by sample, in the order of the ranks and of their samples. So y, the
+        gradient of x and the running statistics have the same bits for any number of processes, one of them included,
+        and any parts. The processes exchange as much for each sample as they otherwise do for their part.
+
     Raises
     ------
     ValueError
@@ -45,6 +50,9 @@ class SyncBatchNorm(Trained):
         In a call: the exchange fails, as when another process has ended, or has not come for the group's time-out.
     """
 
+    process_group: Any = None
+    reproducible = False  # in layers that were converted, too
+
     def __init__(
         self,
         num_features: int,
@@ -53,10 +61,16 @@ class SyncBatchNorm(Trained):
         affine: bool = True,
         track_running_stats: bool = True,
         process_group: Any = None,
+        *,
+        reproducible: bool = False,
         **named: Any,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, **named)
         self.process_group = process_group
+        self.reproducible = reproducible
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", reproducible=True" if self.reproducible else "")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
         """A copy in the same group."""
@@ -70,7 +84,7 @@ class SyncBatchNorm(Trained):
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name for it
-        if not self.training or not _are_several(self.process_group):
+        if not self.training or not (self.reproducible or are_several(self.process_group)):
             return super().forward(input)
         # torch.compile has it between two graphs.
         call = torch.compiler.disable(self._exchanged) if torch.compiler.is_compiling() else self._exchanged
@@ -89,14 +103,17 @@ class SyncBatchNorm(Trained):
         affine = [each for each in (self.weight, self.bias) if each is not None]
         gradient = 2 if x.requires_grad else int(any(each.requires_grad for each in affine))
         channels = x.shape[1] if x.dim() > 1 else 0
-        head = Head(channels, x.dtype, self.eps, gradient if torch.is_grad_enabled() else 0)
+        gradient = gradient if torch.is_grad_enabled() else 0
+        head = Head(channels, x.dtype, self.eps, gradient, self.reproducible)
         y: Tensor = Synchronized.apply(x, self.weight, self.bias, self._count, self.process_group, head, refusal)
         return y
 
     def _check(self, x: Tensor) -> None:
         """An error if this library does not take the input."""
         if type(x) not in PLAIN or x.layout is not torch.strided or x.device.type != "cpu":
-            raise TypeError(f"input is a {type(x).__name__} on {x.device}, expected a dense tensor on the CPU")
+            raise TypeError(
+                f"input is a {type(x).__name__} of {x.layout} on {x.device}, expected a dense tensor on the CPU"
+            )
         if x.dtype not in BESIDE:
             raise TypeError(f"input is of {x.dtype}, expected one of {', '.join(map(str, BESIDE))}")
         if x.shape[1] != self.num_features:
@@ -113,16 +130,6 @@ class SyncBatchNorm(Trained):
         if len(kinds) > 1:
             said = ", ".join(f"{name} is of {kind}" for kind, name in kinds.items())
             raise TypeError(f"{said}, expected one dtype of parameters and running statistics")
-
-
-def _are_several(group: Any) -> bool:
-    """True if there are others to exchange with."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return False
-    size = distributed.get_world_size(group)
-    if size < 1:
-        raise RuntimeError("this process is not in the process_group of a SyncBatchNorm that it calls")
-    return size > 1
 
 
 SyncBatchNorm.__module__ = __package__

@@ -68,8 +68,10 @@ def serve(rank: int, size: int, meeting: str, timeout: float, pipe: Connection) 
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed = torch.distributed
+    meet = {"init_method": f"file://{meeting}", "timeout": timedelta(seconds=PATIENCE)}
+    distributed.init_process_group("gloo", rank=rank, world_size=size, **meet)
+    distributed.barrier()
     wait = timedelta(seconds=timeout)
-    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=wait)
     groups = [distributed.new_group(range(n), timeout=wait) for n in range(1, size + 1)]
     while True:
         try:

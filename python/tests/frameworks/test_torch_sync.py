@@ -99,6 +99,7 @@ def test_a_layer(rng: np.random.Generator, ranks: Ranks, parts: list[int], dtype
 def refused(group: Any, rank: int, case: str, total: int) -> str:
     """A call that goes wrong on one of the processes; the layer is as before, and then works."""
     channels = 5 if case == "another layer" and rank == 1 else 3
+    group = None if total == 4 else group  # which stands for all
     layer = bt.SyncBatchNorm(channels, process_group=group)
     x, odd = torch.randn(2, channels, 4), rank == 1
     if odd and case == "channels":
@@ -117,6 +118,10 @@ def refused(group: Any, rank: int, case: str, total: int) -> str:
         layer.running_var = layer.running_var.double()
     elif odd and case == "meta":
         x = x.to("meta")
+    elif odd and case == "sparse":
+        x = x[:, :, 0].to_sparse_csr()
+    elif odd and case == "reproducible":
+        layer.reproducible = True
     elif case == "one value":
         x = x[: rank == 1, :, :1]
     before = [each.clone() for each in layer.state_dict().values()]
@@ -142,19 +147,21 @@ TOLD = {
     "eps": "rank 0 has 3 channels of float32, eps 1e-05; rank 1 has 3 channels of float32, eps 0.001",
     "gradient": "rank 1 has 3 channels of float32, gradients",
     "parameters": "rank 1 refuses it: TypeError: running_var is of torch.float64 on cpu, expected torch.float32",
-    "meta": "rank 1 refuses it: TypeError: input is a Tensor on meta, expected a dense tensor on the CPU",
+    "meta": "rank 1 refuses it: TypeError: input is a Tensor of torch.strided on meta, expected a dense tensor",
+    "sparse": "rank 1 refuses it: TypeError: input is a Tensor of torch.sparse_csr on cpu, expected a dense tensor on",
+    "reproducible": "rank 0 has 3 channels of float32, not reproducible; rank 1 has 3 channels of float32, rep",
     "one value": "Expected more than 1 value per channel when training, got one in the batch of all processes",
 }
 
 
 @pytest.mark.parametrize("case", TOLD)
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_all_processes_tell_what_is_wrong_on_one(ranks: Ranks, case: str, size: int) -> None:
     told = succeeded(ranks.run(size, refused, case, size))
     assert len(set(told)) == 1
     expected = TOLD[case]
-    if size == 3:
-        expected = expected.replace("rank 0 has", "ranks 0, 2 have")
+    if size > 2:
+        expected = expected.replace("rank 0 has", "ranks 0, 2 have" if size == 3 else "ranks 0, 2, 3 have")
     assert expected in told[0]
 
 
@@ -204,3 +211,29 @@ def test_no_process_has_a_sample(ranks: Ranks) -> None:
         assert found["y"].shape == found["dx"].shape == x.shape
         assert found["dweight"].tolist() == found["running_mean"].tolist() == [0, 0, 0]
         assert found["running_var"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("layout", ["planes", "channels last"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reproducible(rng: np.random.Generator, ranks: Ranks, dtype: str, layout: str) -> None:
+    """The same bits for all numbers of processes, and all parts; and those of the whole batch to a few units."""
+    shape = (7, 300, 3, 2) if layout == "planes" else (7, 5, 11, 3)
+    x, dy = (
+        tensor((at + rng.normal(size=shape)).astype(DTYPES[dtype])) for at in (3 if dtype == "float64" else 1000, 0)
+    )
+    whole = torch.nn.BatchNorm2d(shape[1]).double()
+    state = {name: each.to(x.dtype) for name, each in whole.state_dict().items()}
+    found = []
+    for parts in PARTS:
+        told = ("SynchronizedBackward", {"reproducible": True}, layout != "planes")
+        each = succeeded(ranks.run(len(parts), layer_step, state, parts, x, dy, told))
+        whole_of = {name: torch.cat([one[name] for one in each]) for name in ("y", "dx")}
+        found.append([*whole_of.values(), each[0]["running_mean"], each[-1]["running_var"]])
+    for each in found[1:]:
+        assert all(torch.equal(mine, first) for mine, first in zip(each, found[0]))
+    leaf = x.double().requires_grad_()
+    y = whole(leaf)
+    y.backward(dy.double())
+    unit = max(torch.finfo(x.dtype).eps, 1e-14)  # PyTorch's own errors
+    torch.testing.assert_close(found[0][0].double(), y.detach(), rtol=4 * unit, atol=4 * unit)
+    torch.testing.assert_close(found[0][1].double(), leaf.grad, rtol=8 * unit, atol=16 * unit)

@@ -163,8 +163,8 @@ def one_step(group: Any, rank: int, case: str) -> Any:
     call = layer
     if case == "compiled":
         call = torch.compile(nn.Sequential(nn.Hardtanh(-9, 9), layer, nn.Hardtanh(-9, 9)), backend="eager")
-    if case == "without gradients":
-        with torch.no_grad():
+    if case in ("no_grad", "inference_mode"):
+        with getattr(torch, case)():
             return call(x), None, layer.state_dict()
     if case == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
@@ -178,7 +178,7 @@ def one_step(group: Any, rank: int, case: str) -> Any:
     return y.detach().float(), layer.weight.grad, layer.state_dict()
 
 
-@pytest.mark.parametrize("case", ["compiled", "without gradients", "autocast", "parameters", "twice"])
+@pytest.mark.parametrize("case", ["compiled", "no_grad", "inference_mode", "autocast", "parameters", "twice"])
 def test_modes(ranks: Ranks, case: str) -> None:
     found = succeeded(ranks.run(2, one_step, case))
     x = []
@@ -219,7 +219,7 @@ def fails(group: Any, rank: int, case: str) -> Any:
     if rank and case == "ends":
         os._exit(1)
     if rank:
-        time.sleep(6)
+        time.sleep(9)
         return None
     told = error_of(lambda: layer(torch.randn(4, 3)) if case == "forward" else y.sum().backward())
     assert all(torch.equal(a, b) for a, b in zip(before, layer.state_dict().values()))
@@ -229,7 +229,7 @@ def fails(group: Any, rank: int, case: str) -> Any:
 @pytest.mark.parametrize("case", ["ends", "forward", "backward"])
 def test_a_process_that_does_not_come(tmp_path: Path, case: str) -> None:
     """The others have a sentence, after the time-out of the group at the latest."""
-    two = Ranks(2, tmp_path, timeout=3)
+    two = Ranks(2, tmp_path, timeout=4)
     told = two.run(2, fails, case)[0]
     two.end()
     assert not isinstance(told, FailedError), told.args
@@ -253,7 +253,14 @@ def test_convert_and_back() -> None:
     assert [type(each) for each in model] == [bt.SyncBatchNorm] * 4 + [nn.ReLU]
     bt.convert(model, back=True)
     assert [type(each) for each in model] == theirs
-    assert vars(model[0]).keys() == vars(nn.BatchNorm2d(3)).keys()
+    for each in model:
+        assert vars(each).keys() == vars(type(each)(3)).keys()
+    bt.convert(bt.convert(model, sync=True), sync=True, reproducible=True)
+    assert [each.reproducible for each in model[:4]] == [True] * 4
+    assert repr(model[0]) == repr(nn.SyncBatchNorm(3))[:-1] + ", reproducible=True)"
+    bt.convert(model, back=True)
+    for each in model:
+        assert vars(each).keys() == vars(type(each)(3)).keys()
     nn.SyncBatchNorm(3).load_state_dict(bt.SyncBatchNorm(3).state_dict())
     alone = bt.convert(nn.BatchNorm2d(3), sync=True, inplace=False)
     assert type(alone) is bt.SyncBatchNorm
