@@ -381,3 +381,19 @@ def test_forward_mode_with_an_activation(kind: str) -> None:
     assert torch.autograd.gradcheck(
         lambda x, *both: call(x * 1, *both), given, check_backward_ad=False, check_forward_ad=True
     )
+
+
+@pytest.mark.parametrize("case", ["ghosts", "ghosts and a rest", "renorm"])
+def test_an_ensemble(case: str) -> None:
+    """vmap over layers, each with its own parameters and running statistics, is each layer's own call."""
+    torch.manual_seed(0)
+    layers, x = [LAYERS[case]().double() for _ in range(3)], torch.randn(3, 6, 3, 2, 2, dtype=torch.float64)
+    for each in layers:
+        nn.init.normal_(each.weight)
+    parameters, buffers = torch.func.stack_module_state(layers)
+    found = torch.func.vmap(
+        lambda mine, others, t: torch.func.functional_call(copy.deepcopy(layers[0]), (mine, others), (t,))
+    )(parameters, buffers, x)
+    torch.testing.assert_close(found, torch.stack([layer(each) for layer, each in zip(layers, x)]))
+    for name, each in buffers.items():
+        torch.testing.assert_close(each, torch.stack([layer.state_dict()[name] for layer in layers]))
