@@ -424,22 +424,40 @@ bn_status bn_backward(const bn_shape *shape, bn_dtype dtype, const void *dy, con
  * micro-batches). Forward: bn_moments on each part, bn_merge_moments over the parts, bn_inverse_std, bn_normalize, and
  * bn_update_running. Backward: bn_backward_reduce on each part, the sums added up, bn_backward_apply. Weights count in
  * all of them. With an activation, call bn_backward first, with epilogue->dz as its only output: the steps begin with
- * this gradient. */
+ * this gradient.
+ *
+ * A stride is the number of doubles from a row to the next, of `channels` each; 0 stands for dense. With 3 * channels,
+ * three arrays lie in one piece of memory for each part or group, as an all-gather takes and delivers them:
+ *
+ *     double own[3 * C], all[ranks * 3 * C];                   // count | mean | m2 of each process
+ *     bn_moments(&shape, dtype, x, own, own + C, own + 2 * C, 0, NULL);
+ *     MPI_Allgather(own, 3 * C, MPI_DOUBLE, all, 3 * C, MPI_DOUBLE, comm);
+ *     bn_merge_moments(ranks, C, all, all + C, all + 2 * C, 3 * C, own, own + C, own + 2 * C);
+ *
+ * Groups that have statistics of their own have a row of them each, in every step: those that take a number of channels
+ * see groups * channels. With a group for each sample, a batch has the same bits however it is parted: gather the rows
+ * of all samples, in their order, merge them, and add up their sums one by one. */
 
 /* Number of values, mean and sum of squared deviations from the mean, per channel. Empty: 0, 0 and 0.
- * count, mean, m2: outputs, none NULL. */
-bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, double *count, double *mean, double *m2);
+ *
+ *     count, mean, m2   outputs, none NULL; a row for each group that has statistics of its own
+ *     stride            from a row to the next, of each of the three
+ *
+ * Uses options: groups. */
+bn_status bn_moments(const bn_shape *shape, bn_dtype dtype, const void *x, double *count, double *mean, double *m2,
+                     size_t stride, const bn_options *options);
 
 /* Moments of the union of `parts` sets, in the order given (Chan, Golub and LeVeque, 1979):
  *
  *     n = n1 + n2      mean = mean1 + (mean2 - mean1) * n2 / n      m2 = m21 + m22 + (mean2 - mean1)^2 * n1 * n2 / n
  *
- *     counts, means, m2s   parts x channels, dense; empty parts (count 0) are fine, and so is parts == 0
+ *     counts, means, m2s   a row for each part; empty parts (count 0) are fine, and so is parts == 0
+ *     stride               from a part's row to the next, of each of the three
  *     count, mean, m2      outputs, none NULL; each may be the first row of its inputs
  *
  * A count is 0, or 1e-150 to 1e250, as sums of weights are; any other is BN_ERROR_OPTION. */
 bn_status bn_merge_moments(size_t parts, size_t channels, const double *counts, const double *means, const double *m2s,
-                           double *count, double *mean, double *m2);
+                           size_t stride, double *count, double *mean, double *m2);
 
 /* invstd = 1 / sqrt(m2 / count + eps), and 0 where that would divide by 0; a count of 0 counts as variance 0.
  * invstd may be m2. A count is 0, or 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: eps. */
@@ -447,18 +465,24 @@ bn_status bn_inverse_std(size_t channels, const double *count, const double *m2,
                          const bn_options *options);
 
 /* y = gamma * (x - mean) * invstd + beta. gamma and beta as in bn_forward_training; mean, invstd and y are needed.
- * Uses options: param_dtype, epilogue. */
+ * Uses options: param_dtype, epilogue, groups. */
 bn_status bn_normalize(const bn_shape *shape, bn_dtype dtype, const void *x, const void *gamma, const void *beta,
                        const double *mean, const double *invstd, void *y, const bn_options *options);
 
 /* sum_dy = sum(dy) and sum_dy_x_hat = sum(dy * x_hat): dbeta and dgamma of this part of the batch, unrounded.
- * All pointers are needed. */
+ *
+ *     sum_dy, sum_dy_x_hat   outputs; a row for each group, also of groups that share their statistics
+ *     stride                 from a row to the next, of both
+ *
+ * All pointers are needed. Uses options: groups. */
 bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const double *mean,
-                             const double *invstd, double *sum_dy, double *sum_dy_x_hat);
+                             const double *invstd, double *sum_dy, double *sum_dy_x_hat, size_t stride,
+                             const bn_options *options);
 
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
- * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy.
- * A count is 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: param_dtype. */
+ * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy. Where groups
+ * have parameters of their own but share their statistics, the sums are of gamma * dy, each group's times its gamma.
+ * A count is 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: param_dtype, groups. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);
@@ -484,7 +508,9 @@ bn_status bn_length_weights(size_t samples, size_t positions, const size_t *leng
  * P(v) is the derivative of x_hat along a direction v of x: invstd * (v - sum(v) / M - x_hat * sum(v * x_hat) / M), or
  * invstd * v with options->frozen, where the statistics are constants. gamma, saved_mean, saved_invstd and frozen are
  * as in bn_backward, whose dx is gamma * P(dy). x may be NULL if frozen is 1 and there is no gamma_tangent, or no
- * grad_dgamma. Working memory is some numbers per channel. Weights and descriptors are BN_ERROR_OPTION. */
+ * grad_dgamma. Working memory is some numbers per channel and row of groups. Weights and descriptors other than groups
+ * are BN_ERROR_OPTION. gamma, saved statistics, and directions and gradients of parameters have the rows that groups
+ * say, and M and sums are of the values that share their statistics. */
 
 /* The derivative of y along a direction of x, gamma and beta (forward mode, a Jacobian-vector product):
  *
@@ -494,7 +520,7 @@ bn_status bn_length_weights(size_t samples, size_t positions, const size_t *leng
  *     gamma_tangent, beta_tangent  NULL stands for 0
  *     y_tangent                    output, of y's shape and stride; may be x_tangent
  *
- * Uses options: frozen, param_dtype. */
+ * Uses options: frozen, param_dtype, groups. */
 bn_status bn_jvp(const bn_shape *shape, bn_dtype dtype, const void *x, const void *x_tangent, const void *gamma,
                  const void *gamma_tangent, const void *beta_tangent, const double *saved_mean,
                  const double *saved_invstd, void *y_tangent, const bn_options *options);
@@ -515,7 +541,8 @@ bn_status bn_jvp(const bn_shape *shape, bn_dtype dtype, const void *x, const voi
  *     grad_x                   output, of x's shape, its outer stride dx_stride; may be dy, or NULL
  *     grad_gamma               output; may be NULL
  *
- * Uses options: frozen, param_dtype. */
+ * Uses options: frozen, param_dtype, groups. Groups with parameters of their own that share their statistics are
+ * BN_ERROR_OPTION, unless frozen is 1. */
 bn_status bn_double_backward(const bn_shape *shape, bn_dtype dtype, const void *grad_dx, const void *grad_dgamma,
                              const void *grad_dbeta, const void *dy, const void *x, const void *gamma,
                              const double *saved_mean, const double *saved_invstd, void *grad_dy, void *grad_x,

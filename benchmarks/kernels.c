@@ -55,10 +55,10 @@ static void done(bn_status status) {
     exit(1);
 }
 
-static void moments(void) { done(bn_moments(&shape, dtype, x, count, mean, m2)); }
+static void moments(void) { done(bn_moments(&shape, dtype, x, count, mean, m2, 0, NULL)); }
 static void normalize(void) { done(bn_normalize(&shape, dtype, x, NULL, NULL, mean, invstd, out, NULL)); }
 static void backward_reduce(void) {
-    done(bn_backward_reduce(&shape, dtype, dy, x, mean, invstd, sum_dy, sum_dy_x_hat));
+    done(bn_backward_reduce(&shape, dtype, dy, x, mean, invstd, sum_dy, sum_dy_x_hat, 0, NULL));
 }
 static void backward_apply(void) {
     done(bn_backward_apply(&shape, dtype, dy, x, NULL, mean, invstd, count, sum_dy, sum_dy_x_hat, out, NULL));

@@ -47,7 +47,7 @@ static struct arguments {
     const bn_shape *shape;
     const bn_options *options;
     bn_dtype dtype;
-    size_t parts, channels, samples, positions;
+    size_t parts, channels, stride, samples, positions;
     const size_t *lengths;
     void *length_weights;
     void *x_tangent, *gamma_tangent, *beta_tangent, *y_tangent;
@@ -121,11 +121,11 @@ static inline bn_status backward(void) {
 }
 
 static inline bn_status moments(void) {
-    return bn_moments(a.shape, a.dtype, a.x, a.count, a.mean, a.m2);
+    return bn_moments(a.shape, a.dtype, a.x, a.count, a.mean, a.m2, a.stride, a.options);
 }
 
 static inline bn_status merge(void) {
-    return bn_merge_moments(a.parts, a.channels, a.counts, a.means, a.m2s, a.count, a.mean, a.m2);
+    return bn_merge_moments(a.parts, a.channels, a.counts, a.means, a.m2s, a.stride, a.count, a.mean, a.m2);
 }
 
 static inline bn_status inverse_std(void) {
@@ -137,7 +137,7 @@ static inline bn_status normalize(void) {
 }
 
 static inline bn_status reduce(void) {
-    return bn_backward_reduce(a.shape, a.dtype, a.dy, a.x, a.mean, a.invstd, a.sum_dy, a.sum_dy_x_hat);
+    return bn_backward_reduce(a.shape, a.dtype, a.dy, a.x, a.mean, a.invstd, a.sum_dy, a.sum_dy_x_hat, a.stride, a.options);
 }
 
 static inline bn_status apply(void) {
@@ -183,7 +183,8 @@ static const call every_call[] = {
 };
 
 static const call option_calls[] = {
-    training, inference, backward, inverse_std, normalize, apply, update_running, jvp, double_backward, scale_shift,
+    training, inference, backward, moments, inverse_std, normalize, reduce, apply, update_running, jvp, double_backward,
+    scale_shift,
 };
 
 #define LENGTH(array) (sizeof array / sizeof array[0])

@@ -70,6 +70,8 @@ static inline void divide(void) {
     a.dgamma = memory.group_dgamma, a.dbeta = memory.group_dbeta;
     a.running_mean = memory.group_mean, a.running_var = memory.group_var;
     a.mean = memory.group_saved_mean, a.invstd = memory.group_saved_invstd;
+    a.count = memory.counts, a.m2 = memory.m2s, a.sum_dy = memory.means, a.sum_dy_x_hat = memory.m2s;
+    a.gamma_tangent = a.grad_dgamma = memory.group_dgamma, a.beta_tangent = a.grad_dbeta = memory.group_dbeta;
 }
 
 static inline void divide_all(void) {
@@ -80,6 +82,12 @@ static inline void divide_all(void) {
 static inline void divide_by_index(void) {
     divide();
     a.groups_value.index = memory.index;
+}
+
+/* Parameters of groups that share their statistics. */
+static inline void condition(void) {
+    divide_by_index();
+    a.groups_value.per_group = BN_PER_GROUP_PARAMETERS;
 }
 
 /* Makes y zeros, so that it may be taken for indices, or numbers of batches. */

@@ -178,13 +178,13 @@ static void digest_steps(int number, const size_t extent[3], bn_dtype dtype) {
     size_t channels = extent[1], bytes = channels * sizeof(double);
     double *moments = allocate(6 * channels, sizeof(double)), *sums = allocate(4 * channels, sizeof(double));
     double *counts = moments, *means = moments + 2 * channels, *m2s = moments + 4 * channels;
-    CHECK_OK(bn_moments(&l.shape, dtype, a[X], counts, means, m2s));
-    CHECK_OK(bn_moments(&l.shape, dtype, a[DY], counts + channels, means + channels, m2s + channels));
-    CHECK_OK(bn_merge_moments(2, channels, counts, means, m2s, counts, means, m2s));
+    CHECK_OK(bn_moments(&l.shape, dtype, a[X], counts, means, m2s, 0, NULL));
+    CHECK_OK(bn_moments(&l.shape, dtype, a[DY], counts + channels, means + channels, m2s + channels, 0, NULL));
+    CHECK_OK(bn_merge_moments(2, channels, counts, means, m2s, 0, counts, means, m2s));
     CHECK_OK(bn_update_running(channels, l.param, counts, means, m2s, a[RUNNING_MEAN], a[RUNNING_VAR], &plain));
     CHECK_OK(bn_inverse_std(channels, counts, m2s, m2s, &plain));
     CHECK_OK(bn_normalize(&l.shape, dtype, a[X], a[GAMMA], a[BETA], means, m2s, a[Y], &l.options));
-    CHECK_OK(bn_backward_reduce(&l.shape, dtype, a[DY], a[X], means, m2s, sums, sums + channels));
+    CHECK_OK(bn_backward_reduce(&l.shape, dtype, a[DY], a[X], means, m2s, sums, sums + channels, 0, NULL));
     CHECK_OK(bn_backward_apply(&l.shape, dtype, a[DY], a[X], a[GAMMA], means, m2s, counts, sums, sums + channels, a[DX],
                                &plain));
     CHECK_OK(bn_scale_shift(channels, l.param, a[GAMMA], a[BETA], a[RUNNING_MEAN], a[RUNNING_VAR], sums + 2 * channels,

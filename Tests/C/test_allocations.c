@@ -23,12 +23,12 @@ static problem problem_of(int i, bn_dtype dtype) {
 static int run_every_call(problem *p) {
     double *count = p->mean, *mean = p->invstd, m2[96], sum[96], product[96];
     int failed = train(p, NULL) != BN_OK || infer(p, NULL) != BN_OK || backward(p, NULL) != BN_OK;
-    failed |= bn_backward_reduce(&p->shape, p->dtype, p->dy, p->x, p->mean, p->invstd, sum, product) != BN_OK;
+    failed |= bn_backward_reduce(&p->shape, p->dtype, p->dy, p->x, p->mean, p->invstd, sum, product, 0, NULL) != BN_OK;
     failed |= bn_normalize(&p->shape, p->dtype, p->x, p->gamma, p->beta, p->mean, p->invstd, p->y, NULL) != BN_OK;
-    failed |= bn_moments(&p->shape, p->dtype, p->x, count, mean, m2) != BN_OK;
+    failed |= bn_moments(&p->shape, p->dtype, p->x, count, mean, m2, 0, NULL) != BN_OK;
     failed |= bn_backward_apply(&p->shape, p->dtype, p->dy, p->x, p->gamma, mean, m2, count, sum, product, p->dx,
                                 NULL) != BN_OK;
-    failed |= bn_merge_moments(1, p->shape.channels, count, mean, m2, count, mean, m2) != BN_OK;
+    failed |= bn_merge_moments(1, p->shape.channels, count, mean, m2, 0, count, mean, m2) != BN_OK;
     failed |= bn_update_running(p->shape.channels, p->dtype, count, mean, m2, p->running_mean, p->running_var,
                                 NULL) != BN_OK;
     return failed | (bn_inverse_std(p->shape.channels, count, m2, m2, NULL) != BN_OK);

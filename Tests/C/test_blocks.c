@@ -28,9 +28,9 @@ static void forward_in_parts(problem *p, const size_t *cut, double *count, doubl
     for (size_t i = 0; i < most_parts; first += cut[i++]) {
         bn_shape part = part_of(&p->shape, cut[i]);
         size_t row = i * channels;
-        CHECK_OK(bn_moments(&part, p->dtype, sample(p, p->x, first), counts + row, means + row, m2s + row));
+        CHECK_OK(bn_moments(&part, p->dtype, sample(p, p->x, first), counts + row, means + row, m2s + row, 0, NULL));
     }
-    CHECK_OK(bn_merge_moments(most_parts, channels, counts, means, m2s, count, mean, m2));
+    CHECK_OK(bn_merge_moments(most_parts, channels, counts, means, m2s, 0, count, mean, m2));
     CHECK_OK(bn_inverse_std(channels, count, m2, invstd, NULL));
     first = 0;
     for (size_t i = 0; i < most_parts; first += cut[i++]) {
@@ -41,7 +41,7 @@ static void forward_in_parts(problem *p, const size_t *cut, double *count, doubl
     CHECK_OK(bn_update_running(channels, p->dtype, count, mean, m2, p->running_mean, p->running_var, NULL));
 
     /* Merging into the first row of the inputs gives the same bits. */
-    CHECK_OK(bn_merge_moments(most_parts, channels, counts, means, m2s, counts, means, m2s));
+    CHECK_OK(bn_merge_moments(most_parts, channels, counts, means, m2s, 0, counts, means, m2s));
     CHECK(memcmp(counts, count, channels * sizeof(double)) == 0, "count differs in place");
     CHECK(memcmp(means, mean, channels * sizeof(double)) == 0, "mean differs in place");
     CHECK(memcmp(m2s, m2, channels * sizeof(double)) == 0, "m2 differs in place");
@@ -75,7 +75,7 @@ static void backward_matches(problem *p, const size_t *cut) {
     for (size_t i = 0; i < most_parts; first += cut[i++]) {
         bn_shape part = part_of(&p->shape, cut[i]);
         CHECK_OK(bn_backward_reduce(&part, p->dtype, sample(p, p->dy, first), sample(p, p->x, first), p->mean,
-                                    p->invstd, part_dy, part_dy_x_hat));
+                                    p->invstd, part_dy, part_dy_x_hat, 0, NULL));
         for (size_t c = 0; c < channels; c++) {
             dy[c] += part_dy[c];
             dy_x_hat[c] += part_dy_x_hat[c];
@@ -117,12 +117,12 @@ static void gradients(void) { each_cut(backward_matches); }
 static void merge_of_nothing(void) {
     double zeros[4] = {0, 0, 0, 0}, count[2] = {9, 9}, mean[2] = {9, 9}, m2[2] = {9, 9};
     for (size_t parts = 0; parts <= 2; parts++) {
-        CHECK_OK(bn_merge_moments(parts, 2, zeros, zeros, zeros, count, mean, m2));
+        CHECK_OK(bn_merge_moments(parts, 2, zeros, zeros, zeros, 0, count, mean, m2));
         for (int c = 0; c < 2; c++) {
             CHECK(count[c] == 0 && mean[c] == 0 && m2[c] == 0, "%g %g %g", count[c], mean[c], m2[c]);
         }
     }
-    CHECK_OK(bn_merge_moments(0, 2, NULL, NULL, NULL, count, mean, m2));
+    CHECK_OK(bn_merge_moments(0, 2, NULL, NULL, NULL, 0, count, mean, m2));
 }
 
 /* Channels may have counts of their own; one of 0 leaves its running statistics alone. */

@@ -6,6 +6,9 @@
 
 #include <math.h>
 
+static const call group_calls[] = {
+    training, inference, backward, moments, normalize, reduce, apply, jvp, double_backward,
+};
 static const call shape_calls[] = {training, inference, backward, moments, normalize, reduce, apply};
 
 /* The arguments of which each other test changes one. */
@@ -23,15 +26,14 @@ static void valid_arguments(void) {
     ACCEPTED(training, keep_apart());
     ACCEPTED(training, blend());
     ACCEPTED(backward, blend());
-    ACCEPTED(training, divide());
-    ACCEPTED(inference, divide());
-    ACCEPTED(backward, divide());
-    ACCEPTED(training, divide_all());
-    ACCEPTED(inference, divide_all());
-    ACCEPTED(backward, divide_all());
-    ACCEPTED(training, divide_by_index());
-    ACCEPTED(inference, divide_by_index());
-    ACCEPTED(backward, divide_by_index());
+    for (size_t i = 0; i < LENGTH(group_calls); i++) {
+        ACCEPTED(group_calls[i], divide());
+        ACCEPTED(group_calls[i], divide_all());
+        ACCEPTED(group_calls[i], divide_by_index());
+        if (group_calls[i] != double_backward) ACCEPTED(group_calls[i], condition());
+    }
+    ACCEPTED(double_backward, (condition(), a.options_value.frozen = 1));
+    REFUSED(double_backward, BN_ERROR_OPTION, "per_group", condition());
     ACCEPTED(training, (divide_all(), keep_apart(), blend(), add_residual(), keep_mask(), weigh()));
     ACCEPTED(backward, (divide_all(), blend(), split(), weigh()));
 }
@@ -282,9 +284,8 @@ static void groups(void) {
         REFUSED(each, BN_ERROR_OPTION, "groups", (divide(), a.groups_value.groups = 2));
         REFUSED(each, BN_ERROR_OPTION, "groups", (divide(), a.groups_value.groups = SIZE_MAX));
     }
-    static const call takes[] = {training, inference, backward};
-    for (size_t c = 0; c < LENGTH(takes); c++) {
-        call each = takes[c];
+    for (size_t c = 0; c < LENGTH(group_calls); c++) {
+        call each = group_calls[c];
         REFUSED(each, BN_ERROR_OPTION, "samples", (divide(), a.groups_value.samples = 2, a.groups_value.groups = 2));
         REFUSED(each, BN_ERROR_OPTION, "samples", (divide(), a.groups_value.samples = 6));
         REFUSED(each, BN_ERROR_OPTION, "samples",
@@ -302,8 +303,8 @@ static void groups(void) {
 static void descriptors_in_the_wrong_place(void) {
     static const struct { call function; int epilogue, running, source, groups; } takes[] = {
         {training, 1, 1, 1, 1}, {inference, 1, 1, 1, 1}, {backward, 1, 1, 1, 1}, {inverse_std, 0, 0, 0, 0},
-        {normalize, 1, 1, 0, 0}, {apply, 0, 1, 0, 0}, {update_running, 0, 0, 0, 0}, {jvp, 0, 0, 0, 0},
-        {double_backward, 0, 0, 0, 0}, {scale_shift, 0, 0, 0, 0},
+        {moments, 0, 0, 0, 1}, {normalize, 1, 1, 0, 1}, {reduce, 0, 0, 0, 1}, {apply, 0, 1, 0, 1},
+        {update_running, 0, 0, 0, 0}, {jvp, 0, 0, 0, 1}, {double_backward, 0, 0, 0, 1}, {scale_shift, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < LENGTH(takes); i++) {
         call each = takes[i].function;

@@ -211,11 +211,11 @@ static void every_name_links(void) {
     CHECK(bn_forward_training(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_forward_inference(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_backward(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_moments(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_merge_moments(0, 0, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_moments(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, 0, NULL) != BN_OK, "ran");
+    CHECK(bn_merge_moments(0, 0, NULL, NULL, NULL, 0, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_inverse_std(0, NULL, NULL, NULL, NULL) != BN_OK, "ran");
     CHECK(bn_normalize(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
-    CHECK(bn_backward_reduce(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");
+    CHECK(bn_backward_reduce(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL) != BN_OK, "ran");
     CHECK(bn_backward_apply(NULL, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK,
           "ran");
     CHECK(bn_update_running(0, BN_FLOAT32, NULL, NULL, NULL, NULL, NULL, NULL) != BN_OK, "ran");

@@ -21,9 +21,9 @@ static void expect_sums(float *x, bn_shape shape) {
     double count[2], mean[2], m2[2], dy[2], dy_xhat[2], zero[2] = {0, 0}, one[2] = {1, 1};
     double n = (double)shape.outer * (double)shape.inner;
     double ones = 2.0 / (double)shape.channels;
-    bn_status status = bn_moments(&shape, BN_FLOAT32, x, count, mean, m2);
+    bn_status status = bn_moments(&shape, BN_FLOAT32, x, count, mean, m2, 0, NULL);
     CHECK(status == BN_OK, "%s", bn_last_error());
-    status = bn_backward_reduce(&shape, BN_FLOAT32, x, x, zero, one, dy, dy_xhat);
+    status = bn_backward_reduce(&shape, BN_FLOAT32, x, x, zero, one, dy, dy_xhat, 0, NULL);
     CHECK(status == BN_OK, "%s", bn_last_error());
     for (size_t c = 0; c < shape.channels; c++) {
         double expected = ones - ones * ones / n;
@@ -167,7 +167,7 @@ static void count_weights_and_rows(void) {
     bn_shape shape = BN_SHAPE(PTRDIFF_MAX / 3, 1, 1);
     weights.values = &x;
     shape.weights = &weights;
-    bn_status status = bn_moments(&shape, BN_FLOAT16, &x, &count, &mean, &m2);
+    bn_status status = bn_moments(&shape, BN_FLOAT16, &x, &count, &mean, &m2, 0, NULL);
     CHECK(status == BN_ERROR_SHAPE && strstr(bn_last_error(), "weights") != NULL, "status %d: %s", (int)status,
           bn_last_error());
     bn_groups groups = BN_GROUPS_INIT;

@@ -30,7 +30,7 @@ static void check_shape(size_t outer, size_t channels, size_t inner) {
     options.momentum = 1;
     CHECK_OK(bn_forward_training(&shape, BN_FLOAT64, x, NULL, NULL, running_mean, running_var, NULL, mean, invstd,
                                  &options));
-    CHECK_OK(bn_moments(&shape, BN_FLOAT64, x, count, moment, m2));
+    CHECK_OK(bn_moments(&shape, BN_FLOAT64, x, count, moment, m2, 0, NULL));
     for (size_t c = 0; c < channels; c++) {
         double expected = inner == 1 ? mean_of(c, channels, outer) : mean_of(c * inner, 1, inner);
         expect_mean(mean[c], expected, "saved_mean");
@@ -50,11 +50,11 @@ static void parts(void) {
     bn_shape shape = dense(1, 1, values);
     long double total = 0;
     for (size_t p = 0; p < part_count; p++) {
-        CHECK_OK(bn_moments(&shape, BN_FLOAT64, x + p * values, counts + p, means + p, m2s + p));
+        CHECK_OK(bn_moments(&shape, BN_FLOAT64, x + p * values, counts + p, means + p, m2s + p, 0, NULL));
         total += (long double)means[p];
     }
     double count, mean, m2;
-    CHECK_OK(bn_merge_moments(part_count, 1, counts, means, m2s, &count, &mean, &m2));
+    CHECK_OK(bn_merge_moments(part_count, 1, counts, means, m2s, 0, &count, &mean, &m2));
     expect_mean(mean, (double)(total / part_count), "bn_merge_moments' mean");
     free(counts), free(means), free(m2s);
 }

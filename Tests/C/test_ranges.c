@@ -61,7 +61,7 @@ static void counts(void) {
     biased.biased_running_var = 1;
     for (int i = 0; i < beyond_count; i++) {
         counts[1] = counts_beyond[i];
-        CHECK(bn_merge_moments(2, 1, counts, means, m2s, &count, &mean, &m2) == BN_ERROR_OPTION && says("counts[1]"),
+        CHECK(bn_merge_moments(2, 1, counts, means, m2s, 0, &count, &mean, &m2) == BN_ERROR_OPTION && says("counts[1]"),
               "%g: %s", counts_beyond[i], bn_last_error());
         CHECK(bn_inverse_std(1, counts + 1, m2s, &invstd, NULL) == BN_ERROR_OPTION && says("count[0]"), "%g: %s",
               counts_beyond[i], bn_last_error());
@@ -75,7 +75,7 @@ static void counts(void) {
               BN_ERROR_OPTION && says("count[1]"), "%s", bn_last_error());
     for (int i = 0; i < within_count; i++) {
         counts[0] = counts[1] = within[i];
-        CHECK_OK(bn_merge_moments(2, 1, counts, means, m2s, &count, &mean, &m2));
+        CHECK_OK(bn_merge_moments(2, 1, counts, means, m2s, 0, &count, &mean, &m2));
         CHECK(count == 2 * within[i] && (count == 0 || mean == 2), "count %g, mean %g", count, mean);
     }
 }
@@ -91,11 +91,11 @@ static void counts_of_moments(void) {
         shape.weights = &weights;
         bn_options biased = BN_OPTIONS_INIT;
         biased.biased_running_var = 1;
-        CHECK_OK(bn_moments(&shape, BN_FLOAT64, x, &count, &mean, &m2));
+        CHECK_OK(bn_moments(&shape, BN_FLOAT64, x, &count, &mean, &m2, 0, NULL));
         CHECK_OK(bn_inverse_std(1, &count, &m2, &invstd, NULL));
         CHECK_OK(bn_update_running(1, BN_FLOAT64, &count, &mean, &m2, running, running + 1, &biased));
         CHECK_OK(bn_backward_apply(&shape, BN_FLOAT64, x, x, NULL, &mean, &invstd, &count, sums, sums, dx, NULL));
-        CHECK_OK(bn_merge_moments(1, 1, &count, &mean, &m2, &count, &mean, &m2));
+        CHECK_OK(bn_merge_moments(1, 1, &count, &mean, &m2, 0, &count, &mean, &m2));
     }
 }
 

@@ -14,11 +14,12 @@ enum { promised = 14 * 1024, painted = 128 * 1024, untouched = 256, paint = 0xC3
 static size_t deepest;
 static const char *deepest_call;
 
-/* Leaf functions, which leave alone what is just below their own frames. */
+/* Leaf functions, which leave alone what is just below their own frames. The second is called somewhat lower, where the
+ * arguments of the call are still on the stack. */
 __attribute__((noinline)) static void paint_stack(void) {
     volatile unsigned char here;
     uintptr_t top = (uintptr_t)&here - untouched;
-    for (size_t i = 0; i < painted; i++) ((volatile unsigned char *)(top - painted))[i] = paint;
+    for (size_t i = 0; i < painted + untouched; i++) ((volatile unsigned char *)(top - painted - untouched))[i] = paint;
 }
 
 __attribute__((noinline)) static bn_status measure_stack(const char *call, bn_status status) {

@@ -17,8 +17,8 @@ static void call_all(void) {
         problem p = make_problem(dense(large[i][0], large[i][1], large[i][2]), BN_FLOAT32, 3, 1);
         double m2[96], sum[96], product[96];
         for (int round = 0; round < rounds; round++) {
-            CHECK_OK(bn_backward_reduce(&p.shape, p.dtype, p.dy, p.x, p.mean, p.invstd, sum, product));
-            CHECK_OK(bn_moments(&p.shape, p.dtype, p.x, p.mean, p.invstd, m2));
+            CHECK_OK(bn_backward_reduce(&p.shape, p.dtype, p.dy, p.x, p.mean, p.invstd, sum, product, 0, NULL));
+            CHECK_OK(bn_moments(&p.shape, p.dtype, p.x, p.mean, p.invstd, m2, 0, NULL));
             CHECK_OK(bn_normalize(&p.shape, p.dtype, p.x, p.gamma, p.beta, sum, m2, p.y, NULL));
             CHECK_OK(infer(&p, NULL));
             CHECK_OK(train(&p, NULL));

@@ -152,7 +152,7 @@ static void blocks_agree(layer *l) {
     void **a = l->arrays;
     oracle o = expected_training(l);
     connect(l, 0);
-    CHECK_OK(bn_moments(&l->shape, l->dtype, a[X], count, mean, m2));
+    CHECK_OK(bn_moments(&l->shape, l->dtype, a[X], count, mean, m2, 0, NULL));
     for (size_t c = 0; c < channels; c++) {
         const normalizer *n = &o.normalizers[c];
         CHECK(fabs(count[c] - n->count) <= 1e-12 * n->count, "count %.17g, expected %.17g", count[c], n->count);
@@ -164,7 +164,7 @@ static void blocks_agree(layer *l) {
     CHECK_OK(bn_normalize(&l->shape, l->dtype, a[X], a[GAMMA], a[BETA], mean, invstd, a[Y], NULL));
     check_tensor(l, Y, o.y);
     expect_gradients(&o, BN_PER_GROUP_STATISTICS);
-    CHECK_OK(bn_backward_reduce(&l->shape, l->dtype, a[DY], a[X], mean, invstd, sum_dy, product));
+    CHECK_OK(bn_backward_reduce(&l->shape, l->dtype, a[DY], a[X], mean, invstd, sum_dy, product, 0, NULL));
     CHECK_OK(bn_backward_apply(&l->shape, l->dtype, a[DY], a[X], a[GAMMA], mean, invstd, count, sum_dy, product,
                                a[DX], NULL));
     for (size_t c = 0; c < channels; c++) {
@@ -237,7 +237,7 @@ static void nothing_but_zeros(void) {
                 CHECK(parameter(&l, DGAMMA, c) == 0 && parameter(&l, DBETA, c) == 0, "gradients of nothing");
             }
             double count[3], mean[3], m2[3];
-            CHECK_OK(bn_moments(&l.shape, l.dtype, l.arrays[X], count, mean, m2));
+            CHECK_OK(bn_moments(&l.shape, l.dtype, l.arrays[X], count, mean, m2, 0, NULL));
             for (int c = 0; c < 3; c++) {
                 CHECK(count[c] == 0 && mean[c] == 0 && m2[c] == 0, "%g %g %g", count[c], mean[c], m2[c]);
             }

@@ -67,7 +67,7 @@ static bn_status backward(const settings *s, const char *dy, const char *x, cons
 static bn_status moments(const settings *s, const char *x, char *count, char *mean, char *m2)
 {
     bn_shape shape = {sizeof shape, s->outer, s->channels, s->inner, s->strides[0], 0, 0, NULL};
-    return bn_moments(&shape, s->dtype, x, (double *)count, (double *)mean, (double *)m2);
+    return bn_moments(&shape, s->dtype, x, (double *)count, (double *)mean, (double *)m2, 0, NULL);
 }
 
 static bn_status extents(settings *s, size_t rank, const int64_t *sizes, size_t axis, const int64_t *strides, int ordered)

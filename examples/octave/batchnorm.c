@@ -210,7 +210,7 @@ static void moments(mxArray **results, int count, const mxArray **given)
     double *mean = new_channels(&results[1], mxDOUBLE_CLASS, &x);
     double *m2 = new_channels(&results[2], mxDOUBLE_CLASS, &x);
     (void)count;
-    check(bn_moments(&x.shape, x.dtype, x.data, number, mean, m2));
+    check(bn_moments(&x.shape, x.dtype, x.data, number, mean, m2, 0, NULL));
 }
 
 static void set_num_threads(mxArray **results, int count, const mxArray **given)

@@ -128,7 +128,7 @@ static SEXP moments(SEXP x)
     double *count = put_channels(list, 0, &shape);
     double *mean = put_channels(list, 1, &shape);
     double *m2 = put_channels(list, 2, &shape);
-    check(bn_moments(&shape, BN_FLOAT64, REAL(x), count, mean, m2));
+    check(bn_moments(&shape, BN_FLOAT64, REAL(x), count, mean, m2, 0, NULL));
     UNPROTECT(1);
     return list;
 }

@@ -53,23 +53,26 @@ public func exportBackward(
 @_cdecl("bn_moments")
 public func exportMoments(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
-    mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
+    mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?, stride: Int,
+    options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_moments") { call throws(Failure) in
-        try call.moments(Geometry(shape, dtype, call), x: x, count: count, mean: mean, m2: m2)
+        try call.moments(
+            Geometry(shape, dtype, call), x: x, count: count, mean: mean, m2: m2, stride: stride,
+            options: Options(options, call))
     }
 }
 
 @_cdecl("bn_merge_moments")
 public func exportMergeMoments(
     parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
-    m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
-    m2: UnsafeMutablePointer<Double>?
+    m2s: UnsafePointer<Double>?, stride: Int, count: UnsafeMutablePointer<Double>?,
+    mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
 ) -> bn_status {
     Call.compute("bn_merge_moments") { call throws(Failure) in
         try call.mergeMoments(
-            parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, count: count, mean: mean,
-            m2: m2)
+            parts: parts, channels: channels, counts: counts, means: means, m2s: m2s, stride: stride, count: count,
+            mean: mean, m2: m2)
     }
 }
 
@@ -100,11 +103,12 @@ public func exportNormalize(
 public func exportBackwardReduce(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?,
-    sumDyXHat: UnsafeMutablePointer<Double>?
+    sumDyXHat: UnsafeMutablePointer<Double>?, stride: Int, options: UnsafePointer<bn_options>?
 ) -> bn_status {
     Call.compute("bn_backward_reduce") { call throws(Failure) in
         try call.backwardReduce(
-            Geometry(shape, dtype, call), dy: dy, x: x, mean: mean, invstd: invstd, sumDy: sumDy, sumDyXHat: sumDyXHat)
+            Geometry(shape, dtype, call), dy: dy, x: x, mean: mean, invstd: invstd, sumDy: sumDy, sumDyXHat: sumDyXHat,
+            stride: stride, options: Options(options, call))
     }
 }
 

@@ -58,6 +58,40 @@ extension ArgumentList {
     ) throws(Failure) {
         try call.enter(Footprint(name, base, runs: rows, width: count * size, stride: count * size), size, access)
     }
+
+    /// So many rows of doubles that a caller has laid `stride` apart.
+    @inline(never)
+    func needed(
+        rows name: StaticString, _ base: UnsafeMutablePointer<Double>?, _ rows: Int, stride: Int, _ access: Access
+    ) throws(Failure) -> Rows {
+        try call.enter(
+            Footprint(name, base, runs: rows, width: channels * 8, stride: stride * 8), 8, access)
+        return Rows(base: rows == 0 ? base : try need(base, name), stride: stride)
+    }
+
+    /// Doubles from a row to the next, such that no address overflows.
+    func stride(_ given: Int, rows: Int) throws(Failure) -> Int {
+        if given != 0 && (given < 0 || given < channels) {
+            throw Failure(BN_ERROR_SHAPE, "stride", .size(given, least: channels), expected: "0, or channels or more")
+        }
+        let stride = given == 0 ? channels : given
+        let (doubles, tooMany) = rows.multipliedReportingOverflow(by: stride)
+        if tooMany || doubles > Int.max / 8 {
+            throw Failure(BN_ERROR_SHAPE, "stride", .size(given), expected: "rows of doubles within PTRDIFF_MAX bytes")
+        }
+        return stride
+    }
+}
+
+/// Rows of doubles, one for each part or group: the first one, and the doubles from a row to the next.
+struct Rows {
+    var base: UnsafeMutablePointer<Double>?
+    let stride: Int
+
+    subscript(row: Int, channel: Int) -> Double {
+        get { base.unsafelyUnwrapped[row * stride + channel] }
+        nonmutating set { base.unsafelyUnwrapped[row * stride + channel] = newValue }
+    }
 }
 
 /// Arrays with an element of the parameters' type for each channel. One that is not needed may be absent.

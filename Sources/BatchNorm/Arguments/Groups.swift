@@ -9,12 +9,20 @@ struct Groups {
     let index: UnsafePointer<Int32>?
     private let interleaved: Bool
     let averaged: Bool
-    private let perGroup: Int32
+    private var perGroup: Int32
 
     var ownStatistics: Bool { has(BN_PER_GROUP_STATISTICS) }
     var ownRunning: Bool { has(BN_PER_GROUP_RUNNING) }
     var ownParameters: Bool { has(BN_PER_GROUP_PARAMETERS) }
     private func has(_ bit: bn_per_group) -> Bool { UInt32(perGroup) & bit.rawValue != 0 }
+    /// The same groups, with parameters of their own.
+    var havingParameters: Groups {
+        var groups = self
+        groups.perGroup |= Int32(BN_PER_GROUP_PARAMETERS.rawValue)
+        return groups
+    }
+    /// True if gamma differs among values that share their statistics: a gain of dy, before its sums are taken.
+    var gains: Bool { ownParameters && !ownStatistics }
     var statisticsRows: Int { ownStatistics ? count : 1 }
     var runningRows: Int { ownRunning ? count : 1 }
     var parameterRows: Int { ownParameters ? count : 1 }

@@ -42,6 +42,9 @@ extension Groups {
     /// The slices in order; neighbours of one group are one slice.
     func slices(_ outer: Int) -> Slices { Slices(self, outer, seen: nil) }
 
+    /// As few as statistics need.
+    func slicesOfStatistics(_ outer: Int) -> Slices { (ownStatistics ? self : Groups()).slices(outer) }
+
     /// And an empty one for each group that has no samples, if statistics have rows, so that its rows are written.
     func slicesOfAll(_ outer: Int, _ call: Call) throws(Failure) -> Slices {
         if index == nil || !(ownStatistics || ownRunning) { return slices(outer) }

@@ -38,7 +38,7 @@ extension Call {
         }
         let needsSums = dgamma != nil || dbeta != nil || (dx != nil && !backward.frozen)
         if let groups = options.groups {
-            try GroupedBackward(backward, groups, (dgamma, dbeta), freezesSingle: freezesSingle, self)
+            try GroupedBackward(backward, groups, (dgamma, dbeta), freezesSingle: freezesSingle, call: self)
                 .run(needsSums: needsSums)
             return
         }
@@ -64,7 +64,7 @@ extension Backward {
             _ = try arguments.statistics("source->saved", saved, times: 4, .read)
         }
         let groups = options.groups ?? Groups()
-        if groups.ownParameters && !groups.ownStatistics { hasEpilogue = true }
+        if groups.gains { hasEpilogue = true }
         guard let given = options.epilogue else { return }
         try given.check(geometry)
         var kernel = given.kernel
@@ -98,7 +98,7 @@ extension Backward {
 
     /// x_hat of the output: (activation⁻¹(y) − beta) / gamma, so that beta is the mean and 1 / gamma the inverse deviation.
     private mutating func undo(_ options: Options, _ groups: Groups, _ call: Call) throws(Failure) {
-        if options.source != nil || (groups.ownParameters && !groups.ownStatistics) {
+        if options.source != nil || groups.gains {
             throw Failure(
                 BN_ERROR_OPTION, "epilogue->from_output", .integer(1),
                 expected: "0 with a source, and with parameters per group that share their statistics")

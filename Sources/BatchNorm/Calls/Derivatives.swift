@@ -12,45 +12,63 @@ import CKernels
 /// what they are followed by is linear in the tensors, with coefficients per channel.
 struct Derivatives {
     let call: Call
-    let geometry: Geometry
-    let x: Operand
-    let gamma: Elements?
-    let mean: UnsafePointer<Double>
-    let inverseStd: UnsafePointer<Double>
+    var geometry: Geometry
+    var x: Operand
+    var gamma: Elements?
+    var mean: UnsafePointer<Double>
+    var inverseStd: UnsafePointer<Double>
     let frozen: Bool
+    let groups: Groups
+    /// Values per channel, for means; of none, the sums are 0.
+    var count = 1.0
+
+    /// Rows of sums, one for all values that share their statistics. Constants need no sums, but for gradients of parameters,
+    /// which may have a row per group.
+    var rows: Int { frozen ? groups.count : groups.statisticsRows }
+    func row(_ group: Int) -> Int { frozen ? group : groups.statisticsRow(group) }
+
+    /// The samples of a slice, with the rows that they have, of which `counts` are the values.
+    func part(_ slice: Slice, _ counts: UnsafePointer<Double>) -> Derivatives {
+        var part = self
+        part.geometry = geometry.slice(slice)
+        part.x = x.slice(slice, geometry.elementSize)
+        part.gamma = gamma?.from(groups.parameterRow(slice.group) * geometry.channels)
+        part.mean += groups.statisticsRow(slice.group) * geometry.channels
+        part.inverseStd += groups.statisticsRow(slice.group) * geometry.channels
+        part.count = max(counts[groups.statisticsRow(slice.group)], 1)
+        return part
+    }
 
     /// Σv and Σv · (x − mean) per channel, an array after the other.
     struct Sums {
         let values: UnsafeMutablePointer<Double>
         let centred: UnsafeMutablePointer<Double>
+
+        func from(_ offset: Int) -> Sums { Sums(values: values + offset, centred: centred + offset) }
     }
 
-    /// The mean of a tensor as a sum of two doubles; `scratch` takes what is not wanted.
-    func means(
-        of v: Operand, _ mean: UnsafeMutablePointer<Double>, _ meanTail: UnsafeMutablePointer<Double>, scratch: Sums
-    ) throws(Failure) {
-        var part = geometry
-        part.xStride = v.stride
-        let sweep = call.sweep(part)
-        sweep.pointee.x = v
-        sweep.pointee.reduction = .moments
-        var finalize = ForwardFinalize(
-            statistics: .batch(eps: 0, nil), moments: (count: scratch.values, mean: mean, m2: scratch.centred))
-        finalize.meanTails = meanTail
-        sweep.pointee.finalize = call.finalize(finalize)
-        try sweep.pointee.run(call)
-    }
-
-    /// Values per channel, for means; of none, the sums are 0.
-    var count: Double { Double(max(geometry.count, 1)) }
-
-    func reduce(_ v: Operand, into sums: Sums) throws(Failure) {
-        try reduce(v, x, mean, into: sums)
-    }
-
-    /// The same about another tensor than x. Its standard deviation only says whether sums about 0 will do: of float32
-    /// they do, to twice as many digits as it has.
+    /// Adds the sums of a tensor to those of its rows; about x, or about another tensor, of which the moments are kept. The
+    /// standard deviation only says whether sums about 0 will do: of float32 they do, to twice as many digits as it has.
     func reduce(
+        _ v: Operand, about other: Operand? = nil, into sums: Sums, _ scratch: DerivativeScratch
+    ) throws(Failure) {
+        var slices = groups.slices(geometry.outer)
+        while let slice = slices.next() {
+            let part = part(slice, scratch.counts)
+            let row = row(slice.group)
+            let size = geometry.elementSize
+            try part.reduce(
+                v.slice(slice, size), other?.slice(slice, size) ?? part.x,
+                other == nil ? part.mean : scratch.batch(row).means, into: scratch.ofSlice)
+            let sums = sums.from(row * geometry.channels)
+            for channel in 0..<geometry.channels {
+                sums.values[channel] += scratch.ofSlice.values[channel]
+                sums.centred[channel] += scratch.ofSlice.centred[channel]
+            }
+        }
+    }
+
+    private func reduce(
         _ v: Operand, _ x: Operand, _ mean: UnsafePointer<Double>, into sums: Sums
     ) throws(Failure) {
         var backward = Backward(geometry: geometry, dy: v, x: x, mean: mean, inverseStd: inverseStd)
@@ -66,10 +84,18 @@ struct Derivatives {
 
     /// gamma · P(v) + gamma' · x_hat + beta', the primes being the directions of gamma and beta: what y changes by.
     struct Direction {
-        let v: Operand
-        let sums: Sums
-        let gamma: Elements?
-        let beta: Elements?
+        var v: Operand
+        var sums: Sums
+        var gamma: Elements?
+        var beta: Elements?
+
+        func part(_ slice: Slice, _ whole: Derivatives) -> Direction {
+            let channels = whole.geometry.channels
+            let parameters = whole.groups.parameterRow(slice.group) * channels
+            return Direction(
+                v: v.slice(slice, whole.geometry.elementSize), sums: sums.from(whole.row(slice.group) * channels),
+                gamma: gamma?.from(parameters), beta: beta?.from(parameters))
+        }
     }
 
     /// True if it is beta' alone, for which no tensor has to be looked at.
@@ -152,32 +178,45 @@ struct Derivatives {
     }
 }
 
-/// The arrays that a derivative keeps from one sweep to the next: so many pairs of sums, and so many others.
+/// The arrays that a derivative keeps from one sweep to the next: so many pairs of sums, and moments if they are wanted, in
+/// rows; the sums of a tensor that is not there are 0.
 struct DerivativeScratch {
     let room: Derivatives.Room
+    /// Values that share their statistics, by rows of these.
+    let counts: UnsafeMutablePointer<Double>
+    let ofSlice: Derivatives.Sums
+    private let batches: UnsafeMutablePointer<Double>
     private let doubles: UnsafeMutablePointer<Double>
     private let channels: Int
-    private let arrays: Int
+    private let length: Int
     private var next = 0
 
-    init(_ channels: Int, sums: Int, arrays: Int = 0, _ call: Call) throws(Failure) {
-        self.channels = channels
-        self.arrays = 2 * sums + arrays
+    init(_ derivatives: Derivatives, sums: Int, hasMoments: Bool = false) throws(Failure) {
+        let groups = derivatives.groups
+        channels = derivatives.geometry.channels
+        length = derivatives.rows * channels
         var layout = ArrayLayout()
         let maps = layout.add(ChannelMap.self, channels)
         let combined = layout.add(ThreeTensorMap.self, channels)
-        let doubles = layout.add(Double.self, channels, times: self.arrays)
-        let memory = try call.thread.pointee.kept.reserve(layout)
+        let counts = layout.add(Double.self, groups.statisticsRows)
+        let isSingle = layout.add(Double.self, groups.statisticsRows)
+        let ofSlice = layout.add(Double.self, 2 * channels)
+        let batches = layout.add(Double.self, hasMoments ? MomentsArray.size(channels) : 0, times: derivatives.rows)
+        let doubles = layout.add(Double.self, channels, times: 2 * sums * derivatives.rows)
+        let memory = try derivatives.call.thread.pointee.kept.reserve(layout)
+        memset(memory, 0, layout.bytes)
         room = Derivatives.Room(maps: maps.in(memory), combined: combined.in(memory))
+        self.counts = counts.in(memory)
+        self.ofSlice = Derivatives.Sums(values: ofSlice.in(memory), centred: ofSlice.in(memory) + channels)
+        self.batches = batches.in(memory)
         self.doubles = doubles.in(memory)
+        groups.weigh(derivatives.geometry, totals: self.counts, isSingle: isSingle.in(memory))
     }
 
-    func clear() { doubles.update(repeating: 0, count: arrays * channels) }
-
-    mutating func sums() -> Derivatives.Sums { Derivatives.Sums(values: array(), centred: array()) }
-
-    mutating func array() -> UnsafeMutablePointer<Double> {
-        defer { next += channels }
-        return doubles + next
+    mutating func sums() -> Derivatives.Sums {
+        defer { next += 2 * length }
+        return Derivatives.Sums(values: doubles + next, centred: doubles + next + length)
     }
+
+    func batch(_ row: Int) -> MomentsArray { MomentsArray(batches + row * MomentsArray.size(channels), channels) }
 }

@@ -27,7 +27,7 @@ extension Call {
         gamma: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?, savedInvstd: UnsafePointer<Double>?,
         options: Options
     ) throws(Failure) {
-        try options.refuse([.epilogue, .running, .source, .groups])
+        try options.refuse([.epilogue, .running, .source])
         try geometry.refuseWeights()
         let geometry = options.geometry(geometry)
         let arguments = options.arguments(self, geometry)
@@ -42,43 +42,48 @@ extension Call {
         let derivatives = Derivatives(
             call: self, geometry: geometry, x: needsX ? x : Operand(), gamma: gamma,
             mean: try arguments.needed(statistics: "saved_mean", savedMean),
-            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen)
+            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen,
+            groups: options.groups ?? Groups())
+        try options.groups?.enter(arguments)
+        if derivatives.groups.gains && !options.frozen {
+            throw Failure(
+                BN_ERROR_OPTION, "groups->per_group", .integer(Int(BN_PER_GROUP_PARAMETERS.rawValue)),
+                expected: "STATISTICS (1) beside PARAMETERS (4), unless frozen is 1")
+        }
         let toDy = try arguments.tensor(
             "grad_dy", grad.dy, stride: geometry.yStride, isNeeded: false, .writtenOver(placeOfU))
         let toX = try arguments.tensor(
             "grad_x", grad.x, stride: geometry.dxStride, isNeeded: false, .writtenOver(placeOfDy))
         let toGamma = try arguments.parameter("grad_gamma", grad.gamma, .written)
 
-        var second = try SecondDerivatives(
-            derivatives, g: g, u: u, a: a, b: b, toDy: toDy, toX: toX, toGamma: toGamma, self)
+        let second = try SecondDerivatives(
+            derivatives, g: g, u: u, a: a, b: b, toDy: toDy, toX: toX, toGamma: toGamma)
         try second.reduce()
         try second.write()
     }
 }
 
 private struct SecondDerivatives {
-    let derivatives: Derivatives
-    let g: Operand
-    let u: Operand
-    let a: Elements?
-    let b: Elements?
-    let toDy: Operand
-    let toX: Operand
-    let toGamma: Elements?
-    private var scratch: DerivativeScratch
-    private let ofU: Derivatives.Sums
-    private let ofG: Derivatives.Sums
+    private var derivatives: Derivatives
+    private var g: Operand
+    private var u: Operand
+    private var a: Elements?
+    private var b: Elements?
+    private var toDy: Operand
+    private var toX: Operand
+    private let toGamma: Elements?
+    private let scratch: DerivativeScratch
+    private var ofU: Derivatives.Sums
+    private var ofG: Derivatives.Sums
     /// Σ u and Σ u · (dy − mean(dy)), where that mean is a sum of two terms and only the first of them subtracted.
-    private let ofBoth: Derivatives.Sums
-    private let meanOfG: UnsafeMutablePointer<Double>
-    private let meanTailOfG: UnsafeMutablePointer<Double>
+    private var ofBoth: Derivatives.Sums
+    private var meansOfG: MomentsArray
     private var geometry: Geometry { derivatives.geometry }
 
     init(
         _ derivatives: Derivatives, g: Operand, u: Operand, a: Elements?, b: Elements?, toDy: Operand, toX: Operand,
-        toGamma: Elements?, _ call: Call
+        toGamma: Elements?
     ) throws(Failure) {
-        let channels = derivatives.geometry.channels
         self.derivatives = derivatives
         self.g = g
         self.u = u
@@ -87,65 +92,111 @@ private struct SecondDerivatives {
         self.toDy = toDy
         self.toX = toX
         self.toGamma = toGamma
-        scratch = try DerivativeScratch(channels, sums: 3, arrays: 2, call)
+        var scratch = try DerivativeScratch(derivatives, sums: 3, hasMoments: true)
         ofU = scratch.sums()
         ofG = scratch.sums()
         ofBoth = scratch.sums()
-        meanOfG = scratch.array()
-        meanTailOfG = scratch.array()
-        // The sums of a tensor that is not there are 0.
-        scratch.clear()
+        meansOfG = scratch.batch(0)
+        self.scratch = scratch
+    }
+
+    /// The samples of a slice, with the rows that they have.
+    private func part(_ slice: Slice) -> SecondDerivatives {
+        var part = self
+        let size = geometry.elementSize
+        part.derivatives = derivatives.part(slice, scratch.counts)
+        part.g = g.slice(slice, size)
+        part.u = u.slice(slice, size)
+        part.toDy = toDy.slice(slice, size)
+        part.toX = toX.slice(slice, size)
+        let parameters = derivatives.groups.parameterRow(slice.group) * geometry.channels
+        part.a = a?.from(parameters)
+        part.b = b?.from(parameters)
+        let row = derivatives.row(slice.group)
+        part.ofU = ofU.from(row * geometry.channels)
+        part.ofG = ofG.from(row * geometry.channels)
+        part.ofBoth = ofBoth.from(row * geometry.channels)
+        part.meansOfG = scratch.batch(row)
+        return part
     }
 
     func reduce() throws(Failure) {
         let isOfBoth = u.base != nil && (toX.base != nil || toGamma != nil)
         if !derivatives.frozen {
             // A rounding of the mean of dy, times that of u, would count as often as there are values.
-            if isOfBoth { try derivatives.means(of: g, meanOfG, meanTailOfG, scratch: ofG) }
-            if u.base != nil { try derivatives.reduce(u, into: ofU) }
-            try derivatives.reduce(g, into: ofG)
+            if isOfBoth { try findMeans() }
+            if u.base != nil { try derivatives.reduce(u, into: ofU, scratch) }
+            try derivatives.reduce(g, into: ofG, scratch)
         }
-        if isOfBoth { try derivatives.reduce(u, g, meanOfG, into: ofBoth) }
+        if isOfBoth { try derivatives.reduce(u, about: g, into: ofBoth, scratch) }
     }
 
-    /// Nothing is written before the memory of both maps is there.
-    mutating func write() throws(Failure) {
+    private func findMeans() throws(Failure) {
+        var geometry = geometry
+        geometry.xStride = g.stride
+        var slices = derivatives.groups.slicesOfStatistics(geometry.outer)
+        while let slice = slices.next() {
+            try derivatives.call.reduce(g, geometry, slice, into: scratch.batch(derivatives.row(slice.group)))
+        }
+    }
+
+    /// Nothing is written before the memory of all maps is there.
+    func write() throws(Failure) {
         let call = derivatives.call
-        let room = scratch.room
-        let direction = Derivatives.Direction(v: u, sums: ofU, gamma: a, beta: b)
         // If the statistics are constants, grad_x is 0 unless dgamma has a gradient.
         let mapsX = toX.base != nil && !(derivatives.frozen && a == nil)
         let mapsDy = toDy.base != nil && !derivatives.isConstant(direction)
-        if mapsX { try sweepToX(toX, room).pointee.reserve(call) }
-        if mapsDy { try derivatives.sweep(direction, to: toDy, room).pointee.reserve(call) }
-        if let toGamma {
+        var slices = derivatives.groups.slices(geometry.outer)
+        while let slice = slices.next() {
+            if mapsX { try part(slice).sweepToX().pointee.reserve(call) }
+            if mapsDy { try part(slice).sweepToDy().pointee.reserve(call) }
+        }
+        if let toGamma { write(toGamma) }
+        slices = derivatives.groups.slices(geometry.outer)
+        while let slice = slices.next() {
+            let part = part(slice)
+            if mapsX { try part.sweepToX().pointee.run(call) } else { part.derivatives.fill(part.toX, with: nil) }
+            if mapsDy { try part.sweepToDy().pointee.run(call) } else { part.derivatives.fill(part.toDy, with: part.b) }
+        }
+    }
+
+    /// A gamma that groups share has the sum of their gradients.
+    private func write(_ toGamma: Elements) {
+        let groups = derivatives.groups
+        for parameterRow in 0..<groups.parameterRows {
+            let rows = groups.ownParameters ? parameterRow..<parameterRow + 1 : 0..<derivatives.rows
             for channel in 0..<geometry.channels {
-                toGamma[channel] = derivatives.inverseStd[channel] * product(channel)
+                var sum = -0.0
+                for row in rows {
+                    let part = part(Slice(start: 0, count: 0, step: 1, group: row))
+                    sum += part.derivatives.inverseStd[channel] * part.product(channel)
+                }
+                toGamma[parameterRow * geometry.channels + channel] = sum
             }
         }
-        if mapsX { try sweepToX(toX, room).pointee.run(call) } else { derivatives.fill(toX, with: nil) }
-        if mapsDy {
-            try derivatives.sweep(direction, to: toDy, room).pointee.run(call)
-        } else {
-            derivatives.fill(toDy, with: b)
-        }
+    }
+
+    private var direction: Derivatives.Direction { Derivatives.Direction(v: u, sums: ofU, gamma: a, beta: b) }
+
+    private func sweepToDy() -> UnsafeMutablePointer<Sweep> {
+        derivatives.sweep(direction, to: toDy, scratch.room)
     }
 
     /// A; and Σ u · dy with constants for statistics.
     private func product(_ channel: Int) -> Double {
         let inverseStd = derivatives.inverseStd[channel]
         let ofStatistics = (ofU.centred[channel] * inverseStd) * (ofG.centred[channel] * inverseStd)
-        let centred = ofBoth.centred[channel] - ofBoth.values[channel] * meanTailOfG[channel]
+        let centred = ofBoth.centred[channel] - ofBoth.values[channel] * meansOfG.meanTails[channel]
         return centred - ofStatistics / derivatives.count
     }
 
-    private func sweepToX(_ out: Operand, _ room: Derivatives.Room) -> UnsafeMutablePointer<Sweep> {
+    private func sweepToX() -> UnsafeMutablePointer<Sweep> {
         if derivatives.frozen {
-            return derivatives.normalization(of: g, to: out, room) { channel in
+            return derivatives.normalization(of: g, to: toX, scratch.room) { channel in
                 ChannelMap(scale: (a?[channel] ?? 0) * derivatives.inverseStd[channel], shift: -0.0)
             }
         }
-        return derivatives.combination(g, u.base == nil ? g : u, to: out, room, combined)
+        return derivatives.combination(g, u.base == nil ? g : u, to: toX, scratch.room, combined)
     }
 
     private func combined(_ channel: Int) -> ThreeTensorMap {
@@ -163,8 +214,8 @@ private struct SecondDerivatives {
         if u.base == nil {
             combined.zMean = combined.dyMean
         } else {
-            combined.dyMean = meanOfG[channel]
-            combined.shift = -meanTailOfG[channel] * combined.scale
+            combined.dyMean = meansOfG.means[channel]
+            combined.shift = -meansOfG.meanTails[channel] * combined.scale
             combined.zMean = ofU.values[channel] / count
             combined.gain = weightOfU * inverseStd
         }

@@ -26,10 +26,10 @@ struct GroupedBackward: ~Copyable {
     private let totals: UnsafeMutablePointer<Double>
     private let isSingle: UnsafeMutablePointer<Double>
     private var channels: Int { backward.geometry.channels }
-    private var gains: Bool { groups.ownParameters && !groups.ownStatistics }
 
     init(
-        _ backward: Backward, _ groups: Groups, _ parameters: (Elements?, Elements?), freezesSingle: Bool, _ call: Call
+        _ backward: Backward, _ groups: Groups, _ parameters: (Elements?, Elements?) = (nil, nil),
+        freezesSingle: Bool = false, call: Call
     ) throws(Failure) {
         self.backward = backward
         self.groups = groups
@@ -55,18 +55,25 @@ struct GroupedBackward: ~Copyable {
 
     /// Nothing is written before the memory of all maps is there.
     func run(needsSums: Bool) throws(Failure) {
-        let slices = groups.slices(backward.geometry.outer)
-        if needsSums {
-            var next = slices
-            while let slice = next.next() { try reduce(slice) }
-        }
-        try call.run(slices) { map($0) }
+        if needsSums { try reduce() }
+        try call.run(groups.slices(backward.geometry.outer)) { map($0) }
         if !needsSums { return }
         for parameter in 0..<channels * groups.parameterRows {
-            let row = parameter / channels
-            dbeta?[parameter] = ofParameters[2 * row * channels + parameter % channels]
-            dgamma?[parameter] = ofParameters[(2 * row + 1) * channels + parameter % channels]
+            let sums = sums(parameter / channels, parameter % channels)
+            dbeta?[parameter] = sums.dy
+            dgamma?[parameter] = sums.dyXHat
         }
+    }
+
+    func reduce() throws(Failure) {
+        var slices = groups.slices(backward.geometry.outer)
+        while let slice = slices.next() { try reduce(slice) }
+    }
+
+    /// The gradients of beta and gamma, of a row of parameters.
+    func sums(_ row: Int, _ channel: Int) -> (dy: Double, dyXHat: Double) {
+        let first = 2 * row * channels + channel
+        return (ofParameters[first], ofParameters[first + channels])
     }
 
     @inline(never)
@@ -83,7 +90,7 @@ struct GroupedBackward: ~Copyable {
         let statistics = ofStatistics + 2 * row * channels
         let parameters = ofParameters + 2 * groups.parameterRow(slice.group) * channels
         for channel in 0..<channels {
-            let gain = gains ? part.gamma?[channel] ?? 1 : 1
+            let gain = groups.gains ? part.gamma?[channel] ?? 1 : 1
             statistics[channel] += gain * ofSlice[channel]
             statistics[channels + channel] += gain * ofSlice[channels + channel]
             parameters[channel] += ofSlice[channel]
@@ -99,7 +106,7 @@ struct GroupedBackward: ~Copyable {
         let sums = ofStatistics + 2 * row * channels
         let sweep = part.sweep(call, reduces: false, maps: true)
         sweep.pointee.finalize = call.finalize(
-            part.finalize(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: gains)))
+            part.finalize(.totals(count: totals[row], dy: sums, dyCentred: sums + channels, gains: groups.gains)))
         return sweep
     }
 }

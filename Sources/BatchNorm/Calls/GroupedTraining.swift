@@ -80,10 +80,7 @@ struct GroupedTraining: ~Copyable {
 
     @inline(never)
     private func collect() throws(Failure) {
-        if !groups.ownStatistics {
-            return try collect(Slice(start: 0, count: geometry.outer, step: 1, group: 0))
-        }
-        var slices = groups.slices(geometry.outer)
+        var slices = groups.slicesOfStatistics(geometry.outer)
         while let slice = slices.next() { try collect(slice) }
     }
 

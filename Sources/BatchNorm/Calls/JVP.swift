@@ -9,7 +9,7 @@ extension Call {
         gammaTangent: UnsafeRawPointer?, betaTangent: UnsafeRawPointer?, savedMean: UnsafePointer<Double>?,
         savedInvstd: UnsafePointer<Double>?, yTangent: UnsafeMutableRawPointer?, options: Options
     ) throws(Failure) {
-        try options.refuse([.epilogue, .running, .source, .groups])
+        try options.refuse([.epilogue, .running, .source])
         try geometry.refuseWeights()
         let geometry = options.geometry(geometry)
         let arguments = options.arguments(self, geometry)
@@ -24,15 +24,26 @@ extension Call {
         let derivatives = Derivatives(
             call: self, geometry: geometry, x: needsX ? x : Operand(), gamma: gamma,
             mean: try arguments.needed(statistics: "saved_mean", savedMean),
-            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen)
+            inverseStd: try arguments.needed(statistics: "saved_invstd", savedInvstd), frozen: options.frozen,
+            groups: options.groups ?? Groups())
+        try options.groups?.enter(arguments)
         let out = try arguments.tensor("y_tangent", yTangent, stride: geometry.yStride, .writtenOver(placeOfV))
 
-        var scratch = try DerivativeScratch(geometry.channels, sums: 1, self)
+        var scratch = try DerivativeScratch(derivatives, sums: 1)
         let sums = scratch.sums()
-        if v.base != nil && !options.frozen { try derivatives.reduce(v, into: sums) }
+        if v.base != nil && !options.frozen { try derivatives.reduce(v, into: sums, scratch) }
         let tangent = Derivatives.Direction(
             v: v, sums: sums, gamma: gammaDirection, beta: betaDirection)
-        if derivatives.isConstant(tangent) { return derivatives.fill(out, with: tangent.beta) }
-        try derivatives.sweep(tangent, to: out, scratch.room).pointee.run(self)
+        var slices = derivatives.groups.slices(geometry.outer)
+        if !derivatives.isConstant(tangent) {
+            return try run(slices) { slice in
+                derivatives.part(slice, scratch.counts).sweep(
+                    tangent.part(slice, derivatives), to: out.slice(slice, geometry.elementSize), scratch.room)
+            }
+        }
+        while let slice = slices.next() {
+            derivatives.part(slice, scratch.counts).fill(
+                out.slice(slice, geometry.elementSize), with: tangent.part(slice, derivatives).beta)
+        }
     }
 }

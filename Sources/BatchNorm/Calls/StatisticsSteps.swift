@@ -6,37 +6,43 @@ import CKernels
 extension Call {
     func mergeMoments(
         parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
-        m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
-        m2: UnsafeMutablePointer<Double>?
+        m2s: UnsafePointer<Double>?, stride: Int, count: UnsafeMutablePointer<Double>?,
+        mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
     ) throws(Failure) {
         let arguments = try Geometry(channels: channels, parameter: .float64).arguments(self)
-        let (rows, tooMany) = parts.multipliedReportingOverflow(by: channels)
-        if parts < 0 || tooMany || rows > Int.max / 8 {
+        let (doubles, tooMany) = parts.multipliedReportingOverflow(by: channels)
+        if parts < 0 || tooMany || doubles > Int.max / 8 {
             throw Failure(
                 BN_ERROR_SHAPE, "parts", .size(parts), expected: "parts * channels doubles within PTRDIFF_MAX bytes")
         }
-        func input(_ name: StaticString, _ pointer: UnsafePointer<Double>?) throws(Failure) -> Int {
-            try arguments.array(name, pointer, rows: parts, count: channels, size: 8)
-            if parts > 0 { _ = try need(pointer, name) }
-            return arguments.latest
+        let stride = try arguments.stride(stride, rows: parts)
+        func input(_ name: StaticString, _ base: UnsafePointer<Double>?) throws(Failure) -> (rows: Rows, place: Int) {
+            let rows = try arguments.needed(
+                rows: name, UnsafeMutablePointer(mutating: base), parts, stride: stride, .read)
+            return (rows, arguments.latest)
         }
-        let places = (try input("counts", counts), try input("means", means), try input("m2s", m2s))
+        let inputs = (count: try input("counts", counts), mean: try input("means", means), m2: try input("m2s", m2s))
+        func output(
+            _ name: StaticString, _ base: UnsafeMutablePointer<Double>?, over input: (rows: Rows, place: Int)
+        ) throws(Failure) -> Rows {
+            try arguments.needed(rows: name, base, 1, stride: stride, .writtenOver(input.place))
+        }
         let outputs = (
-            count: try arguments.needed(statistics: "count", count, .writtenOver(places.0)),
-            mean: try arguments.needed(statistics: "mean", mean, .writtenOver(places.1)),
-            m2: try arguments.needed(statistics: "m2", m2, .writtenOver(places.2))
+            count: try output("count", count, over: inputs.count), mean: try output("mean", mean, over: inputs.mean),
+            m2: try output("m2", m2, over: inputs.m2)
         )
-        if let counts { try checkCounts("counts", counts, rows) }
+        if let counts { try checkCounts("counts", counts, rows: parts, channels, stride: stride) }
         for channel in 0..<channels {
             var merged = Moments.empty
-            if let counts, let means, let m2s {
-                for index in stride(from: channel, to: rows, by: channels) {
-                    merged = merged.merged(with: Moments(count: counts[index], mean: means[index], m2: m2s[index]))
-                }
+            for part in 0..<parts {
+                merged = merged.merged(
+                    with: Moments(
+                        count: inputs.count.rows[part, channel], mean: inputs.mean.rows[part, channel],
+                        m2: inputs.m2.rows[part, channel]))
             }
-            outputs.count[channel] = merged.count
-            outputs.mean[channel] = merged.mean
-            outputs.m2[channel] = merged.m2
+            outputs.count[0, channel] = merged.count
+            outputs.mean[0, channel] = merged.mean
+            outputs.m2[0, channel] = merged.m2
         }
     }
 
@@ -83,15 +89,18 @@ extension Call {
 
 /// Numbers of values, or sums of weights: every count that a step gives is one that a step takes.
 func checkCounts(
-    _ name: StaticString, _ counts: UnsafePointer<Double>, _ number: Int, least: Double = 0
+    _ name: StaticString, _ counts: UnsafePointer<Double>, rows: Int = 1, _ number: Int, stride: Int = 0,
+    least: Double = 0
 ) throws(Failure) {
-    for index in 0..<number {
-        let count = counts[index]
-        if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.mostCount { continue }
-        throw Failure(
-            BN_ERROR_OPTION, name, .element(index, count),
-            expected: count > 0 && count < .infinity
-                ? "a number of values within 1e-150 to 1e250"
-                : least > 0 ? "a finite number of values, more than 0" : "a finite number of values, at least 0")
+    for row in 0..<rows {
+        for index in row * stride..<row * stride + number {
+            let count = counts[index]
+            if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.mostCount { continue }
+            throw Failure(
+                BN_ERROR_OPTION, name, .element(index, count),
+                expected: count > 0 && count < .infinity
+                    ? "a number of values within 1e-150 to 1e250"
+                    : least > 0 ? "a finite number of values, more than 0" : "a finite number of values, at least 0")
+        }
     }
 }

@@ -5,8 +5,10 @@ import CKernels
 struct BackwardFinalize: ChannelFinalizer {
     enum SumsOverBatch {
         case reduced(count: Double)
-        case given(count: UnsafePointer<Double>, dy: UnsafePointer<Double>, dyXHat: UnsafePointer<Double>)
-        /// The sums of a batch in several slices. Where they have a gamma each (`gains`), the sums are of gamma · dy.
+        /// Where the parts of a batch have a gamma each (`gains`), the sums are of gamma · dy.
+        case given(
+            count: UnsafePointer<Double>, dy: UnsafePointer<Double>, dyXHat: UnsafePointer<Double>, gains: Bool)
+        /// The sums of a batch in several slices.
         case totals(count: Double, dy: UnsafePointer<Double>, dyCentred: UnsafePointer<Double>, gains: Bool)
         /// Frozen statistics, and no gradient of gamma or beta wanted.
         case none
@@ -107,7 +109,7 @@ struct BackwardFinalize: ChannelFinalizer {
             // No values, no sums: and a mean of nothing would raise the invalid flag.
             if step.isEmpty { return (1, 0, 0, 0) }
             return summed(values, step.arrays.first[channel], step.arrays.second[channel], channel)
-        case .given(let counts, let dys, let dyXHats): return (counts[channel], dys[channel], 0, dyXHats[channel])
+        case .given(let counts, let dys, let dyXHats, _): return (counts[channel], dys[channel], 0, dyXHats[channel])
         case .totals(let count, let dys, let dyCentred, _):
             return summed(count, dys[channel], dyCentred[channel], channel)
         case .none: return (1, 0, 0, 0)
@@ -144,11 +146,18 @@ struct BackwardFinalize: ChannelFinalizer {
             mean: effective.mean, scale: scale, dyMean: effective.meanWeight * (known.dy / known.count),
             slope: slope(effective, known))
         if hasEpilogue { map.argument = argument(channel).argument }
-        if case .totals(_, _, _, true) = sums {
+        if gains {
             map.gain = gamma
             map.scale = inverseStd
         }
         return map
+    }
+
+    private var gains: Bool {
+        switch sums {
+        case .given(_, _, _, let gains), .totals(_, _, _, let gains): return gains
+        case .reduced, .none: return false
+        }
     }
 
     /// The factor that x − mean is subtracted with: Σdy · x_hat / count · invstd for the batch's own statistics.

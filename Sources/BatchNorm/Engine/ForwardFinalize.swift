@@ -14,11 +14,8 @@ struct ForwardFinalize: ChannelFinalizer {
     var beta: Elements?
     var savedMean: UnsafeMutablePointer<Double>?
     var savedInverseStd: UnsafeMutablePointer<Double>?
-    /// Moments as they are, for bn_moments.
-    var moments:
-        (count: UnsafeMutablePointer<Double>, mean: UnsafeMutablePointer<Double>, m2: UnsafeMutablePointer<Double>)?
-    /// The part of the mean that rounding took, if that is wanted as well.
-    var meanTails: UnsafeMutablePointer<Double>?
+    /// Moments that those of the sweep are put with, for bn_moments.
+    var merged: MomentsArray?
 
     func run<T: Real, A: Access>(_: T.Type, _: A.Type, _ step: ChannelStep, _ channels: Range<Int>) {
         // A local copy: the compiler cannot know that stores do not change it, and would load it for each channel (7 ns).
@@ -73,12 +70,7 @@ struct ForwardFinalize: ChannelFinalizer {
         if case .batch(_, let update) = statistics {
             let batch = step.moments(channel)
             update?.apply(A.self, batch, channel)
-            if let moments {
-                moments.count[channel] = batch.count
-                moments.mean[channel] = batch.mean
-                moments.m2[channel] = batch.m2
-                meanTails?[channel] = batch.meanTail
-            }
+            if let merged { merged[channel] = merged[channel].merged(with: batch) }
         }
         return map(A.self, channel, known)
     }

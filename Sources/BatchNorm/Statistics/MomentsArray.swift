@@ -11,6 +11,10 @@ struct MomentsArray {
         self.channels = channels
     }
 
+    /// Without what rounding took of them, and that.
+    var means: UnsafePointer<Double> { UnsafePointer(memory + channels) }
+    var meanTails: UnsafePointer<Double> { UnsafePointer(memory + 2 * channels) }
+
     subscript(channel: Int) -> Moments {
         get {
             Moments(

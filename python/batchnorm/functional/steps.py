@@ -146,6 +146,8 @@ def backward_reduce(
         address(mean),
         address(invstd),
         *map(address, result),
+        0,
+        None,
     )
     return result
 

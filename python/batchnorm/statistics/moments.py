@@ -187,7 +187,7 @@ class Moments(Versioned):
         self._fits(fit.channel_shape, f"x has channels of shape {fit.channel_shape} at axis {self.axis}")
         shape = weighted(fit.shape, PositionWeights(weights, lengths), x, self.axis)
         part = room(fit.channel_shape)
-        lib.bn_moments(shape, fit.code, x_address, *map(address, part))
+        lib.bn_moments(shape, fit.code, x_address, *map(address, part), 0, None)
         return self._with(part if self._three is None else pooled([self._three, part]))
 
     def merge(self: Self, other: Moments | Sequence[ArrayLike]) -> Self:

@@ -21,7 +21,7 @@ def pooled(parts: Sequence[Three]) -> Three:
     """New arrays of the moments of disjoint parts, which are of one shape."""
     rows = [np.stack(arrays) for arrays in zip(*parts)]
     result = room(parts[0][0].shape)
-    lib.bn_merge_moments(len(parts), result[0].size, *map(address, rows), *map(address, result))
+    lib.bn_merge_moments(len(parts), result[0].size, *map(address, rows), 0, *map(address, result))
     return result
 
 

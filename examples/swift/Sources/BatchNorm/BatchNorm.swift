@@ -146,7 +146,7 @@ public func moments<T: Element>(
         try extents.checkRow(name, found, of: nil, .statistics)
     }
     var shape = bn_shape(extents.shape, extents.strides)
-    try call { bn_moments(&shape, T.dtype.value, x, &count, &mean, &m2) }
+    try call { bn_moments(&shape, T.dtype.value, x, &count, &mean, &m2, 0, nil) }
 }
 
 /// The number of threads that later calls may use: 1 to 1024, or 0 for the default.
