@@ -32,7 +32,7 @@ static const struct {
     {WITH_GROUPS | WITH_INDEX | WITH_RUNNING | WITH_NEW | WITH_SOURCE | WITH_WEIGHTS | WITH_EPILOGUE | WITH_Z, BN_SILU,
      BN_MASKED_ZERO, BN_SOURCE_RENORM, 7, 0, 0, 0},
 };
-enum { case_count = sizeof cases / sizeof cases[0] };
+enum { case_count = sizeof cases / sizeof cases[0], first_of_groups = 12 };
 
 /* Outer is of samples of one outer index each, in threes or not at all. */
 static inline layer layer_of_case(int i, size_t outer, size_t channels, size_t inner, bn_dtype dtype) {

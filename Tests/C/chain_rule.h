@@ -170,7 +170,8 @@ static inline void check_value(const layer *l, double result, double expected, d
           l->options.frozen);
 }
 
-static inline void check_channel(const layer *l, size_t c) {
+/* The tensors of a channel; returns what the error of its grad_gamma is bounded by. */
+static inline double check_tensors(const layer *l, size_t c) {
     gather(l, c);
     differentiate_forward();
     differentiate_backward();
@@ -186,8 +187,12 @@ static inline void check_channel(const layer *l, size_t c) {
             check_value(l, result, expected, error + error_of_type(l->dtype, expected), tensors[t].name, c, i);
         }
     }
-    double expected = (double)k.grad_gamma, result = parameter(l, GRAD_GAMMA, c);
-    double error = r.in_double * (double)(k.s * r.abs_a) + error_of_type(l->param, expected);
+    return r.in_double * (double)(k.s * r.abs_a);
+}
+
+static inline void check_channel(const layer *l, size_t c) {
+    double error = check_tensors(l, c), expected = (double)k.grad_gamma, result = parameter(l, GRAD_GAMMA, c);
+    error += error_of_type(l->param, expected);
     check_value(l, result, expected, error, "grad_gamma", c, 0);
 }
 

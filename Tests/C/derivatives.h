@@ -43,12 +43,16 @@ static inline void find_statistics(layer *l) {
     }
 }
 
-static inline void make_derivative(layer *l) {
-    l->epilogue.z_stride = l->shape.y_stride, l->epilogue.dz_stride = l->shape.dx_stride;
-    make_arrays(l);
+static inline void fill_directions(layer *l) {
     fill(l, GRAD_DX, l->dtype, 0.125, 1);
     fill(l, GRAD_DGAMMA, l->param, 0.25, 1);
     fill(l, GRAD_DBETA, l->param, -0.5, 1);
+}
+
+static inline void make_derivative(layer *l) {
+    l->epilogue.z_stride = l->shape.y_stride, l->epilogue.dz_stride = l->shape.dx_stride;
+    make_arrays(l);
+    fill_directions(l);
     find_statistics(l);
 }
 

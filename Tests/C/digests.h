@@ -203,6 +203,44 @@ static void digest_steps(int number, const size_t extent[3], bn_dtype dtype) {
     free(moments), free(sums), free(bias), free_arrays(&l);
 }
 
+/* The steps and the derivatives of samples in groups, their rows as an all-gather has them. */
+static void digest_group_steps(int number, const size_t extent[3], bn_dtype dtype) {
+    layer l = layer_of_case(number, extent[0], extent[1], extent[2], dtype);
+    l.with = (l.with & (WITH_WEIGHTS | WITH_GROUPS | WITH_INDEX)) | WITH_Z;
+    l.groups.averaged = 0;
+    l.options.frozen = number % 2 == 0 && rows_of(&l, BN_PER_GROUP_STATISTICS) == 1;
+    make_arrays(&l);
+    fill_directions(&l);
+    connect(&l, 0);
+    void **a = l.arrays;
+    double *mean = a[SAVED_MEAN], *invstd = a[SAVED_INVSTD];
+    size_t c = extent[1], rows = rows_of(&l, BN_PER_GROUP_STATISTICS), groups = l.groups.groups;
+    double *moments = allocate(3 * (rows + 1) * c, sizeof(double)), *merged = moments + 3 * rows * c;
+    double *sums = allocate(2 * groups * c, sizeof(double)), *counts = allocate(rows * c, sizeof(double));
+    CHECK_OK(bn_moments(&l.shape, dtype, a[X], moments, moments + c, moments + 2 * c, 3 * c, &l.options));
+    CHECK_OK(bn_merge_moments(rows, c, moments, moments + c, moments + 2 * c, 3 * c, merged, merged + c, merged + 2 * c));
+    for (size_t row = 0; row < rows; row++) {
+        const double *own = moments + 3 * row * c;
+        CHECK_OK(bn_inverse_std(c, own, own + 2 * c, invstd + row * c, NULL));
+        for (size_t i = 0; i < c; i++) counts[row * c + i] = own[i] == 0 ? 1 : own[i], mean[row * c + i] = own[c + i];
+    }
+    CHECK_OK(bn_normalize(&l.shape, dtype, a[X], a[GAMMA], a[BETA], mean, invstd, a[Y], &l.options));
+    add_array(&l, Y);
+    CHECK_OK(bn_backward_reduce(&l.shape, dtype, a[DY], a[X], mean, invstd, sums, sums + c, 2 * c, &l.options));
+    CHECK_OK(bn_backward_apply(&l.shape, dtype, a[DY], a[X], a[GAMMA], mean, invstd, counts, sums, sums + rows * c, a[DZ],
+                               &l.options));
+    add_array(&l, DZ);
+    l.shape.weights = NULL;
+    CHECK_OK(run_jvp(&l));
+    add_array(&l, Y_TANGENT);
+    CHECK_OK(run_double_backward(&l));
+    for (int i = 0; i < array_count; i++) add_array(&l, (enum array)i);
+    add_numbers(BN_FLOAT64, moments, 3 * (rows + 1) * c * sizeof(double));
+    add_numbers(BN_FLOAT64, sums, 2 * groups * c * sizeof(double));
+    end_digest("group steps", number, &l);
+    free(moments), free(sums), free(counts), free_arrays(&l);
+}
+
 static void digest_lengths(bn_dtype dtype) {
     layer l = layer_of(4, 1, 7, dtype, WITH_WEIGHTS);
     static const size_t lengths[] = {3, 0, 7, 1};
@@ -239,6 +277,15 @@ static void digest_all(bn_dtype dtype) {
     }
     for (int i = 0; i < 6; i++) digest_any_bits(wild[i / 2], dtype, i);
     digest_plain(large, dtype, "large", 0, inputs[0]); /* past the caches, where they are not larger than most */
+    uint64_t state = random_state; /* the next element type goes on as it would without groups */
+    for (int c = first_of_groups; c < case_count; c++) {
+        for (int e = 0; e < 6; e++) digest_group_steps(c, shapes[e], dtype);
+        for (size_t length = 1; length <= 67; length++) {
+            const size_t planes[3] = {6, 2, length}, rows[3] = {6, length, 1};
+            digest_group_steps(c, planes, dtype), digest_group_steps(c, rows, dtype);
+        }
+    }
+    random_state = state;
 }
 
 #endif

@@ -112,6 +112,15 @@ static void shape(void) {
         REFUSED(channel_calls[i], BN_ERROR_SHAPE, "channels", a.channels = SIZE_MAX);
     }
     REFUSED(merge, BN_ERROR_SHAPE, "parts", a.parts = SIZE_MAX / 2 + 1);
+    static const call row_calls[] = {moments, merge, reduce};
+    for (size_t i = 0; i < LENGTH(row_calls); i++) {
+        call each = row_calls[i];
+        REFUSED(each, BN_ERROR_SHAPE, "stride", a.stride = channels - 1);
+        REFUSED(each, BN_ERROR_SHAPE, "stride", a.stride = SIZE_MAX);
+        REFUSED(each, BN_ERROR_SHAPE, "stride", a.stride = PTRDIFF_MAX);
+        REFUSED(each, BN_ERROR_SHAPE, "stride", a.stride = PTRDIFF_MAX / 8 + 1);
+    }
+    REFUSED(merge, BN_ERROR_SHAPE, "stride", a.stride = PTRDIFF_MAX / (8 * parts) + 1);
     REFUSED(training, BN_ERROR_SHAPE, "x_stride", a.shape_value.x_stride = channels * inner - 1);
     REFUSED(training, BN_ERROR_SHAPE, "x_stride", a.shape_value.x_stride = SIZE_MAX);
     REFUSED(training, BN_ERROR_SHAPE, "y_stride", a.shape_value.y_stride = 1);

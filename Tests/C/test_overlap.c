@@ -42,6 +42,11 @@ static void block_outputs(void) {
     REFUSED(moments, BN_ERROR_OVERLAP, "count", a.count = a.mean);
     REFUSED(moments, BN_ERROR_OVERLAP, "m2", a.m2 = (double *)memory.x);
     REFUSED(merge, BN_ERROR_OVERLAP, "count", a.count = a.counts + channels);
+    REFUSED(merge, BN_ERROR_OVERLAP, "count", (a.stride = 3, a.count = a.counts + 3));
+    REFUSED(merge, BN_ERROR_OVERLAP, "mean", (a.stride = 3, a.mean = a.means + 4));
+    REFUSED(moments, BN_ERROR_OVERLAP, "mean", a.mean = a.count + 1);
+    REFUSED(moments, BN_ERROR_OVERLAP, "m2", (a.stride = 2 * channels, a.m2 = a.mean + 1));
+    REFUSED(reduce, BN_ERROR_OVERLAP, "sum_dy_x_hat", (a.stride = 2 * channels, a.sum_dy_x_hat = a.sum_dy + 1));
     REFUSED(merge, BN_ERROR_OVERLAP, "count", a.count = a.counts + 1);
     REFUSED(merge, BN_ERROR_OVERLAP, "mean", a.mean = a.m2s);
     REFUSED(merge, BN_ERROR_OVERLAP, "mean", a.mean = a.m2);

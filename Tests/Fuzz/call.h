@@ -19,7 +19,7 @@ static const char *const function_names[function_count] = {
 };
 
 /* A member of a structure, or an argument that is passed by value. */
-enum field_kind { SIZE, CHANNELS, GROUPS, STRUCT_SIZE, STRIDE, CHOICE, FLAG, NUMBER, DTYPE };
+enum field_kind { SIZE, CHANNELS, GROUPS, STRUCT_SIZE, STRIDE, ROW_STRIDE, CHOICE, FLAG, NUMBER, DTYPE };
 typedef struct field {
     void *at;
     enum field_kind kind;
@@ -46,6 +46,7 @@ static struct call {
     bn_groups groups;
     bn_dtype dtype, param;
     size_t parts, channels; /* of calls without a shape */
+    size_t stride;          /* of rows */
     size_t rank, axis, axes, tensors;
     int32_t samples_outermost;
     void *shape_at, *options_at; /* NULL for options: the defaults */
@@ -115,14 +116,24 @@ static inline void *in_place(block *b) {
     return b->values;
 }
 
-static inline void take_counts(void **holder, const char *name, size_t length, int may_be_zero) {
-    block *b = take_vector(holder, name, BN_FLOAT64, length, IN);
-    for (size_t i = 0; i < length; i++) {
+/* Rows of doubles, as far apart as k.stride says. */
+static inline block *take_rows(void **holder, const char *name, size_t rows, int is_output) {
+    size_t width = k.shape.channels * sizeof(double), apart = k.stride == 0 ? width : k.stride * sizeof(double);
+    return finish_block(take(holder, name, sizeof(double), rows, width, apart), BN_FLOAT64, is_output, draw_kind());
+}
+#define ROWS(member, rows, role) take_rows(&k.member, #member, rows, role)
+
+static inline void fill_counts(const block *b, int may_be_zero) {
+    for (size_t i = 0; i < values_in(b); i++) {
         static const double counts[] = {0, 1, 2, 5, 100, 1.5, 0.5, 9007199254740992.0, 1e250, 1e-150};
         double count = counts[noise() % 10];
         put_value(b, i, count == 0 && !may_be_zero ? 3 : count);
     }
     add_datum(b, COUNT);
+}
+
+static inline void take_counts(void **holder, const char *name, size_t length, int may_be_zero) {
+    fill_counts(take_vector(holder, name, BN_FLOAT64, length, IN), may_be_zero);
 }
 
 #endif

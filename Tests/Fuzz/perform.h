@@ -70,11 +70,11 @@ static inline bn_status make_call(void) {
     case TRAINING: return bn_forward_training(s, t, k.x, k.gamma, k.beta, k.running_mean, k.running_var, k.y, k.mean, k.invstd, o);
     case INFERENCE: return bn_forward_inference(s, t, k.x, k.gamma, k.beta, k.running_mean, k.running_var, k.y, k.mean, k.invstd, o);
     case BACKWARD: return bn_backward(s, t, k.dy, k.x, k.gamma, k.beta, k.mean, k.invstd, k.dx, k.dgamma, k.dbeta, o);
-    case MOMENTS: return bn_moments(s, t, k.x, k.count, k.mean, k.m2);
-    case MERGE: return bn_merge_moments(k.parts, k.channels, k.counts, k.means, k.m2s, k.count, k.mean, k.m2);
+    case MOMENTS: return bn_moments(s, t, k.x, k.count, k.mean, k.m2, k.stride, o);
+    case MERGE: return bn_merge_moments(k.parts, k.channels, k.counts, k.means, k.m2s, k.stride, k.count, k.mean, k.m2);
     case INVERSE_STD: return bn_inverse_std(k.channels, k.count, k.m2, k.invstd, o);
     case NORMALIZE: return bn_normalize(s, t, k.x, k.gamma, k.beta, k.mean, k.invstd, k.y, o);
-    case REDUCE: return bn_backward_reduce(s, t, k.dy, k.x, k.mean, k.invstd, k.sum_dy, k.sum_dy_x_hat);
+    case REDUCE: return bn_backward_reduce(s, t, k.dy, k.x, k.mean, k.invstd, k.sum_dy, k.sum_dy_x_hat, k.stride, o);
     case APPLY: return bn_backward_apply(s, t, k.dy, k.x, k.gamma, k.mean, k.invstd, k.count, k.sum_dy, k.sum_dy_x_hat, k.dx, o);
     case UPDATE: return bn_update_running(k.channels, t, k.count, k.mean, k.m2, k.running_mean, k.running_var, o);
     case LENGTHS: return bn_length_weights(k.shape.outer, k.shape.inner, k.lengths, t, k.length_weights);

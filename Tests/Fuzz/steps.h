@@ -6,18 +6,31 @@
 
 #include "layers.h"
 
-static inline void draw_moments(void) {
+/* 0, dense, or some doubles more than that; it is there beside no options as well. */
+static inline void draw_row_stride(void) {
+    k.stride = percent(50) ? 0 : k.shape.channels + below(2 * k.shape.channels + 3);
+    FIELD(stride, ROW_STRIDE);
+}
+
+static inline void draw_step_options(void) {
+    draw_options();
     if (percent(18)) draw_weights();
+    if (percent(30)) draw_groups();
+}
+
+static inline void draw_moments(void) {
+    draw_step_options(), draw_row_stride();
     k.shape.x_stride = draw_stride();
     TENSOR(x, k.shape.x_stride, IN);
-    DOUBLES(count, 1, OUT), DOUBLES(mean, 1, OUT), DOUBLES(m2, 1, OUT);
+    ROWS(count, statistics_rows(), OUT), ROWS(mean, statistics_rows(), OUT), ROWS(m2, statistics_rows(), OUT);
 }
 
 /* The outputs may be the first rows of the inputs. */
 static inline void draw_merge(void) {
     k.parts = below(6);
-    take_counts(&k.counts, "counts", k.parts * k.shape.channels, 1);
-    block *counts = &blocks[block_count - 1], *means = DOUBLES(means, k.parts, IN), *m2s = DOUBLES(m2s, k.parts, IN);
+    draw_row_stride();
+    block *counts = ROWS(counts, k.parts, IN), *means = ROWS(means, k.parts, IN), *m2s = ROWS(m2s, k.parts, IN);
+    fill_counts(counts, 1);
     if (k.parts > 0 && percent(30)) {
         k.count = in_place(counts), k.mean = in_place(means), k.m2 = in_place(m2s);
     } else {
@@ -33,31 +46,33 @@ static inline void draw_inverse_std(void) {
     else DOUBLES(invstd, 1, OUT);
 }
 
+static inline void draw_mean_and_invstd(void) {
+    DOUBLES(mean, statistics_rows(), IN), make_positive(DOUBLES(invstd, statistics_rows(), IN));
+}
+
 static inline void draw_normalize(void) {
-    draw_options();
-    if (percent(18)) draw_weights();
+    draw_step_options();
     if (percent(35)) draw_epilogue();
     draw_x_and_y(1);
-    DOUBLES(mean, 1, IN);
-    make_positive(DOUBLES(invstd, 1, IN));
+    draw_mean_and_invstd();
 }
 
 static inline void draw_reduce(void) {
-    if (percent(18)) draw_weights();
+    draw_step_options(), draw_row_stride();
     k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride();
     TENSOR(dy, k.shape.y_stride, IN), TENSOR(x, k.shape.x_stride, IN);
-    DOUBLES(mean, 1, IN), make_positive(DOUBLES(invstd, 1, IN));
-    DOUBLES(sum_dy, 1, OUT), DOUBLES(sum_dy_x_hat, 1, OUT);
+    draw_mean_and_invstd();
+    size_t groups = k.options.groups == NULL ? 1 : k.groups.groups;
+    ROWS(sum_dy, groups, OUT), ROWS(sum_dy_x_hat, groups, OUT);
 }
 
 static inline void draw_apply(void) {
-    draw_options();
-    if (percent(18)) draw_weights();
+    draw_step_options();
     draw_dy_x_and_dx(1);
-    if (percent(75)) PARAMETER(gamma, 1, IN);
-    DOUBLES(mean, 1, IN), make_positive(DOUBLES(invstd, 1, IN));
-    take_counts(&k.count, "count", k.channels, 0);
-    DOUBLES(sum_dy, 1, IN), DOUBLES(sum_dy_x_hat, 1, IN);
+    if (percent(75)) PARAMETER(gamma, parameter_rows(), IN);
+    draw_mean_and_invstd();
+    take_counts(&k.count, "count", statistics_rows() * k.channels, 0);
+    DOUBLES(sum_dy, statistics_rows(), IN), DOUBLES(sum_dy_x_hat, statistics_rows(), IN);
 }
 
 static inline void draw_update(void) {
@@ -79,6 +94,7 @@ static inline void draw_length_weights(void) {
 
 static inline void draw_jvp(void) {
     draw_options();
+    if (percent(30)) draw_groups();
     k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride(), k.shape.dx_stride = draw_stride();
     int is_in_place = percent(25);
     if (is_in_place) k.shape.y_stride = k.shape.dx_stride;
@@ -86,14 +102,17 @@ static inline void draw_jvp(void) {
     if (is_in_place) k.y_tangent = in_place(TENSOR(x_tangent, k.shape.dx_stride, IN));
     else TENSOR(y_tangent, k.shape.y_stride, OUT);
     if (!is_in_place && percent(75)) TENSOR(x_tangent, k.shape.dx_stride, IN);
-    if (percent(75)) PARAMETER(gamma, 1, IN);
-    if (percent(75)) PARAMETER(gamma_tangent, 1, IN);
-    if (percent(75)) PARAMETER(beta_tangent, 1, IN);
-    DOUBLES(mean, 1, IN), make_positive(DOUBLES(invstd, 1, IN));
+    if (percent(75)) PARAMETER(gamma, parameter_rows(), IN);
+    if (percent(75)) PARAMETER(gamma_tangent, parameter_rows(), IN);
+    if (percent(75)) PARAMETER(beta_tangent, parameter_rows(), IN);
+    draw_mean_and_invstd();
 }
 
 static inline void draw_double_backward(void) {
     draw_options();
+    if (percent(30)) draw_groups();
+    /* Shared statistics, which have to be constants. */
+    k.may_refuse = k.options.groups != NULL && (k.groups.per_group & 5) == 4 && !k.options.frozen;
     k.shape.x_stride = draw_stride(), k.shape.y_stride = draw_stride(), k.shape.dx_stride = draw_stride();
     int is_of_grad_dx = percent(20), is_of_dy = percent(20);
     if (is_of_grad_dx || is_of_dy) k.shape.dx_stride = k.shape.y_stride;
@@ -104,11 +123,11 @@ static inline void draw_double_backward(void) {
     else if (percent(80)) TENSOR(grad_dy, k.shape.y_stride, OUT);
     if (is_of_dy) k.grad_x = in_place(dy);
     else if (percent(80)) TENSOR(grad_x, k.shape.dx_stride, OUT);
-    if (percent(75)) PARAMETER(grad_dgamma, 1, IN);
-    if (percent(75)) PARAMETER(grad_dbeta, 1, IN);
-    if (percent(75)) PARAMETER(gamma, 1, IN);
-    if (percent(75)) PARAMETER(grad_gamma, 1, OUT);
-    DOUBLES(mean, 1, IN), make_positive(DOUBLES(invstd, 1, IN));
+    if (percent(75)) PARAMETER(grad_dgamma, parameter_rows(), IN);
+    if (percent(75)) PARAMETER(grad_dbeta, parameter_rows(), IN);
+    if (percent(75)) PARAMETER(gamma, parameter_rows(), IN);
+    if (percent(75)) PARAMETER(grad_gamma, parameter_rows(), OUT);
+    draw_mean_and_invstd();
 }
 
 static inline void draw_scale_shift(void) {

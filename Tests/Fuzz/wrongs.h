@@ -28,6 +28,9 @@ static inline int spoil_field(const field *f) {
     case GROUPS: *(size_t *)f->at = percent(50) ? 0 : draw_far_too_large(); return *(size_t *)f->at == 0;
     case STRUCT_SIZE: *(size_t *)f->at += ONE_OF(size_t, 1, 8, (size_t)-8, (size_t)-1, 4096); return 1;
     case STRIDE: *(size_t *)f->at = slice_of() > 1 && percent(50) ? slice_of() - 1 : draw_far_too_large(); return 0;
+    case ROW_STRIDE:
+        *(size_t *)f->at = k.shape.channels > 1 && percent(50) ? k.shape.channels - 1 : draw_far_too_large();
+        return 1;
     case CHOICE: *(int32_t *)f->at = percent(50) ? other | 8 : -1 - other; return 1;
     case FLAG: *(int32_t *)f->at = percent(50) ? other | 2 : -1 - other; return 1;
     case NUMBER: *(double *)f->at = ONE_OF(double, NAN, -1, -HUGE_VAL, HUGE_VAL, 1e308); return isnan(*(double *)f->at);

@@ -82,9 +82,6 @@ struct Groups {
         if arguments.outer % samples != 0 {
             throw Failure(BN_ERROR_OPTION, "groups->samples", .size(samples), expected: "a divisor of shape->outer")
         }
-        if (64 * arguments.channels).multipliedReportingOverflow(by: count).overflow {
-            throw Failure(BN_ERROR_OPTION, "groups->groups", .size(count), expected: "fewer rows than memory holds")
-        }
         guard let index else { return }
         try arguments.array("groups->index", index, count: samples, size: 4)
         for sample in 0..<samples where !(0..<count ~= Int(index[sample])) {

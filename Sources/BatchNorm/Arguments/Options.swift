@@ -105,9 +105,13 @@ extension Options {
     func geometry(_ given: Geometry) -> Geometry { parameter.map(given.with) ?? given }
 
     /// The list of a call's arguments, which have the rows that groups say.
-    func arguments(_ call: Call, _ geometry: Geometry) -> ArgumentList {
+    func arguments(_ call: Call, _ geometry: Geometry) throws(Failure) -> ArgumentList {
         var arguments = geometry.arguments(call)
         if let groups = descriptors?.pointee.groups {
+            if (64 * geometry.channels).multipliedReportingOverflow(by: groups.count).overflow {
+                throw Failure(
+                    BN_ERROR_OPTION, "groups->groups", .size(groups.count), expected: "fewer rows than memory holds")
+            }
             arguments.statisticsRows = groups.statisticsRows
             arguments.runningRows = groups.runningRows
             arguments.parameterRows = groups.parameterRows

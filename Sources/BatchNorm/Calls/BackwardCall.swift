@@ -11,7 +11,7 @@ extension Call {
         options: Options
     ) throws(Failure) {
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         let dyOperand = try arguments.tensor("dy", dy, stride: geometry.yStride)
         let placeOfDy = arguments.latest
         // If x is NULL only Σdy is needed; dy is passed in x's place, because the loop reads both.

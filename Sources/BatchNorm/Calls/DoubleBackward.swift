@@ -30,7 +30,7 @@ extension Call {
         try options.refuse([.epilogue, .running, .source])
         try geometry.refuseWeights()
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         let u = try arguments.tensor("grad_dx", grad.dx, stride: geometry.dxStride, isNeeded: false)
         let placeOfU = arguments.latest
         let (a, b) = try arguments.parameters(("grad_dgamma", "grad_dbeta"), grad.dgamma, grad.dbeta)

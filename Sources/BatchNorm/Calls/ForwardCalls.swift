@@ -11,7 +11,7 @@ extension Call {
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         var forward = try Forward(geometry, x: x, gamma: gamma, beta: beta, options, arguments)
         try needBothOrNeither(runningMean, runningVar, ("running_mean", "running_var"))
         let running =
@@ -72,7 +72,7 @@ extension Call {
         savedMean: UnsafeMutablePointer<Double>?, savedInvstd: UnsafeMutablePointer<Double>?, options: Options
     ) throws(Failure) {
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         var forward = try Forward(geometry, x: x, isNeeded: y != nil, gamma: gamma, beta: beta, options, arguments)
         let mean = try arguments.needed(running: "running_mean", runningMean)
         let variance = try arguments.needed(running: "running_var", runningVar)

@@ -12,7 +12,7 @@ extension Call {
         try options.refuse([.epilogue, .running, .source])
         try geometry.refuseWeights()
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         // If the statistics are constants, y depends on x only through x_tangent and gamma_tangent.
         let needsX = gammaTangent != nil || (xTangent != nil && !options.frozen)
         let x = try arguments.tensor("x", x, stride: geometry.xStride, isNeeded: needsX)

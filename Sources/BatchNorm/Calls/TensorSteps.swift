@@ -9,7 +9,7 @@ extension Call {
         mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?, stride: Int, options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source])
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         let x = try arguments.tensor("x", x, stride: geometry.xStride)
         try geometry.enterWeights(arguments)
         try options.groups?.enter(arguments)
@@ -51,7 +51,7 @@ extension Call {
     ) throws(Failure) {
         try options.refuse([.source])
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         var forward = try Forward(geometry, x: x, gamma: gamma, beta: beta, options, arguments)
         let mean = try arguments.needed(statistics: "mean", mean)
         let inverseStd = try arguments.needed(statistics: "invstd", invstd)
@@ -74,7 +74,7 @@ extension Call {
         stride: Int, options: Options
     ) throws(Failure) {
         try options.refuse([.epilogue, .running, .source])
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         var backward = Backward(
             geometry: geometry, dy: try arguments.tensor("dy", dy, stride: geometry.yStride),
             x: try arguments.tensor("x", x, stride: geometry.xStride),
@@ -107,7 +107,7 @@ extension Call {
     ) throws(Failure) {
         try options.refuse([.epilogue, .source])
         let geometry = options.geometry(geometry)
-        let arguments = options.arguments(self, geometry)
+        let arguments = try options.arguments(self, geometry)
         let dyOperand = try arguments.tensor("dy", dy, stride: geometry.yStride)
         let placeOfDy = arguments.latest
         let x = try arguments.tensor("x", x, stride: geometry.xStride)
