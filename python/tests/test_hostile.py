@@ -50,9 +50,9 @@ FUNCTIONS = {
         "gamma beta dx dgamma dbeta options",
         (("dx", "dy"),),
     ),
-    "bn_moments": Function("shape dtype x count mean m2", "count mean m2", ""),
+    "bn_moments": Function("shape dtype x count mean m2 stride options", "count mean m2", "options"),
     "bn_merge_moments": Function(
-        "parts channels counts means m2s count mean m2",
+        "parts channels counts means m2s stride count mean m2",
         "count mean m2",
         "",
         (("count", "counts"), ("mean", "means"), ("m2", "m2s")),
@@ -61,7 +61,9 @@ FUNCTIONS = {
     "bn_normalize": Function(
         "shape dtype x gamma beta mean invstd y options", "y", "gamma beta options", (("y", "x"),)
     ),
-    "bn_backward_reduce": Function("shape dtype dy x mean invstd sum_dy sum_dy_x_hat", "sum_dy sum_dy_x_hat", ""),
+    "bn_backward_reduce": Function(
+        "shape dtype dy x mean invstd sum_dy sum_dy_x_hat stride options", "sum_dy sum_dy_x_hat", "options"
+    ),
     "bn_backward_apply": Function(
         "shape dtype dy x gamma mean invstd count sum_dy sum_dy_x_hat dx options",
         "dx",
@@ -72,7 +74,7 @@ FUNCTIONS = {
         "channels dtype count mean m2 running_mean running_var options", "running_mean running_var", "options"
     ),
 }
-SCALARS = {"shape", "dtype", "options", "parts", "channels"}
+SCALARS = {"shape", "dtype", "options", "parts", "channels", "stride"}
 BYTES = 1024  # of every buffer: enough for 4 x 3 x 5 doubles
 
 
@@ -107,7 +109,7 @@ class Memory:
                 self.buffers[name] = (ctypes.c_double * (BYTES // 8))(*[fill] * (BYTES // 8))
 
     def arguments(self, changes: dict[str, Any]) -> list[Any]:
-        values = {"shape": shape(), "dtype": 2, "options": options(), "parts": 2, "channels": 3}
+        values = {"shape": shape(), "dtype": 2, "options": options(), "parts": 2, "channels": 3, "stride": 7}
         values = {**values, **{name: Place(name) for name in self.buffers}, **changes}
         return [self.address(value) if isinstance(value, Place) else value for value in map(values.get, self.names)]
 
@@ -181,6 +183,10 @@ def cases(name: str, memory: Memory) -> Iterator[Case]:
                 yield f"{count} {value}", {count: value}, SHAPE
     if "channels" in memory.names:
         yield "channels 0", {"channels": 0}, SHAPE
+    if "stride" in memory.names:
+        for stride in (1, 2, 2**60, 2**63 - 1, 2**63, 2**64 - 1):
+            yield f"stride {stride}", {"stride": stride}, SHAPE
+        yield "stride 0", {"stride": 0}, OK
     yield from overlaps(function, memory)
 
 
@@ -238,14 +244,14 @@ lib = with_statuses()
 one = lambda value: ctypes.byref(ctypes.c_double(value))
 for value in (math.nan, math.inf, -math.inf, -1.0, -5e-324):
     out = [ctypes.c_double(7) for _ in "123"]
-    assert lib.bn_merge_moments(1, 1, one(value), one(0), one(0), *map(ctypes.byref, out)) == Status.ERROR_OPTION
+    assert lib.bn_merge_moments(1, 1, one(value), one(0), one(0), 0, *map(ctypes.byref, out)) == Status.ERROR_OPTION
     assert [o.value for o in out] == [7, 7, 7]
     shape = ctypes.pointer(Shape(ctypes.sizeof(Shape), 1, 1, 1))
     assert lib.bn_backward_apply(shape, 2, *[one(1)] * 2, None, *[one(1)] * 2, one(value), one(1), one(1),
                                  ctypes.byref(out[0]), None) == Status.ERROR_OPTION
     assert out[0].value == 7
 out = [ctypes.c_double(7) for _ in "123"]
-assert lib.bn_merge_moments(0, 1, None, None, None, *map(ctypes.byref, out)) == Status.OK
+assert lib.bn_merge_moments(0, 1, None, None, None, 0, *map(ctypes.byref, out)) == Status.OK
 assert [o.value for o in out] == [0, 0, 0]
 assert lib.bn_forward_training(shape, 2, one(1), *[None] * 8) == Status.ERROR_SINGLE_VALUE
 for n in (-1, 1025, 2**31 - 1, -(2**31)):

@@ -17,10 +17,11 @@ from .._core.arrange import CallTensors, arrange
 from .._core.arrays import Array, address, parameter, tensor
 from .._core.foreign import in_own_kind
 from .._core.held import check_axis_again, check_x
-from .._core.layout import Axis, Plan
+from .._core.layout import Axis, Plan, as_axis, channel_axes
 from .._core.library import lib
-from .._core.options import options
-from .._core.structs import Shape
+from .._core.structs import Options, Outcome, PerGroup, Shape
+from ..settings.groups import Conditional, Grouping, Groups, grouping
+from .descriptors import options_with, with_rows
 from .extended_backward import known_parameters
 from .saved import SavedStatistics
 
@@ -46,14 +47,14 @@ def jvp(
     Parameters
     ----------
     x
-        As in the forward call, which had no activation, residual, weights, groups or source.
+        As in the forward call, which had no activation, residual, weights or source.
     saved : SavedStatistics
         The second result of forward_training(); or frozen_statistics(), whose P is that of constants.
     gamma, axis
         Not needed, and checked, as in backward().
     x_tangent : array_like of x's shape and dtype, optional
         None stands for 0.
-    gamma_tangent, beta_tangent : array_like of the parameters' dtype, one element per channel, optional
+    gamma_tangent, beta_tangent : array_like of the parameters' dtype and shape, optional
         None stands for 0.
     out : ndarray, optional
         Takes y_tangent in place; it may be `x_tangent` itself.
@@ -66,8 +67,8 @@ def jvp(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in forward_training(). A ValueError also if the forward call had an activation, residual, weights, groups or
-        source.
+        As in forward_training(). A ValueError also if the forward call had an activation, residual, weights or source, or
+        normalized a group of one value, and no other, with the running statistics.
 
     Examples
     --------
@@ -84,13 +85,14 @@ def jvp(
     True
     """
     axis = _axis(saved, axis, x)
-    tensors = arrange({"x": x, "x_tangent": x_tangent}, {"out": out}, axis)
-    fit, scale = _known(saved, gamma, tensors, gamma_tangent, beta_tangent)
-    gamma_tangent, gamma_tangent_address = parameter(gamma_tangent, "gamma_tangent", fit)
-    beta_tangent, beta_tangent_address = parameter(beta_tangent, "beta_tangent", fit)
+    groups = _groups(saved)
+    tensors = arrange({"x": x, "x_tangent": x_tangent}, {"out": out}, axis, groups is not None)
+    group, affine, scale = _known(saved, gamma, tensors, (groups, axis), gamma_tangent, beta_tangent)
+    gamma_tangent, gamma_tangent_address = parameter(gamma_tangent, "gamma_tangent", affine)
+    beta_tangent, beta_tangent_address = parameter(beta_tangent, "beta_tangent", affine)
     lib.bn_jvp(
         _shape(tensors, y="out", dx="x_tangent"),
-        fit.code,
+        affine.code,
         tensors.address("x"),
         tensors.address("x_tangent"),
         scale,
@@ -98,7 +100,7 @@ def jvp(
         beta_tangent_address,
         *saved._addresses(),
         tensors.address("out"),
-        options(frozen=saved.frozen, param_code=fit.param_code),
+        _options(saved, group, affine),
     )
     return tensors.arrays["out"]
 
@@ -128,11 +130,10 @@ def double_backward(
     Parameters
     ----------
     dy, x, saved, gamma, axis
-        As in backward(), which needs no gamma and axis. The forward call had no activation, residual, weights, groups
-        or source.
+        As in backward(), which needs no gamma and axis. The forward call had no activation, residual, weights or source.
     grad_dx : array_like of x's shape and dtype, optional
         None stands for 0.
-    grad_dgamma, grad_dbeta : array_like of the parameters' dtype, one element per channel, optional
+    grad_dgamma, grad_dbeta : array_like of the parameters' dtype and shape, optional
         None stands for 0.
 
     Returns
@@ -145,7 +146,8 @@ def double_backward(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in backward(). A ValueError also if the forward call had an activation, residual, weights, groups or source.
+        As in backward(). A ValueError also if jvp() would not take `saved`, or if groups share statistics that are not
+        frozen, and have parameters of their own (Conditional).
 
     Examples
     --------
@@ -166,16 +168,22 @@ def double_backward(
     0.03790 0.03790
     """
     axis = _axis(saved, axis, x)
-    tensors = arrange({"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}, axis)
-    fit, scale = _known(saved, gamma, tensors, grad_dgamma, grad_dbeta)
+    groups = _groups(saved)
+    if isinstance(groups, Conditional) and not saved.frozen:
+        raise ValueError(
+            "saved is of groups that share their statistics (Conditional), expected frozen statistics then"
+        )
+    given, taken = {"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}
+    tensors = arrange(given, taken, axis, groups is not None)
+    group, affine, scale = _known(saved, gamma, tensors, (groups, axis), grad_dgamma, grad_dbeta)
     # dx and its gradient have one stride, and so have dy and its own: the results are dense.
     tensors = _dense(tensors, "dy", "grad_dx")
-    grad_dgamma, grad_dgamma_address = parameter(grad_dgamma, "grad_dgamma", fit)
-    grad_dbeta, grad_dbeta_address = parameter(grad_dbeta, "grad_dbeta", fit)
-    grad_gamma = np.empty(fit.channel_shape, fit.param)
+    grad_dgamma, grad_dgamma_address = parameter(grad_dgamma, "grad_dgamma", affine)
+    grad_dbeta, grad_dbeta_address = parameter(grad_dbeta, "grad_dbeta", affine)
+    grad_gamma = np.empty(affine.channel_shape, affine.param)
     lib.bn_double_backward(
         _shape(tensors, y="grad_dy", dx="grad_x"),
-        fit.code,
+        affine.code,
         tensors.address("grad_dx"),
         grad_dgamma_address,
         grad_dbeta_address,
@@ -186,7 +194,7 @@ def double_backward(
         tensors.address("grad_dy"),
         tensors.address("grad_x"),
         address(grad_gamma),
-        options(frozen=saved.frozen, param_code=fit.param_code),
+        _options(saved, group, affine),
     )
     return tensors.arrays["grad_dy"], tensors.arrays["grad_x"], grad_gamma
 
@@ -202,19 +210,44 @@ def _axis(saved: SavedStatistics, axis: Axis | None, x: ArrayLike) -> Axis:
     return saved._axis
 
 
-def _known(
-    saved: SavedStatistics, gamma: ArrayLike | None, tensors: CallTensors, *others: ArrayLike | None
-) -> tuple[Plan, bytes | None]:
-    """The plan of a call, and the forward call's gamma; `others` tell the dtype where that call had no parameters."""
+def _groups(saved: SavedStatistics) -> Groups | None:
+    """The groups of the forward call, which had nothing else that derivatives do not know of."""
     if not saved.is_plain:
         raise ValueError(
-            "saved is of a call with an activation, residual, weights, groups or source, expected a call without them"
+            "saved is of a call with an activation, residual, weights or source, expected a call without them"
         )
-    check_x(tensors.arrays["x"], saved._shape, saved._dtype)
-    if saved.channels != tensors.fit.channels:
-        raise ValueError(f"saved is of {saved.channels} channels, but x has {tensors.fit.channels}")
-    fit, (scale, beta) = known_parameters(saved, gamma, tensors.fit)
-    return (fit.beside(*others) if scale is None and beta is None else fit), scale
+    outcome = saved.outcome
+    if isinstance(outcome, np.ndarray) and (outcome == Outcome.RUNNING).any() and not saved.frozen:
+        raise ValueError(
+            "saved is of groups of which some were normalized with running statistics, expected all or none"
+        )
+    return None if saved._extras is None else saved._extras.groups
+
+
+def _known(
+    saved: SavedStatistics,
+    gamma: ArrayLike | None,
+    tensors: CallTensors,
+    groups: tuple[Groups | None, Axis],
+    *others: ArrayLike | None,
+) -> tuple[Grouping | None, Plan, bytes | None]:
+    """The groups of a call, its plan with the rows of parameters, and the forward call's gamma; `others` tell the dtype
+    where that call had no parameters.
+    """
+    x = tensors.arrays["x"]
+    check_x(x, saved._shape, saved._dtype)
+    group = grouping(groups[0], x.shape, channel_axes(as_axis(groups[1]), x.ndim))
+    expected = with_rows(tensors.fit, group, PerGroup.STATISTICS)
+    if saved.channels != expected.channels:
+        raise ValueError(f"saved is of {saved.channels} channels, but x has {expected.channels}")
+    fit, (scale, beta) = known_parameters(saved, gamma, tensors.fit, group)
+    fit = fit.beside(*others) if scale is None and beta is None else fit
+    return group, with_rows(fit, group, PerGroup.PARAMETERS), scale
+
+
+def _options(saved: SavedStatistics, group: Grouping | None, fit: Plan) -> Options:
+    told = {"groups": None if group is None else group.struct}
+    return options_with(told, frozen=saved.frozen, param_code=fit.param_code)
 
 
 def _shape(tensors: CallTensors, *, y: str, dx: str) -> Shape:

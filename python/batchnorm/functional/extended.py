@@ -118,13 +118,19 @@ def normalize(
     out: Array | None,
 ) -> Array:
     """See functional.steps.normalize()."""
-    tensors, _, _ = arranged({"x": x, "residual": extras.residual}, {"out": out}, axis, extras.positions(), None)
+    given = {"x": x, "residual": extras.residual}
+    tensors, group, _ = arranged(given, {"out": out}, axis, extras.positions(), extras.groups)
     fit = tensors.fit.beside(*channels)
-    statistics = [doubles(value, name, fit.channel_shape) for name, value in (("mean", mean), ("invstd", invstd))]
-    affine = [parameter(value, name, fit) for name, value in (("gamma", channels.gamma), ("beta", channels.beta))]
-    descriptors = {"epilogue": epilogue_of(resolve(extras.activation), tensors)}
+    shape = with_rows(fit, group, PerGroup.STATISTICS).channel_shape
+    statistics = [doubles(value, name, shape) for name, value in (("mean", mean), ("invstd", invstd))]
+    affine = with_rows(fit, group, PerGroup.PARAMETERS)
+    _, gamma = parameter(channels.gamma, "gamma", affine)
+    _, beta = parameter(channels.beta, "beta", affine)
+    descriptors = {
+        "groups": None if group is None else group.struct,
+        "epilogue": epilogue_of(resolve(extras.activation), tensors),
+    }
     told = options_with(descriptors, param_code=fit.param_code)
-    (_, gamma), (_, beta) = affine
     x_address, y_address = tensors.address("x"), tensors.address("out")
     native.normalize(fit, x_address, (gamma, beta), (address(statistics[0]), address(statistics[1])), y_address, told)
     return tensors.arrays["out"]

@@ -171,11 +171,11 @@ class SavedStatistics:
 
     @property
     def is_plain(self) -> bool:
-        """True if the call normalized, scaled and shifted, and did nothing else."""
+        """True if the call normalized, scaled and shifted, in groups perhaps, and did nothing else."""
         extras = self._extras
         if extras is None:
             return True
-        others = extras.has_residual, extras.positions, extras.source, extras.groups
+        others = extras.has_residual, extras.positions, extras.source
         return extras.activation.kind == extras.activation.kind.IDENTITY and not any(others)
 
     @property

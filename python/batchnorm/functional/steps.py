@@ -16,6 +16,7 @@ Backward::
     dx = bn.backward_apply(dy, x, mean, invstd, count, sum_dy, sum_dy_x_hat, gamma)
 
 Statistics and sums are float64 arrays, one element per channel. The parts need not be of equal size, or have any size.
+With `groups` they have a row for each group that has statistics of its own: (groups, channels).
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core import direct
-from .._core.arrange import arrange
 from .._core.arrays import Array, Doubles, address, doubles, parameter
 from .._core.foreign import in_own_kind
 from .._core.layout import Axis
 from .._core.library import lib
 from .._core.options import options
 from .._core.public import publish
-from .._core.weights import Masked, PositionWeights, weighted
+from .._core.structs import PerGroup
+from .._core.weights import Masked, PositionWeights
 from ..settings.activations import Activation
+from ..settings.groups import Groups, options_of
 from . import extended, native
+from .descriptors import arranged, options_with, with_rows
 from .extras import Extras
 
 
@@ -62,6 +65,7 @@ def normalize(
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     masked: Masked = "normalize",
+    groups: Groups | None = None,
 ) -> Array:
     """y = activation(gamma * (x - mean) * invstd + beta + residual): x normalized with statistics that are given.
 
@@ -71,8 +75,8 @@ def normalize(
         As in forward_training(). x may have any number of values per channel.
     mean, invstd : array_like of real numbers, one element per channel
         As from merge_moments() and inverse_std(). They are read as float64.
-    weights, lengths, masked
-        As in forward_training(); here they only matter to `masked`.
+    weights, lengths, masked, groups
+        As in forward_training(); here weights only matter to `masked`.
 
     Returns
     -------
@@ -85,8 +89,8 @@ def normalize(
         As in forward_training(). A TypeError also if `mean` or `invstd` has a dtype that NumPy does not cast to float64
         safely.
     """
-    extras = Extras(activation, residual, weights, lengths, masked)
-    if extras.activation is not None or residual is not None or extras.positions():
+    extras = Extras(activation, residual, weights, lengths, masked, groups=groups)
+    if extras.activation is not None or residual is not None or groups is not None or extras.positions():
         return extended.normalize(x, mean, invstd, extended.Channels(gamma, beta), extras, axis=axis, out=out)
     fit, x, y, x_address, y_address = direct.forward(x, axis, out)
     mean = doubles(mean, "mean", fit.channel_shape)
@@ -109,6 +113,7 @@ def backward_reduce(
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     masked: Masked = "normalize",
+    groups: Groups | None = None,
 ) -> Sums:
     """sum(dy) and sum(dy * x_hat), x_hat = (x - mean) * invstd, of this part of the batch: its dbeta and dgamma.
 
@@ -121,25 +126,28 @@ def backward_reduce(
     weights, lengths, masked
         As in forward_training(). They only choose the values of dy that count: all of them with "normalize"; with
         "zero" and "keep", those at positions of a weight above 0.
+    groups
+        As in forward_training().
 
     Returns
     -------
     Sums
-        (sum_dy, sum_dy_x_hat), not rounded to the dtype of x.
+        (sum_dy, sum_dy_x_hat), not rounded to the dtype of x. With any `groups` they have a row for each: those of
+        Ghost(1) are sums of each sample, if mean and invstd, which have rows as well then, are repeated.
 
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
         As in normalize(). A ValueError or TypeError also if dy has another shape or dtype than x.
     """
-    tensors = arrange({"x": x, "dy": dy}, {}, axis)
-    fit, positions = tensors.fit, PositionWeights(weights, lengths, masked)
-    shape = weighted(fit.shape, positions, tensors.arrays["x"], axis)
-    mean = doubles(mean, "mean", fit.channel_shape)
-    invstd = doubles(invstd, "invstd", fit.channel_shape)
-    result = Sums(*np.empty((2, *fit.channel_shape)))
+    positions = PositionWeights(weights, lengths, masked)
+    tensors, group, _ = arranged({"x": x, "dy": dy, "residual": None}, {}, axis, positions, groups)
+    fit = tensors.fit
+    statistics = with_rows(fit, group, PerGroup.STATISTICS).channel_shape
+    mean, invstd = doubles(mean, "mean", statistics), doubles(invstd, "invstd", statistics)
+    result = Sums(*np.empty((2, *(() if group is None else (group.groups,)), *fit.channel_shape)))
     lib.bn_backward_reduce(
-        shape,
+        fit.shape,
         fit.code,
         tensors.address("dy"),
         tensors.address("x"),
@@ -147,7 +155,7 @@ def backward_reduce(
         address(invstd),
         *map(address, result),
         0,
-        None,
+        options_of(group),
     )
     return result
 
@@ -168,6 +176,7 @@ def backward_apply(
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     masked: Masked = "normalize",
+    groups: Groups | None = None,
 ) -> Array:
     """dx = gamma * invstd * (dy - w * sum_dy / count - w * x_hat * sum_dy_x_hat / count), x_hat = (x - mean) * invstd.
 
@@ -185,6 +194,9 @@ def backward_apply(
     weights, lengths, masked
         As in forward_training(). The weights w are 1 unless they are given. Where w is 0, dx is 0 with "zero" and dy
         with "keep".
+    groups
+        As in forward_training(). Of Conditional, which shares its statistics, the sums are of gamma * dy: each group's
+        sums times its gamma, added up.
 
     Returns
     -------
@@ -196,10 +208,11 @@ def backward_apply(
     ValueError, TypeError, MemoryError, RuntimeError
         As in backward_reduce(). A ValueError also if a count is not finite, or not above 0.
     """
-    fit, dy, x, dx, dy_address, x_address, dx_address = direct.backward(dy, x, axis, out)
-    shape = weighted(fit.shape, PositionWeights(weights, lengths, masked), x, axis)
+    positions = PositionWeights(weights, lengths, masked)
+    tensors, group, _ = arranged({"x": x, "dy": dy, "residual": None}, {"out": out}, axis, positions, groups)
+    shape = with_rows(tensors.fit, group, PerGroup.STATISTICS).channel_shape
     statistics = [
-        doubles(value, name, fit.channel_shape)
+        doubles(value, name, shape)
         for name, value in {
             "mean": mean,
             "invstd": invstd,
@@ -208,10 +221,9 @@ def backward_apply(
             "sum_dy_x_hat": sum_dy_x_hat,
         }.items()
     ]
-    fit = fit.beside(gamma)
-    gamma, gamma_address = parameter(gamma, "gamma", fit)
-    known = options(param_code=fit.param_code)
-    lib.bn_backward_apply(
-        shape, fit.code, dy_address, x_address, gamma_address, *map(address, statistics), dx_address, known
-    )
+    fit = tensors.fit.beside(gamma)
+    gamma, gamma_address = parameter(gamma, "gamma", with_rows(fit, group, PerGroup.PARAMETERS))
+    told = options_with({"groups": None if group is None else group.struct}, param_code=fit.param_code)
+    given, dx = (tensors.address("dy"), tensors.address("x"), gamma_address), tensors.arrays["out"]
+    lib.bn_backward_apply(fit.shape, fit.code, *given, *map(address, statistics), address(dx), told)
     return dx

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Union
@@ -19,11 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._core.arrays import address, plain
-from .._core.options import at_least_one
+from .._core.options import at_least_one, make_options
 from .._core.pickling import Versioned
 from .._core.public import publish
 from .._core.structs import Groups as Struct
-from .._core.structs import PerGroup, sized
+from .._core.structs import Options, PerGroup, sized
 
 
 class Grouping(NamedTuple):
@@ -195,6 +196,15 @@ def rows_of(groups: Groups | None) -> tuple[int, int]:
     if isinstance(groups, Split):
         return (0 if groups.shared_parameters else groups.groups, groups.groups)
     return (groups.groups if isinstance(groups, Conditional) else 0, 0)
+
+
+def options_of(group: Grouping | None) -> Options | None:
+    """Options that say nothing but the groups."""
+    if group is None:
+        return None
+    options = make_options()
+    options.groups = ctypes.pointer(group.struct)
+    return options
 
 
 def copied(groups: Groups | None) -> Groups | None:

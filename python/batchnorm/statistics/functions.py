@@ -11,13 +11,17 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._core.arrange import arrange
 from .._core.arrays import Array, Doubles, address, doubles, running, tensor
 from .._core.foreign import viewed
-from .._core.layout import Axis, plan
+from .._core.layout import Axis, as_axis, channel_axes, plan
 from .._core.library import lib
 from .._core.options import DEFAULT_MOMENTUM, options, weight_of_new
+from .._core.structs import PerGroup
+from .._core.weights import PositionWeights, weighted
+from ..settings.groups import Groups, grouping, options_of
 from .moments import Moments as Moments
-from .pooling import NAMES, Three, pooled
+from .pooling import NAMES, Three, merged, pooled, room
 
 
 def moments(
@@ -26,6 +30,7 @@ def moments(
     *,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
+    groups: Groups | None = None,
 ) -> Moments:
     """The number of values, mean = sum(x) / count and m2 = sum((x - mean)**2), per channel; all 0 without values.
 
@@ -36,13 +41,14 @@ def moments(
     x : array_like of float32, float64, float16 or bfloat16
     axis : int or tuple of int, default 1
         The channel axis, or a group of adjacent ones.
-    weights, lengths
-        As in forward_training().
+    weights, lengths, groups
+        As in forward_training(). Moments of each sample are those of Ghost(1).
 
     Returns
     -------
     Moments
-        (count, mean, m2), float64 arrays in the shape of the channel axes.
+        (count, mean, m2), float64 arrays in the shape of the channel axes; of groups that have statistics of their own,
+        with a row for each: (groups, channels).
 
     Raises
     ------
@@ -57,7 +63,17 @@ def moments(
     >>> print(count, mean, m2)
     [2. 2.] [2. 5.] [2. 0.]
     """
-    return Moments(axis).update(x, weights, lengths=lengths)
+    if groups is None:
+        return Moments(axis).update(x, weights, lengths=lengths)
+    x = tensor(x, "x")
+    group = grouping(groups, x.shape, channel_axes(as_axis(axis), x.ndim))
+    tensors = arrange({"x": x}, {}, axis, samples_first=True)
+    shape = weighted(tensors.fit.shape, PositionWeights(weights, lengths), tensors.arrays["x"], axis)
+    rows = group.rows(PerGroup.STATISTICS) if group is not None else 0
+    of_groups = room((rows, *tensors.fit.channel_shape) if rows else tensors.fit.channel_shape)
+    given = tensors.fit.code, tensors.address("x")
+    lib.bn_moments(shape, *given, *map(address, of_groups), 0, options_of(group))
+    return Moments(axis)._with(of_groups)
 
 
 def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> Moments:
@@ -66,7 +82,8 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
     Parameters
     ----------
     parts : iterable of Moments or (count, mean, m2), or an array of shape (parts, 3, channels)
-        At least one, all of one shape. A part may be empty.
+        At least one, all of one shape. A part may be empty. An array of float64, as an all-gather delivers it, goes to
+        the library as it is. The groups of ``bn.moments(x, groups=...)`` are merged by ``zip(*moments)``.
 
     Returns
     -------
@@ -85,6 +102,9 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
     >>> print(count, mean, m2)
     [4.] [5.] [26.]
     """
+    if isinstance(parts, np.ndarray) and parts.ndim > 2 and parts.shape[1] == 3 and parts.dtype == np.float64:
+        if parts.size:
+            return Moments()._with(merged(np.ascontiguousarray(parts)))
     given = list((parts,) if isinstance(parts, Moments) else parts)
     # Moments that know of no channels are no part.
     threes = [tuple(part) for part in given if not isinstance(part, Moments) or part._three is not None]

@@ -19,9 +19,15 @@ NAMES = ("count", "mean", "m2")
 
 def pooled(parts: Sequence[Three]) -> Three:
     """New arrays of the moments of disjoint parts, which are of one shape."""
-    rows = [np.stack(arrays) for arrays in zip(*parts)]
-    result = room(parts[0][0].shape)
-    lib.bn_merge_moments(len(parts), result[0].size, *map(address, rows), 0, *map(address, result))
+    return merged(np.array(parts))
+
+
+def merged(rows: Doubles) -> Three:
+    """The same of rows that lie one after the other: a dense array of shape (parts, 3, channels)."""
+    result = room(rows.shape[2:])
+    count, channels = len(rows), result[0].size
+    firsts = [address(rows) + 8 * channels * array for array in range(3)]
+    lib.bn_merge_moments(count, channels, *firsts, 3 * channels, *map(address, result))
     return result
 
 
