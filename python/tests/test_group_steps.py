@@ -64,7 +64,8 @@ def test_moments_of_groups(rng: np.random.Generator, name: str, layout: str) -> 
             assert np.allclose(mean, values.mean(1), rtol=1e-14, atol=0)
             assert np.allclose(m2, values.var(1) * values.shape[1], rtol=1e-12, atol=0)
         else:
-            assert not mean.any() and not m2.any()
+            assert not mean.any()
+            assert not m2.any()
     if name != "conditional":
         whole = bn.merge_moments(zip(*found))
         for ours, expected in zip(whole, bn.moments(x)):
@@ -83,7 +84,7 @@ def test_rows_as_an_all_gather_has_them(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="a finite number of values, at least 0"):
         bn.merge_moments(gathered)
     for wrong in (gathered[:0], gathered[:, :2], gathered[:, :, :0]):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"parts is empty|part 0|channels"):
             bn.merge_moments(wrong)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from .._core.held import array_of, held
 from .._core.layout import Axis, channel_axes
 from .._core.options import DEFAULT_MOMENTUM, flag, member
 from .._core.weights import Masked
+from ..functional.samples import added, gathered_samples, moments_of_samples, sums_of_samples
 from ..functional.steps import backward_apply, backward_reduce, normalize
 from ..layers.layer import BatchNorm
 from ..layers.parameters import four_of
@@ -34,6 +34,7 @@ class _Call(NamedTuple):
     gamma: NDArray[Any] | None
     has_beta: bool
     positions: dict[str, Any]
+    samples: tuple[int, ...]  # of each process, if that is known
 
 
 class SyncBatchNorm(BatchNorm):
@@ -44,8 +45,15 @@ class SyncBatchNorm(BatchNorm):
 
     The gradient `dy` is that of one loss of the whole batch, such as a sum over all samples, or a sum divided by the
     number of samples of all processes. grad_gamma and grad_beta are those of this process's samples: their sum over the
-    processes is the batch's. (torch's DistributedDataParallel averages over processes, so that there each process
-    multiplies its loss by their number.)
+    processes is the batch's, and stands in total_grad_gamma and total_grad_beta on each of them. (torch's
+    DistributedDataParallel averages over processes, so that there each process multiplies its loss by their number.)
+
+    All processes have the same bits, but with another number of processes, or the samples shared out otherwise, the
+    last bits of statistics and sums are others, as their terms are added in another order. With `reproducible` they are
+    the same, bit for bit, however the batch is parted: y, dx, the running statistics, total_grad_gamma and
+    total_grad_beta. (grad_gamma and grad_beta are of a part, and so are sums of them that others make.) Samples have to
+    be in the same order, process after process, and to lie in memory in the same way everywhere. It takes a pass over
+    each sample, and an exchange of three numbers per sample and channel.
 
     Parameters
     ----------
@@ -55,7 +63,15 @@ class SyncBatchNorm(BatchNorm):
         Takes a float64 array of shape (k, channels), and returns those of all processes, in the same order on each of
         them, as one of shape (processes, k, channels): exchange_mpi(), exchange_torch(), or a function of your own.
     eps, momentum, affine, track_running_stats, dtype, axis, decay, unbiased, param_dtype
-        As in BatchNorm.
+        As in BatchNorm. With `reproducible`, axis 0 is that of the samples, and no channel axis.
+    reproducible : bool, default False
+        True for results that do not depend on how many processes there are, and how many samples each of them has.
+
+    Attributes
+    ----------
+    reproducible : bool
+    total_grad_gamma, total_grad_beta : ndarray or None
+        The gradients of the last backward() of all processes together; None where grad_gamma and grad_beta are.
 
     Raises
     ------
@@ -75,6 +91,10 @@ class SyncBatchNorm(BatchNorm):
      [ 1.  1.]]
     """
 
+    reproducible: bool = False
+    total_grad_gamma: Any = None
+    total_grad_beta: Any = None
+
     def __init__(
         self,
         num_features: int | tuple[int, ...],
@@ -89,12 +109,14 @@ class SyncBatchNorm(BatchNorm):
         decay: float | None = None,
         unbiased: bool = True,
         param_dtype: DTypeLike | None = None,
+        reproducible: bool = False,
     ) -> None:
         if not callable(exchange):
             raise TypeError(f"exchange is of type {kind_of(exchange)}, expected a function")
         more: dict[str, Any] = {"axis": axis, "decay": decay, "unbiased": unbiased, "param_dtype": param_dtype}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, **more)
         self._exchange = exchange
+        self.reproducible = flag(reproducible, "reproducible")
 
     def __call__(
         self,
@@ -123,7 +145,7 @@ class SyncBatchNorm(BatchNorm):
         own = four_of(self.__dict__)
         tracks = trains and self.track_running_stats
         gamma, beta = self._checked(x, own, out, masked, tracks)
-        whole = self._merged(moments(x, self.axis, weights=weights, lengths=lengths))
+        whole, samples = self._merged(x, weights, lengths)
         count, mean, m2 = whole
         if _is_single(count) if weights is None else tracks and self.unbiased and ((count > 0) & (count <= 1)).any():
             raise ValueError(
@@ -135,7 +157,9 @@ class SyncBatchNorm(BatchNorm):
         if tracks and count.all():
             self._update(whole, *own[2:])
         is_kept = out is None or not np.may_share_memory(x, *viewed(out=out))
-        self.__dict__["_last"] = _Call(x if is_kept else None, mean, invstd, count, gamma, beta is not None, positions)
+        self.__dict__["_last"] = _Call(
+            x if is_kept else None, mean, invstd, count, gamma, beta is not None, positions, samples
+        )
         return like(given, y, out)
 
     def _checked(
@@ -157,11 +181,16 @@ class SyncBatchNorm(BatchNorm):
         first, second = kept
         return first, second
 
-    def _merged(self, own: Moments) -> Moments:
-        """The moments of the whole batch."""
-        rows = np.stack([np.ravel(each) for each in own])
-        merged = merge_moments(self._gathered(rows))
-        return merge_moments([[each.reshape(self._channel_shape) for each in merged]])
+    def _merged(self, x: Array, weights: Any, lengths: Any) -> tuple[Moments, tuple[int, ...]]:
+        """The moments of the whole batch, and how many samples each process has, if it matters."""
+        positions = {"weights": weights, "lengths": lengths}
+        samples: tuple[int, ...] = ()
+        if self.reproducible:
+            rows, samples = gathered_samples(self._gathered, moments_of_samples(x, self.axis, **positions))
+        else:
+            rows = self._gathered(np.stack([np.ravel(each) for each in moments(x, self.axis, **positions)]))
+        of_nothing = np.zeros((1, *rows.shape[1:]))
+        return merge_moments((rows if len(rows) else of_nothing).reshape(-1, 3, *self._channel_shape)), samples
 
     def _gathered(self, rows: Doubles) -> Doubles:
         gathered = np.asarray(self._exchange(rows))
@@ -187,9 +216,8 @@ class SyncBatchNorm(BatchNorm):
             raise RuntimeError("backward() needs the x of the last call, which was overwritten by out=x")
         given, dy = dy, tensor(of_layer(dy, "dy", self.dtype), "dy")
         _check_output(out, dy, "dy")
-        of_part = backward_reduce(dy, last.x, last.mean, last.invstd, axis=self.axis, **last.positions)
-        gathered = self._gathered(np.stack([np.ravel(each) for each in of_part]))
-        sum_dy, sum_dy_x_hat = (each.reshape(self._channel_shape) for each in reduce(np.add, gathered))
+        of_part, of_batch = self._sums(dy, last)
+        sum_dy, sum_dy_x_hat = of_batch
         # A batch without values has no sums to divide.
         count = np.maximum(last.values, 1) if not last.values.all() else last.values
         dx = backward_apply(
@@ -205,11 +233,28 @@ class SyncBatchNorm(BatchNorm):
             out=out,
             **last.positions,
         )
-        grads = {"grad_gamma": of_part.sum_dy_x_hat, "grad_beta": of_part.sum_dy}
-        has = {"grad_gamma": last.gamma is not None, "grad_beta": last.has_beta}
-        own = {name: value.astype(self.param_dtype) if has[name] else None for name, value in grads.items()}
-        self.__dict__.update(own, grad_residual=None)
+        for name, sums in (("grad", of_part), ("total_grad", of_batch)):
+            grad_beta, grad_gamma = (each.astype(self.param_dtype) for each in sums)
+            self.__dict__[f"{name}_gamma"] = None if last.gamma is None else grad_gamma
+            self.__dict__[f"{name}_beta"] = grad_beta if last.has_beta else None
+        self.grad_residual = None
         return like(given, dx, out)
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + ", reproducible=True)" if self.reproducible else super().__repr__()
+
+    def _sums(self, dy: Array, last: _Call) -> tuple[Doubles, Doubles]:
+        """sum(dy) and sum(dy * x_hat) of this part, and of the whole batch."""
+        given: tuple[Any, ...] = dy, last.x, last.mean, last.invstd
+        if self.reproducible:
+            rows = sums_of_samples(*given, axis=self.axis, **last.positions)
+            parts, _ = gathered_samples(self._gathered, rows, last.samples)
+            own = added(rows)
+        else:
+            own = np.stack([np.ravel(each) for each in backward_reduce(*given, axis=self.axis, **last.positions)])
+            parts = self._gathered(own)
+        shape = 2, *self._channel_shape
+        return own.reshape(shape), added(parts).reshape(shape)
 
 
 def _check_output(out: Any, like: Array, name: str) -> None:

@@ -67,8 +67,8 @@ def jvp(
     Raises
     ------
     ValueError, TypeError, MemoryError, RuntimeError
-        As in forward_training(). A ValueError also if the forward call had an activation, residual, weights or source, or
-        normalized a group of one value, and no other, with the running statistics.
+        As in forward_training(). A ValueError also if the forward call had an activation, residual, weights or source,
+        or normalized some groups, of one value, with the running statistics.
 
     Examples
     --------
@@ -130,7 +130,8 @@ def double_backward(
     Parameters
     ----------
     dy, x, saved, gamma, axis
-        As in backward(), which needs no gamma and axis. The forward call had no activation, residual, weights or source.
+        As in backward(), which needs no gamma and axis. The forward call had no activation, residual, weights or
+        source.
     grad_dx : array_like of x's shape and dtype, optional
         None stands for 0.
     grad_dgamma, grad_dbeta : array_like of the parameters' dtype and shape, optional
@@ -173,8 +174,8 @@ def double_backward(
         raise ValueError(
             "saved is of groups that share their statistics (Conditional), expected frozen statistics then"
         )
-    given, taken = {"x": x, "dy": dy, "grad_dx": grad_dx}, {"grad_dy": None, "grad_x": None}
-    tensors = arrange(given, taken, axis, groups is not None)
+    given = {"x": x, "dy": dy, "grad_dx": grad_dx}
+    tensors = arrange(given, {"grad_dy": None, "grad_x": None}, axis, groups is not None)
     group, affine, scale = _known(saved, gamma, tensors, (groups, axis), grad_dgamma, grad_dbeta)
     # dx and its gradient have one stride, and so have dy and its own: the results are dense.
     tensors = _dense(tensors, "dy", "grad_dx")

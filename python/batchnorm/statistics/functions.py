@@ -102,9 +102,8 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
     >>> print(count, mean, m2)
     [4.] [5.] [26.]
     """
-    if isinstance(parts, np.ndarray) and parts.ndim > 2 and parts.shape[1] == 3 and parts.dtype == np.float64:
-        if parts.size:
-            return Moments()._with(merged(np.ascontiguousarray(parts)))
+    if isinstance(parts, np.ndarray) and _is_of_rows(parts):
+        return Moments()._with(merged(np.ascontiguousarray(parts)))
     given = list((parts,) if isinstance(parts, Moments) else parts)
     # Moments that know of no channels are no part.
     threes = [tuple(part) for part in given if not isinstance(part, Moments) or part._three is not None]
@@ -119,6 +118,10 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
         rows.append((count, mean, m2))
     axis = next((part.axis for part in given if isinstance(part, Moments)), 1)
     return Moments(axis)._with(pooled(rows))
+
+
+def _is_of_rows(parts: Array) -> bool:
+    return parts.ndim > 2 and parts.shape[1] == 3 and parts.dtype == np.float64 and parts.size > 0
 
 
 def inverse_std(count: ArrayLike, m2: ArrayLike, eps: float = 1e-5) -> Doubles:
