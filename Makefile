@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-frameworks test-wheel test-deb test-runtimes test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
+	test-frameworks test-wheel test-deb test-runtimes test-mpi test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ test-wheel: ## look at the wheel, and run the Python tests with it in an older D
 
 test-runtimes: ## run the examples, in C and eleven other languages; the last line counts
 	@scripts/test-runtimes
+
+test-mpi: ## run the examples over MPI, by MPICH and Open MPI, with 1, 2 and 4 processes; the last line counts
+	@scripts/test-mpi
 
 test-deb: ## build the Debian packages, install them into an empty root, and build a program against that
 	@scripts/test-deb

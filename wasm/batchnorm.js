@@ -129,7 +129,7 @@ class BatchNorm {
         const x = call.tensor("x");
         const [count, mean, m2] = [call.room(Float64Array), call.room(Float64Array), call.room(Float64Array)];
         return call.run(
-            (shape, dtype) => this.#exports.bn_moments(shape, dtype, x.at, count.at, mean.at, m2.at),
+            (shape, dtype) => this.#exports.bn_moments(shape, dtype, x.at, count.at, mean.at, m2.at, 0, 0),
             { count, mean, m2 });
     }
 }

@@ -101,7 +101,7 @@ class Layer:
 
     def moments(self) -> dict[str, np.ndarray]:
         count, mean, m2 = self.statistics(3)
-        lib.bn_moments(self.shape, self.dtype, *map(address, (self.arrays["x"], count, mean, m2)))
+        lib.bn_moments(self.shape, self.dtype, *map(address, (self.arrays["x"], count, mean, m2)), 0, None)
         return {"count": count, "mean": mean, "m2": m2}
 
 

@@ -32,7 +32,7 @@ export const moduleChecks = {
         exports.bn_get_num_threads();
         for (let size = 2 ** 30; size >= 64; size /= 2) while (exports.aligned_alloc(64, size) !== 0);
         const at = exports.module_shape(0, 1000, 1);
-        check(exports.bn_moments(at, 1, 64, 64, 65536, 131072) === 41, "bn_moments");
+        check(exports.bn_moments(at, 1, 64, 64, 65536, 131072, 0, 0) === 41, "bn_moments");
         const message = text(exports.bn_last_error());
         check(/^bn_moments: working memory is \d+; expected that many bytes to be free$/.test(message), message);
     },
@@ -110,7 +110,7 @@ export const moduleChecks = {
         const { exports, text } = await instantiate(bytes);
         const [values, shape] = [exports.aligned_alloc(64, 64), exports.module_shape(1, 2, 2)];
         const write = (at, value) => (new Uint32Array(exports.memory.buffer)[at / 4] = value);
-        const moments = () => exports.bn_moments(shape, 1, values, values + 16, values + 32, values + 48);
+        const moments = () => exports.bn_moments(shape, 1, values, values + 16, values + 32, values + 48, 0, 0);
         check(moments() === 0, "struct_size 32");
         for (const size of [28, 64]) {
             write(shape, size); // less, and what it is in 64 bits

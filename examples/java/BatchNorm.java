@@ -142,7 +142,7 @@ public final class BatchNorm {
     public void moments(Tensor x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2) {
         Call call = new Call(this, Options.DEFAULT, false, x).tensor("x", x, 0);
         call.writable().doubles("count", count).doubles("mean", mean).doubles("m2", m2);
-        check(library.bn_moments(call.shape, x.element().dtype(), x.data(), count, mean, m2));
+        check(library.bn_moments(call.shape, x.element().dtype(), x.data(), count, mean, m2, 0, null));
     }
 
     void shapeFromStrides(long[] sizes, int axis, long[] rows, boolean ordered, Structs.Shape shape, long[] strides) {

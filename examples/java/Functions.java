@@ -14,7 +14,8 @@ interface Functions extends Library {
     int bn_backward(Structs.Shape shape, int dtype, Buffer dy, Buffer x, Buffer gamma, Buffer beta,
         DoubleBuffer mean, DoubleBuffer invstd, Buffer dx, Buffer dgamma, Buffer dbeta, Structs.Options options);
 
-    int bn_moments(Structs.Shape shape, int dtype, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2);
+    int bn_moments(Structs.Shape shape, int dtype, Buffer x, DoubleBuffer count, DoubleBuffer mean, DoubleBuffer m2,
+        long stride, Structs.Options options);
 
     int bn_version();
 

@@ -28,7 +28,8 @@ int bn_forward_inference(const bn_shape *, int dtype, const float *x, const floa
 int bn_backward(const bn_shape *, int dtype, const float *dy, const float *x, const float *gamma, const float *beta,
                 const double *saved_mean, const double *saved_invstd, float *dx, float *dgamma, float *dbeta,
                 const bn_options *);
-int bn_moments(const bn_shape *, int dtype, const float *x, double *count, double *mean, double *m2);
+int bn_moments(const bn_shape *, int dtype, const float *x, double *count, double *mean, double *m2, size_t stride,
+               const bn_options *);
 int bn_version(void);
 const char *bn_last_error(void);
 int bn_set_num_threads(int threads);
@@ -179,7 +180,7 @@ function bn.moments(shape, x)
     local c_shape, size, channels = extents(shape)
     check("float", size, {x = x})
     local count, mean, m2 = doubles(channels), doubles(channels), doubles(channels)
-    call(C.bn_moments(c_shape, FLOAT32, x, count, mean, m2))
+    call(C.bn_moments(c_shape, FLOAT32, x, count, mean, m2, 0, nil))
     return count, mean, m2
 end
 

@@ -294,7 +294,8 @@ static napi_value moments(napi_env env, napi_callback_info info)
     arguments a;
     if (!read_arguments(env, info, &a))
         return NULL;
-    return done(env, bn_moments(&a.shape, a.dtype, a.data[P_x], a.data[P_count], a.data[P_mean], a.data[P_m2], 0, NULL));
+    return done(env, bn_moments(&a.shape, a.dtype, a.data[P_x], a.data[P_count], a.data[P_mean], a.data[P_m2], 0,
+                                NULL));
 }
 
 /* setNumThreads(threads): 1 to 1024, or 0 for the default. */

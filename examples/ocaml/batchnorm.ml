@@ -99,7 +99,8 @@ module C = struct
   let forward_training = foreign "bn_forward_training" (ptr Shape.t @-> int @-> eight options)
   let forward_inference = foreign "bn_forward_inference" (ptr Shape.t @-> int @-> eight options)
   let backward = foreign "bn_backward" (ptr Shape.t @-> int @-> eight (data @-> options))
-  let moments = foreign "bn_moments" (ptr Shape.t @-> int @-> data @-> data @-> data @-> data @-> returning int)
+  let moments =
+    foreign "bn_moments" (ptr Shape.t @-> int @-> data @-> data @-> data @-> data @-> size_t @-> options)
   let set_num_threads = foreign "bn_set_num_threads" (int @-> returning int)
   let last_error = foreign "bn_last_error" (void @-> returning string)
 end
@@ -171,7 +172,8 @@ let backward ~(saved : 'elt saved) ~(dy : 'elt tensor) (x : 'elt tensor) : 'elt 
 (** The number of values, their mean and the sum of squared deviations from it. *)
 let moments (x : 'elt tensor) : statistics * statistics * statistics =
   let count, mean, m2 = (new_channels float64 x, new_channels float64 x, new_channels float64 x) in
-  check (C.moments (Shape.of_tensor x) (dtype x) (elements x) (numbers count) (numbers mean) (numbers m2));
+  check (C.moments (Shape.of_tensor x) (dtype x) (elements x) (numbers count) (numbers mean) (numbers m2)
+           Unsigned.Size_t.zero (from_voidp Options.t null));
   (count, mean, m2)
 
 (* A number that C's int cannot hold is as wrong as -1. *)

@@ -33,7 +33,7 @@ my @functions = (
     [bn_forward_training  => ['opaque', 'int', ('opaque') x 9] => 'int'],
     [bn_forward_inference => ['opaque', 'int', ('opaque') x 9] => 'int'],
     [bn_backward          => ['opaque', 'int', ('opaque') x 10] => 'int'],
-    [bn_moments           => ['opaque', 'int', ('opaque') x 4] => 'int'],
+    [bn_moments           => ['opaque', 'int', ('opaque') x 4, 'size_t', 'opaque'] => 'int'],
     [bn_set_num_threads   => ['int'] => 'int'],
     [bn_last_error        => [] => 'string'],
 );
@@ -110,7 +110,7 @@ sub moments {
     my ($self, $shape, $x) = @_;
     _check(FLOAT * _size($shape), x => $x);
     my @results = _make((DOUBLE * $shape->[1]) x 3);
-    $self->_call('bn_moments', _shape($shape), FLOAT32, $x, @results);
+    $self->_call('bn_moments', _shape($shape), FLOAT32, $x, @results, 0, undef);
     return @results;
 }
 

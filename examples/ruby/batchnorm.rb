@@ -82,7 +82,7 @@ module BatchNorm
   extern "int bn_forward_training(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
   extern "int bn_forward_inference(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
   extern "int bn_backward(void*, int, void*, void*, void*, void*, void*, void*, void*, void*, void*, void*)"
-  extern "int bn_moments(void*, int, void*, void*, void*, void*)"
+  extern "int bn_moments(void*, int, void*, void*, void*, void*, size_t, void*)"
   extern "int bn_set_num_threads(int)"
   extern "char *bn_last_error()"
 
@@ -116,7 +116,7 @@ module BatchNorm
     def moments(shape, x)
       check(shape, { x: })
       moments = Array.new(3) { Doubles.new(shape[1]) }
-      call(:bn_moments, pack_shape(shape), FLOAT32, x, *moments)
+      call(:bn_moments, pack_shape(shape), FLOAT32, x, *moments, 0, nil)
       moments
     end
 

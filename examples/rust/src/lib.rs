@@ -170,7 +170,9 @@ pub fn moments<'a, T: Element>(
     let row = |name, array| row_mut(name, Some(array), shape.channels);
     let (count, mean, m2) = (row("count", count)?, row("mean", mean)?, row("m2", m2)?);
     let shape = shape.to_c([stride, 0, 0], null());
-    sys::call(|| unsafe { sys::bn_moments(&shape, T::DTYPE, x, count.cast(), mean.cast(), m2.cast()) })
+    sys::call(|| unsafe {
+        sys::bn_moments(&shape, T::DTYPE, x, count.cast(), mean.cast(), m2.cast(), 0, null())
+    })
 }
 
 /// The number of threads that later calls may use: 1 to 1024, or 0 for the default.

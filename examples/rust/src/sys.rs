@@ -136,6 +136,8 @@ extern "C" {
         count: *mut f64,
         mean: *mut f64,
         m2: *mut f64,
+        stride: usize,
+        options: *const bn_options,
     ) -> c_int;
     pub fn bn_shape_from_strides(
         rank: usize,
