@@ -59,7 +59,7 @@ struct Derivatives {
             let size = geometry.elementSize
             try part.reduce(
                 v.slice(slice, size), other?.slice(slice, size) ?? part.x,
-                other == nil ? part.mean : scratch.batch(row).means, into: scratch.ofSlice)
+                other == nil ? part.mean : scratch.momentsOfRow(row).means, into: scratch.ofSlice)
             let sums = sums.from(row * geometry.channels)
             for channel in 0..<geometry.channels {
                 sums.values[channel] += scratch.ofSlice.values[channel]
@@ -218,5 +218,7 @@ struct DerivativeScratch {
         return Derivatives.Sums(values: doubles + next, centred: doubles + next + length)
     }
 
-    func batch(_ row: Int) -> MomentsArray { MomentsArray(batches + row * MomentsArray.size(channels), channels) }
+    func momentsOfRow(_ row: Int) -> MomentsArray {
+        MomentsArray(batches + row * MomentsArray.size(channels), channels)
+    }
 }

@@ -96,7 +96,7 @@ private struct SecondDerivatives {
         ofU = scratch.sums()
         ofG = scratch.sums()
         ofBoth = scratch.sums()
-        meansOfG = scratch.batch(0)
+        meansOfG = scratch.momentsOfRow(0)
         self.scratch = scratch
     }
 
@@ -116,7 +116,7 @@ private struct SecondDerivatives {
         part.ofU = ofU.from(row * geometry.channels)
         part.ofG = ofG.from(row * geometry.channels)
         part.ofBoth = ofBoth.from(row * geometry.channels)
-        part.meansOfG = scratch.batch(row)
+        part.meansOfG = scratch.momentsOfRow(row)
         return part
     }
 
@@ -136,7 +136,7 @@ private struct SecondDerivatives {
         geometry.xStride = g.stride
         var slices = derivatives.groups.slicesOfStatistics(geometry.outer)
         while let slice = slices.next() {
-            try derivatives.call.reduce(g, geometry, slice, into: scratch.batch(derivatives.row(slice.group)))
+            try derivatives.call.reduce(g, geometry, slice, into: scratch.momentsOfRow(derivatives.row(slice.group)))
         }
     }
 
