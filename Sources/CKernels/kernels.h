@@ -106,15 +106,14 @@ typedef struct kernel_channels {
     const void *invstd, *z_mean;
 } kernel_channels;
 
-/* The coefficients of a map as the steps below write them, from a channel on, of the type `number`; and whether that type
- * cannot express them. */
+/* The coefficients of a map as the steps below write them, from a channel on, of float32; and whether that type cannot
+ * express them. */
 typedef struct kernel_coefficients {
-    enum kernel_element number;
     void *mean, *scale, *shift, *dy_mean, *slope;
     unsigned char *extremes;
 } kernel_coefficients;
 
-/* Channels between the reduction of x and the map to y. Parameters and running statistics are of the type `number`. */
+/* Channels between the reduction of x and the map to y. Parameters and running statistics are of float32. */
 typedef struct kernel_forward_step {
     kernel_coefficients map;
     /* the moments of the batch; or, if they are there, the running statistics of an evaluation */
@@ -151,9 +150,8 @@ typedef struct kernel_gradient_fold {
     double *sum_dy, *sum_dy_centred;
 } kernel_gradient_fold;
 
-/* Three values of each channel, side by side, of the type `number`, and what becomes of them. */
+/* Three float32 values of each channel, side by side, and what becomes of them. */
 typedef struct kernel_pivots {
-    enum kernel_element number;
     const void *samples[3];
     double ratio;
     const double *mean, *invstd; /* of gradient_pivots */
@@ -195,7 +193,7 @@ typedef struct kernel_table {
     /* each of `channels` elements so many times in a row; up to fifteen elements more are written */
     void (*repeat_each)(enum kernel_element element, const void *source, size_t channels, size_t columns, void *target);
     /* Steps between reduce and map, for so many channels, a multiple of sixteen: to the bit what the engine computes for one
-     * at a time. */
+     * at a time. NULL where that does as well. */
     void (*forward_step)(const kernel_forward_step *step, size_t channels);
     void (*backward_step)(const kernel_backward_step *step, size_t channels);
     void (*fold_moments)(const kernel_fold *fold, size_t channels);

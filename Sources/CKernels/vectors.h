@@ -175,11 +175,7 @@ VECTOR_INLINE unsigned vector_between_f64(vector_f64x16 v, double low, double to
 }
 
 /* Whether all lanes are from one number to another. */
-VECTOR_INLINE int vector_all_within_f32(vector_f32x16 v, float low, float high) {
-    return __builtin_reduce_and((v >= low) & (v <= high)) != 0;
-}
-
-VECTOR_INLINE int vector_all_within_f64(vector_f64x16 v, double low, double high) {
+VECTOR_INLINE int vector_all_within(vector_f32x16 v, float low, float high) {
     return __builtin_reduce_and((v >= low) & (v <= high)) != 0;
 }
 

@@ -33,29 +33,11 @@ func fillTable(_ table: UnsafeMutablePointer<kernel_table>) {
             case .float16, .bfloat16: preconditionFailure("coefficients are float32 or float64")
             }
         },
-        forward_step: !hasLoopForEach
-            ? nil
-            : { step, channels in
-                step!.pointee.map.number == .float32
-                    ? forwardStep(Float.self, step!.pointee, channels)
-                    : forwardStep(Double.self, step!.pointee, channels)
-            },
-        backward_step: !hasLoopForEach
-            ? nil
-            : { step, channels in
-                step!.pointee.map.number == .float32
-                    ? backwardStep(Float.self, step!.pointee, channels)
-                    : backwardStep(Double.self, step!.pointee, channels)
-            },
+        forward_step: hasLoopForEach ? { forwardStep($0!.pointee, $1) } : nil,
+        backward_step: hasLoopForEach ? { backwardStep($0!.pointee, $1) } : nil,
         fold_moments: hasLoopForEach ? { foldMoments($0!.pointee, $1) } : nil,
         fold_gradient: hasLoopForEach ? { foldGradient($0!.pointee, $1) } : nil,
-        choose_pivots: !hasLoopForEach
-            ? nil
-            : { pivots, channels in
-                pivots!.pointee.number == .float32
-                    ? choosePivots(Float.self, pivots!.pointee, channels)
-                    : choosePivots(Double.self, pivots!.pointee, channels)
-            },
+        choose_pivots: hasLoopForEach ? { choosePivots($0!.pointee, $1) } : nil,
         gradient_pivots: hasLoopForEach ? { gradientPivots($0!.pointee, $1) } : nil,
         lose_digits: hasLoopForEach ? { loseDigits($0!.pointee, $1, $2) } : nil)
 }

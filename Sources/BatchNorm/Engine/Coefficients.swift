@@ -50,7 +50,7 @@ struct Coefficients {
     func writable(at channel: Int, extremes: UnsafeMutablePointer<UInt8>) -> kernel_coefficients {
         func array(_ place: Place) -> UnsafeMutableRawPointer { base + (place.rawValue * pitch + channel * size) }
         return kernel_coefficients(
-            number: size == 4 ? .float32 : .float64, mean: array(.mean), scale: array(.scale), shift: array(.shift),
+            mean: array(.mean), scale: array(.scale), shift: array(.shift),
             dy_mean: array(.dyMean), slope: array(.slope), extremes: extremes + channel)
     }
 

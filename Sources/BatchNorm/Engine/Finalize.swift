@@ -70,11 +70,10 @@ struct ChannelStep {
         step.assumingMemoryBound(to: ChannelStep.self)
     }
 
-    /// So many channels of a range as fill vectors, which have loops of their own if the parameters are of the type that is
-    /// computed with; and the channels that are left.
+    /// So many channels of a range as fill vectors, which have loops of their own where all is of float32.
     @inline(__always)
     func vectors(_ channels: Range<Int>) -> Int {
-        isMapped && !isEmpty && parameter == number ? kernels.pointee.vectors(channels.count) : 0
+        isMapped && !isEmpty && number == .float32 && parameter == number ? kernels.pointee.vectors(channels.count) : 0
     }
 
     /// The moments that a reduction found; an empty batch has none.

@@ -35,7 +35,7 @@ struct ForwardFinalize: ChannelFinalizer {
         var plain = kernel_forward_step()
         switch statistics {
         case .batch(let eps, let update):
-            if step.values == 0 || moments != nil { return 0 }
+            if step.values == 0 || merged != nil { return 0 }
             plain.eps = eps
             plain.count = step.values
             plain.mean = UnsafePointer(step.arrays.first + first)

@@ -110,9 +110,9 @@ struct Pivots {
         if tile.element.size == 2 { return choose() }
         let isFloat32 = tile.element == .float32
         var areZero = isFloat32
-        let vectors = isFloat32 ? sampled : 0
+        let vectors = sampled
         if vectors > 0 {
-            var plain = samples(Float.self, ratio: 64)
+            var plain = samples(ratio: 64)
             plain.mean = mean
             plain.invstd = inverseStd
             areZero = kernels.pointee.gradient_pivots(&plain, vectors) != 0
@@ -133,7 +133,7 @@ struct Pivots {
         var areZero = true
         let vectors = sampled
         if vectors > 0 {
-            var plain = samples(T.self, ratio: ratio)
+            var plain = samples(ratio: ratio)
             areZero = kernels.pointee.choose_pivots(&plain, vectors) != 0
         }
         for channel in vectors..<count {
@@ -144,13 +144,12 @@ struct Pivots {
         return areZero
     }
 
-    /// Channels whose samples lie side by side, as far as they fill vectors.
-    private var sampled: Int { tile.layout == .rows ? kernels.pointee.vectors(count) : 0 }
+    /// Channels whose samples are of float32 and lie side by side, as far as they fill vectors.
+    private var sampled: Int { tile.layout == .rows && tile.element == .float32 ? kernels.pointee.vectors(count) : 0 }
 
-    private func samples<T: Real>(_: T.Type, ratio: Double) -> kernel_pivots {
-        let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: T.self))
+    private func samples(ratio: Double) -> kernel_pivots {
+        let x = UnsafePointer(tile.x.base.assumingMemoryBound(to: Float.self))
         var plain = kernel_pivots()
-        plain.number = tile.element
         plain.samples = (
             UnsafeRawPointer(x + places.0), UnsafeRawPointer(x + places.1), UnsafeRawPointer(x + places.2)
         )

@@ -3,18 +3,18 @@ import CKernels
 
 /// From the sums over dy to the gradients of gamma and beta and to the coefficients of dx, sixteen channels at a time: the
 /// same operations as BackwardFinalize in the engine has for one.
-func backwardStep<T: Arithmetic>(_: T.Type, _ step: kernel_backward_step, _ channels: Int) {
+func backwardStep(_ step: kernel_backward_step, _ channels: Int) {
     for channel in stride(from: 0, to: channels, by: laneCount) {
         func store(_ vector: SIMD16<Double>, _ array: UnsafeMutableRawPointer?) {
-            if let array { storeLanes(T.narrow(vector), to: array.assumingMemoryBound(to: T.self) + channel) }
+            if let array { storeLanes(Float.narrow(vector), to: array.assumingMemoryBound(to: Float.self) + channel) }
         }
         let inverseStd = loadLanes(step.invstd + channel)
         let dy = loadLanes(step.sum_dy + channel)
         let dyXHat = loadLanes(step.sum_dy_centred + channel) * inverseStd
-        let gamma = step.gamma.map { T.widen(loadLanes($0.assumingMemoryBound(to: T.self) + channel)) }
+        let gamma = step.gamma.map { Float.widen(loadLanes($0.assumingMemoryBound(to: Float.self) + channel)) }
         store(dyXHat, step.dgamma)
         store(dy, step.dbeta)
-        MapCoefficients<T>(step.map, channel).set(
+        MapCoefficients(step.map, channel).set(
             mean: loadLanes(step.mean + channel), scale: gamma.map { $0 * inverseStd } ?? inverseStd,
             dyMean: dy / step.count, slope: dyXHat / step.count * inverseStd)
     }

@@ -3,10 +3,10 @@ import CKernels
 
 /// From the moments of a batch, or from running statistics, to the coefficients of y, sixteen channels at a time: the same
 /// operations as ForwardFinalize in the engine has for one. A channel takes 1 ns, and 10 by itself.
-func forwardStep<T: Arithmetic>(_: T.Type, _ step: kernel_forward_step, _ channels: Int) {
+func forwardStep(_ step: kernel_forward_step, _ channels: Int) {
     for channel in stride(from: 0, to: channels, by: laneCount) {
         func load(_ array: UnsafeRawPointer?) -> SIMD16<Double>? {
-            array.map { T.widen(loadLanes($0.assumingMemoryBound(to: T.self) + channel)) }
+            array.map { Float.widen(loadLanes($0.assumingMemoryBound(to: Float.self) + channel)) }
         }
         let mean = load(step.running_mean) ?? loadLanes(step.mean + channel)
         let meanTail = step.running_mean == nil ? loadLanes(step.mean_tail + channel) : .zero
@@ -18,20 +18,20 @@ func forwardStep<T: Arithmetic>(_: T.Type, _ step: kernel_forward_step, _ channe
         let gamma = load(step.gamma)
         let beta = load(step.beta)
         if let moved = step.moved_mean {
-            move(T.self, moved, channel, towards: mean, step.momentum)
-            move(T.self, step.moved_var, channel, towards: loadLanes(step.m2 + channel) / step.divisor, step.momentum)
+            move(moved, channel, towards: mean, step.momentum)
+            move(step.moved_var, channel, towards: loadLanes(step.m2 + channel) / step.divisor, step.momentum)
         }
-        MapCoefficients<T>(step.map, channel).set(
+        MapCoefficients(step.map, channel).set(
             mean: mean, meanTail: meanTail, scale: gamma.map { $0 * inverseStd } ?? inverseStd, shift: beta ?? .zero)
     }
 }
 
 /// running = (1 − momentum) · running + momentum · batch
 @inline(__always)
-private func move<T: Arithmetic>(
-    _: T.Type, _ running: UnsafeMutableRawPointer, _ channel: Int, towards batch: SIMD16<Double>, _ momentum: Double
+private func move(
+    _ running: UnsafeMutableRawPointer, _ channel: Int, towards batch: SIMD16<Double>, _ momentum: Double
 ) {
-    let place = running.assumingMemoryBound(to: T.self) + channel
-    let before = T.widen(loadLanes(UnsafePointer(place)))
-    storeLanes(T.narrow((1 - momentum) * before + momentum * batch), to: place)
+    let place = running.assumingMemoryBound(to: Float.self) + channel
+    let before = Float.widen(loadLanes(UnsafePointer(place)))
+    storeLanes(Float.narrow((1 - momentum) * before + momentum * batch), to: place)
 }

@@ -2,7 +2,7 @@
 import CKernels
 
 /// The coefficients of sixteen channels' maps, written as Coefficients.set() in the engine writes those of one.
-struct MapCoefficients<T: Arithmetic> {
+struct MapCoefficients {
     private let place: kernel_coefficients
     private let channel: Int
 
@@ -15,43 +15,43 @@ struct MapCoefficients<T: Arithmetic> {
     /// Of a normalization.
     @inline(__always)
     func set(mean: SIMD16<Double>, meanTail: SIMD16<Double>, scale: SIMD16<Double>, shift: SIMD16<Double>) {
-        let rounded = T.narrow(mean)
-        let factor = T.narrow(scale)
-        let lost = finite((mean - T.widen(rounded)) + meanTail)
+        let rounded = Float.narrow(mean)
+        let factor = Float.narrow(scale)
+        let lost = finite((mean - Float.widen(rounded)) + meanTail)
         store(rounded, place.mean)
         store(factor, place.scale)
-        store(T.narrow(vector_equal(lost, .zero, shift, shift - lost * scale)), place.shift)
+        store(Float.narrow(vector_equal(lost, .zero, shift, shift - lost * scale)), place.shift)
         record(
             Factors(scale: scale, slope: .zero, mean: rounded, dyMean: .zero),
-            areOrdinary: T.areNormal(factor) && T.areWithinReach(rounded))
+            areOrdinary: Float.areNormal(factor) && Float.areWithinReach(rounded))
     }
 
     /// Of the gradient through the statistics.
     @inline(__always)
     func set(mean: SIMD16<Double>, scale: SIMD16<Double>, dyMean: SIMD16<Double>, slope: SIMD16<Double>) {
-        let rounded = T.narrow(mean)
-        let roundedOfDy = T.narrow(dyMean)
-        let (factor, factorOfX) = (T.narrow(scale), T.narrow(slope))
+        let rounded = Float.narrow(mean)
+        let roundedOfDy = Float.narrow(dyMean)
+        let (factor, factorOfX) = (Float.narrow(scale), Float.narrow(slope))
         store(rounded, place.mean)
         store(factor, place.scale)
         store(roundedOfDy, place.dy_mean)
         store(factorOfX, place.slope)
-        let lost = finite((mean - T.widen(rounded)) + SIMD16<Double>.zero)
-        store(T.narrow(lost * slope - finite(dyMean - T.widen(roundedOfDy))), place.shift)
+        let lost = finite((mean - Float.widen(rounded)) + SIMD16<Double>.zero)
+        store(Float.narrow(lost * slope - finite(dyMean - Float.widen(roundedOfDy))), place.shift)
         record(
             Factors(scale: scale, slope: slope, mean: rounded, dyMean: roundedOfDy),
-            areOrdinary: T.areNormal(factor) && T.areNormal(factorOfX) && T.areWithinReach(rounded)
-                && T.areWithinReach(roundedOfDy))
+            areOrdinary: Float.areNormal(factor) && Float.areNormal(factorOfX) && Float.areWithinReach(rounded)
+                && Float.areWithinReach(roundedOfDy))
     }
 
     @inline(__always)
-    private func store(_ vector: SIMD16<T>, _ array: UnsafeMutableRawPointer) {
-        storeLanes(vector, to: array.assumingMemoryBound(to: T.self) + channel)
+    private func store(_ vector: SIMD16<Float>, _ array: UnsafeMutableRawPointer) {
+        storeLanes(vector, to: array.assumingMemoryBound(to: Float.self) + channel)
     }
 
     /// Marks the channels whose coefficients cannot be expressed. Most vectors have none, which two comparisons show.
     @inline(__always)
-    private func record(_ factors: Factors<T>, areOrdinary: Bool) {
+    private func record(_ factors: Factors, areOrdinary: Bool) {
         let extremes = UnsafeMutableRawPointer(place.extremes + channel)
         if areOrdinary {
             extremes.storeBytes(of: SIMD16<UInt8>.zero, as: SIMD16<UInt8>.self)
@@ -62,11 +62,11 @@ struct MapCoefficients<T: Arithmetic> {
 }
 
 /// The coefficients that may not be expressed, with the numbers that they stand for.
-private struct Factors<T: Arithmetic> {
+private struct Factors {
     let scale: SIMD16<Double>
     let slope: SIMD16<Double>
-    let mean: SIMD16<T>
-    let dyMean: SIMD16<T>
+    let mean: SIMD16<Float>
+    let dyMean: SIMD16<Float>
 
     @inline(never)
     func record(in extremes: UnsafeMutablePointer<UInt8>) {
@@ -80,24 +80,26 @@ private struct Factors<T: Arithmetic> {
 
     /// Neither overflowed nor, digit by digit, underflowed.
     private static func isExpressed(_ value: Double) -> Bool {
-        value == 0 || value - value != 0 || T(value).isNormal
+        value == 0 || value - value != 0 || Float(value).isNormal
     }
 
     /// No finite element overflows when this is subtracted: half a unit of the largest rounds back to it.
-    private static func isWithinReach(_ mean: T) -> Bool { mean.magnitude <= T.farthest || mean - mean != 0 }
+    private static func isWithinReach(_ mean: Float) -> Bool { mean.magnitude <= Float.farthest || mean - mean != 0 }
 }
 
-extension Arithmetic {
-    fileprivate static var farthest: Self { greatestFiniteMagnitude * ulpOfOne / 4 }
+extension Float {
+    fileprivate static var farthest: Float { greatestFiniteMagnitude * ulpOfOne / 4 }
 
     @inline(__always)
-    fileprivate static func areNormal(_ v: SIMD16<Self>) -> Bool {
-        areWithin(magnitudes(v), leastNormalMagnitude, greatestFiniteMagnitude)
+    fileprivate static func areNormal(_ v: SIMD16<Float>) -> Bool {
+        vector_all_within(magnitudes(v), leastNormalMagnitude, greatestFiniteMagnitude) != 0
     }
 
     @inline(__always)
-    fileprivate static func areWithinReach(_ v: SIMD16<Self>) -> Bool { areWithin(magnitudes(v), 0, farthest) }
+    fileprivate static func areWithinReach(_ v: SIMD16<Float>) -> Bool { vector_all_within(magnitudes(v), 0, farthest) != 0 }
+}
 
+extension Arithmetic {
     @inline(__always)
     static func magnitudes(_ v: SIMD16<Self>) -> SIMD16<Self> { above(v, .zero, v, .zero - v) }
 }

@@ -69,8 +69,6 @@ protocol Arithmetic: VectorElement, FixedElement where Number == Self {
     static func pick(_ bits: UInt32, _ a: SIMD16<Self>, _ b: SIMD16<Self>) -> SIMD16<Self>
     /// The lanes above one number and up to another, as bits.
     static func between(_ v: SIMD16<Self>, _ low: Self, _ top: Self) -> UInt32
-    /// True if all lanes are from one number to another.
-    static func areWithin(_ v: SIMD16<Self>, _ low: Self, _ high: Self) -> Bool
     /// 2ⁿ, where the lowest bits of the significand are n.
     static func power(_ v: SIMD16<Self>) -> SIMD16<Self>
     /// e^v of what is not above 0.
@@ -108,11 +106,6 @@ extension Float: Arithmetic {
 
     @inline(__always)
     static func between(_ v: SIMD16<Float>, _ low: Float, _ top: Float) -> UInt32 { vector_between_f32(v, low, top) }
-
-    @inline(__always)
-    static func areWithin(_ v: SIMD16<Float>, _ low: Float, _ high: Float) -> Bool {
-        vector_all_within_f32(v, low, high) != 0
-    }
 
     @inline(__always)
     static func power(_ v: SIMD16<Float>) -> SIMD16<Float> { vector_power_f32(v) }
@@ -155,11 +148,6 @@ extension Double: Arithmetic {
     @inline(__always)
     static func between(_ v: SIMD16<Double>, _ low: Double, _ top: Double) -> UInt32 {
         vector_between_f64(v, low, top)
-    }
-
-    @inline(__always)
-    static func areWithin(_ v: SIMD16<Double>, _ low: Double, _ high: Double) -> Bool {
-        vector_all_within_f64(v, low, high) != 0
     }
 
     @inline(__always)
