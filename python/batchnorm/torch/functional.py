@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import compiled, operators
 from .differentiation import normalized
-from .watching import is_watched
+from .watching import has_tangents, is_transformed, is_watched
 
 __all__ = ["batch_norm", "set_smallest"]
 
@@ -23,6 +24,7 @@ __all__ = ["batch_norm", "set_smallest"]
 _SMALLEST_PLANES, _SMALLEST_OTHERS = 32_768, 131_072
 _smallest: int | None = None
 _PLAIN = Tensor, torch.nn.Parameter
+_VECTORS = *_PLAIN, type(None)
 # The dtypes of parameters and running statistics, which are one, beside an x of each.
 _BESIDE = {
     torch.float32: (torch.float32,),
@@ -69,9 +71,24 @@ def batch_norm(
         With a gradient, whose own gradient is known as well, in either mode of differentiation, and under the
         transforms of torch.func. Third derivatives are not known.
     """
-    if not training or is_watched() or not takes(input, running_mean, running_var, weight, bias):
+    if not training or is_watched():
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if operators.THERE and _are_plain(input, running_mean, running_var, weight, bias):
+        try:
+            return compiled.apply(input, weight, bias, running_mean, running_var, momentum, eps)
+        except RuntimeError:
+            pass  # nothing was written; what is wrong is told below, in better words
+    if not takes(input, running_mean, running_var, weight, bias):
         return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return normalized(input, weight, bias, running_mean, running_var, momentum, eps)
+
+
+def _are_plain(x: Tensor, *vectors: Tensor | None) -> bool:
+    """True if the operators may be given these; they look at shapes and dtypes themselves, in less time."""
+    if type(x) not in _PLAIN or not x.is_cpu or x.numel() < (_smallest or 0) or is_transformed() or has_tangents():
+        return False
+    mean, var, weight, bias = map(type, vectors)
+    return mean in _VECTORS and var in _VECTORS and weight in _VECTORS and bias in _VECTORS
 
 
 def set_smallest(elements: int | None) -> None:

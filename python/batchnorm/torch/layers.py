@@ -31,10 +31,11 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
         momentum = 0.0 if self.momentum is None else self.momentum
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats:
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+            tracked = self.num_batches_tracked
+            if tracked is not None:
+                tracked.add_(1)
                 if self.momentum is None:
-                    momentum = 1.0 / float(self.num_batches_tracked)
+                    momentum = 1.0 / float(tracked)
         else:
             mean = var = None
         return momentum, mean, var

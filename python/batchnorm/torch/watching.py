@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Callable
 
 import torch
+from torch.autograd import forward_ad
 
 # A version that lacks a name has no such modes, or is asked in the way that is always right.
 _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -25,3 +26,8 @@ def is_watched() -> bool:
 def is_transformed() -> bool:
     """True within a transform of torch.func, where tensors may have no memory of their own."""
     return _transforms()
+
+
+def has_tangents() -> bool:
+    """True within forward_ad.dual_level(), where tensors may have tangents."""
+    return forward_ad._current_level >= 0
