@@ -19,7 +19,6 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 OLDEST = (2, 10)  # as batchnorm.torch has it
 NAME = "operators.so"
-# Nothing of the machine's own C++ library that is newer than what PyTorch needs: templates are compiled in.
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-s"]
 
 
@@ -55,14 +54,14 @@ class Operators(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_into(output: Path, version: str, root: Path) -> None:
-    """Compiles operators.cpp, for this version of batchnorm and every PyTorch from the oldest on."""
+    """Compiles the sources, for this version of batchnorm and every PyTorch from the oldest on."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         raise SystemExit("The operators need PyTorch's headers: install torch where they are built.")
     torch = Path(found.origin).parent
     target = OLDEST[0] << 56 | OLDEST[1] << 48
     defined = [f"-DTORCH_TARGET_VERSION={target:#x}", f'-DBATCHNORM_TORCH_VERSION="{version}"']
-    sources = ["-isystem", torch / "include", "-I", root / "../../Include", root / "operators.cpp"]
+    sources = ["-isystem", torch / "include", "-I", root / "../../Include", *sorted(root.glob("*.cpp"))]
     linked = ["-L", torch / "lib", "-ltorch_cpu", "-Wl,--as-needed", "-o", output]
     command = [os.environ.get("CXX") or "g++", *FLAGS, *defined, *sources, *linked]
     try:

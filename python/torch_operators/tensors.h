@@ -9,7 +9,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -120,9 +119,13 @@ struct Parameters {
     }
 };
 
-// The gradient of a parameter, or as many elements that nobody wants: an output of an operator is always there.
-inline Tensor gradient_of(const Optional &parameter, const Tensor &x) {
-    if (parameter) return alike(*parameter);
+// What an operator returns in place of a result that there is not.
+inline Tensor nothing(const Tensor &x) {
     const int64_t none = 0, stride = 1;
     return empty(1, &none, &stride, dtype_of(x));
+}
+
+// The gradient of a parameter, or its new value.
+inline Tensor gradient_of(const Optional &parameter, const Tensor &x) {
+    return parameter ? alike(*parameter) : nothing(x);
 }

@@ -8,7 +8,6 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import _version
 from .._core.library import lib
@@ -37,7 +36,6 @@ def load() -> bool:
             f"batchnorm-torch=={_version.__version__}, or remove it"
         )
     library.batchnorm_torch_connect((ctypes.c_void_p * len(_CALLED))(*map(_address, _CALLED)))
-    _describe()
     return True
 
 
@@ -45,18 +43,9 @@ def _address(name: str) -> int | None:
     return ctypes.cast(getattr(lib, name), ctypes.c_void_p).value
 
 
-def _describe() -> None:
-    """Tells PyTorch the shapes and dtypes of results, for tensors that have no memory."""
-    torch.library.register_fake("batchnorm::forward_training", _forward)
-    torch.library.register_fake("batchnorm::backward", _backward)
-
-
-def _forward(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((2, x.shape[1]), dtype=torch.float64)
-
-
-def _backward(dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, *_: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(x), *(x.new_empty(0) if each is None else torch.empty_like(each) for each in (weight, bias))
-
-
 THERE = load()
+
+
+def found(name: str) -> Any:
+    """The operator, without what PyTorch wraps around it in Python; None if there is none."""
+    return getattr(torch.ops.batchnorm, name).default._op if THERE else None
