@@ -81,8 +81,9 @@ def set_smallest(elements: int | None) -> None:
     Parameters
     ----------
     elements : int or None
-        0: none of them, so that all have this library's exactness. None: those in which PyTorch was found to be as
-        fast, which is the default: 32,768 elements, or 131,072 for 16 bits and for channels_last.
+        0: none of them, so that all have this library's exactness. None: those in which PyTorch was found to be
+        faster, which is the default: none with the operators of batchnorm-torch; without them those of less than
+        32,768 elements, or 131,072 of 16 bits or in channels_last.
     """
     if elements is not None and elements < 0:
         raise ValueError(f"elements is {elements}, expected at least 0")

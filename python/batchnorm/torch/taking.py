@@ -6,14 +6,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Below so many elements PyTorch is as fast, as a Function written in Python takes some 40 µs more per step. Forward and
-# backward, PyTorch's time over ours (benchmarks/torch_layers.py, one thread of an EPYC; medians of 201, in turn):
+# Below so many elements PyTorch is as fast as the Python way, which takes some 28 µs more per step. The operators take
+# all. A layer forward and backward, PyTorch's time over ours (benchmarks/torch_layers.py: one thread, medians in turn):
 #
-#     elements    C order: float32    bfloat16    channels last: float32    bfloat16
-#         8192                0.76        0.67                      0.63        0.64
-#        32768                0.99        0.77                      0.71        0.71
-#       131072                1.62        0.81                      0.94        0.94
-#       401408                1.23        0.86                      1.59        1.00
+#     elements    C order: float32   bfloat16   float16    channels last: float32   bfloat16   float16
+#       by Python
+#         8192                  0.76       0.68      0.67                      0.67       0.67      0.66
+#        32768                  1.14       0.86      0.83                      0.77       0.77      0.73
+#       131072                  2.00       1.09      1.03                      1.09       1.09      1.02
+#       by the operators
+#           32                  0.97       1.00      0.99                      1.01       1.04      1.03
+#         8192                  1.23       1.07      1.05                      1.16       1.16      1.14
+#        32768                  1.71       1.27      1.23                      1.24       1.23      1.19
+#       131072                  2.66       1.41      1.36                      1.53       1.58      1.46
 _SMALLEST_PLANES, _SMALLEST_OTHERS = 32_768, 131_072
 PLAIN = Tensor, torch.nn.Parameter
 # The dtypes of parameters and running statistics, which are one, beside an x of each.
