@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -402,6 +403,18 @@ def test_no_memory_is_lost() -> None:
     for _ in range(1000):
         call()
     assert resident() - before < 10_000_000
+
+
+def test_the_binary_asks_for_no_more_than_pytorchs_own_wheels() -> None:
+    """They are manylinux_2_28. What it takes from PyTorch are functions of C alone: those have names that stay."""
+    binary = Path(batchnorm_torch.LIBRARY).read_bytes()
+    for name, newest in ((b"GLIBC_2.", 28), (b"GLIBCXX_3.4.", 24), (b"CXXABI_1.3.", 11)):
+        found = [int(each) for each in re.findall(re.escape(name) + rb"(\d+)", binary)]
+        assert found, name
+        assert max(found) <= newest, name
+    assert not re.findall(rb"\0_ZNK?(?:2at|3c10|5torch)\w+", binary)
+    assert b"libtorch_cpu.so\0" in binary
+    assert b"libbatchnorm" not in binary
 
 
 def imported(tmp_path: Path, package: str, **environment: str) -> subprocess.CompletedProcess[str]:
