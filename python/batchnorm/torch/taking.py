@@ -22,7 +22,7 @@ from torch import Tensor
 _SMALLEST_PLANES, _SMALLEST_OTHERS = 32_768, 131_072
 PLAIN = Tensor, torch.nn.Parameter
 # The dtypes of parameters and running statistics, which are one, beside an x of each.
-_BESIDE = {
+BESIDE = {
     torch.float32: (torch.float32,),
     torch.float64: (torch.float64,),
     torch.float16: (torch.float16, torch.float32),
@@ -58,7 +58,7 @@ def takes(
 
 def is_right(x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> bool:
     """True if shapes and dtypes are such as the library takes: what is not, is told in PyTorch's words."""
-    kinds = _BESIDE.get(x.dtype)
+    kinds = BESIDE.get(x.dtype)
     if kinds is None or x.dim() < 2 or x.numel() <= x.shape[1] or (mean is None) != (var is None):
         return False
     vectors = [each for each in (weight, bias, mean, var) if each is not None]
