@@ -37,7 +37,7 @@ struct ForwardCall {
 };
 
 struct BackwardCall {
-    const Input input;
+    Input input;
     const Tensor &x, dy;
     void *gamma, *beta;
     const Optional &weight, &bias;
@@ -46,8 +46,8 @@ struct BackwardCall {
 
     BackwardCall(const Tensor &gradient, const Tensor &tensor, const Optional &scale, const Optional &shift,
                  const Tensor &statistics)
-        : input(tensor), x(tensor), dy(beside(gradient, tensor, "dy")), weight(scale), bias(shift),
-          saved(read(statistics, input)) {
+        : input(tensor), x(tensor), dy(input.takes(gradient, tensor) ? gradient : beside(gradient, tensor, "dy")),
+          weight(scale), bias(shift), saved(read(statistics, input)) {
         Parameters parameters{input};
         gamma = parameters.take(weight, "weight");
         beta = parameters.take(bias, "bias");

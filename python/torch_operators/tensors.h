@@ -12,6 +12,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <vector>
 
 using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
@@ -73,6 +74,22 @@ struct Input {
         library.check(library.shape_from_strides(x.dim(), x.sizes().data(), 1, 1, 1, x.strides().data(), 0, &shape,
                                                  &stride));
         if (stride) refuse("x has gaps in memory, expected a tensor without");
+    }
+
+    // True if dy can be read where it is: a part of the gradient of a concatenation lies between others.
+    bool takes(const Tensor &dy, const Tensor &x) {
+        const size_t rank = x.dim();
+        const auto sizes = x.sizes(), theirs = dy.sizes();
+        if (!std::equal(sizes.begin(), sizes.end(), theirs.begin(), theirs.end()) || dtype_of(dy) != dtype_of(x)) return false;
+        std::vector<int64_t> strides(x.strides().begin(), x.strides().end());
+        strides.insert(strides.end(), dy.strides().begin(), dy.strides().end());
+        bn_shape both;
+        size_t outer[2];
+        if (library.shape_from_strides(rank, sizes.data(), 1, 1, 2, strides.data(), 0, &both, outer) != BN_OK) return false;
+        if (outer[0]) return false;
+        shape = both;
+        shape.y_stride = outer[1];
+        return true;
     }
 };
 

@@ -7,7 +7,7 @@ dtypes, and count the batches; what they refuse goes the Python way, which says 
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def trained(
         return None
     follow()
     try:
-        y = _apply(x, weight, bias, (mean, var, tracked, momentum, eps))
+        y: Tensor = _apply(x, weight, bias, (mean, var, tracked, momentum, eps))
     except RefusedError:
         return None
     if tracked is not None:
@@ -102,4 +102,4 @@ def _known(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Te
 
 
 # Function.apply() without its questions about transforms, which have been asked, nor a copy of the arguments: 4 µs.
-_apply: Callable[..., Tensor] = super(Function, Compiled).apply
+_apply: Any = super(Function, Compiled).apply if operators.THERE else None

@@ -101,8 +101,9 @@ def test_bits_are_those_of_the_python_way(
         case = Case(seed, shape, dtype, dtype if seed == 3 else None)
         case.x = LAYOUTS[layout](case.x)
         affine, tracking = [(True, True), (True, False), (False, False), (False, True)][seed], seed != 1
-        # As it comes from what follows: in x's order, in C order, or one number for all.
-        for dy in (LAYOUTS[layout](case.dy), case.dy, torch.ones((), dtype=dtype).expand(shape)):
+        # As it comes from what follows: in x's order, in C order, one number for all, between others.
+        between = LAYOUTS[layout](torch.cat([case.dy, case.z], 1))[:, : shape[1]]
+        for dy in (LAYOUTS[layout](case.dy), case.dy, torch.ones((), dtype=dtype).expand(shape), between):
             *found, name = step(case, affine, tracking, dy)
             with monkeypatch.context() as there:
                 by_python(there)
@@ -118,6 +119,7 @@ def test_bits_are_those_of_the_python_way(
 def test_bits_with_an_activation(activation: str, dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bt.taking.Smallest, "told", 0)
     case = Case(5, (3, 6, 5, 7), dtype)
+    case.dy = LAYOUTS[layout](torch.cat([case.z, case.dy], 1))[:, 6:]
 
     def fused(residual: bool) -> list[Any]:
         layer = bt.BatchNormAct2d(6, activation=activation).to(case.weight.dtype)
@@ -139,6 +141,7 @@ def test_bits_with_an_activation(activation: str, dtype: Any, layout: str, monke
 @pytest.mark.parametrize("slope", [0.01, 1])
 def test_bits_in_place(slope: float, dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(6, (3, 6, 5, 7), dtype)
+    case.dy = LAYOUTS[layout](torch.cat([case.dy, case.z], 1))[:, :6]
 
     def in_place() -> list[Any]:
         layer = bt.InPlaceABN(6, slope=slope).to(case.weight.dtype)
