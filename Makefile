@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wasm live install uninstall test test-quick test-peers test-install \
-	test-frameworks test-wheel test-deb test-runtimes test-mpi test-arm64 test-wasm test-faults fuzz soak coverage mutants test-live check docs bench bench-kernels clean
+.PHONY: help lib demo experiments wheel deb arm64 wheel-arm64 wheel-torch wasm live install uninstall test test-quick test-peers \
+	test-frameworks test-install test-wheel test-deb test-runtimes test-mpi test-arm64 test-wasm test-faults fuzz soak coverage mutants \
+	test-live check docs bench bench-kernels clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ deb: ## Debian packages, libbatchnorm2 and libbatchnorm-dev, in .build-deb
 
 arm64: ## build the library for arm64 Linux on another machine, .build-arm64/libbatchnorm.so
 	@scripts/arm64
+
+wheel-torch: ## the operators of batchnorm.torch, compiled, as a wheel for every Python and PyTorch: .build-wheel-torch
+	@scripts/wheel-torch
 
 wheel-arm64: ## the wheel with that library, in .build-wheel-arm64
 	@scripts/wheel arm64

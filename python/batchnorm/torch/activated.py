@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ..settings import Activation, Clip, LeakyReLU
-from . import calls
+from .activated_calls import backward, forward, forward_in_place
 from .composed import gradients
+from .differentiation import as_of
 from .functional import batch_norm
 
 _NAMED = {
@@ -48,9 +49,7 @@ class Fused(Function):
     ) -> Tensor:
         momentum, ctx.eps, ctx.activation = options
         ctx.save_for_backward(x, weight, bias, residual)
-        y, ctx.statistics = calls.forward(
-            x, weight, bias, mean, var, momentum, ctx.eps, residual=residual, activation=ctx.activation
-        )
+        y, ctx.saved = forward(x, weight, bias, residual, (mean, var), momentum, ctx.eps, ctx.activation)
         return y
 
     @staticmethod
@@ -60,8 +59,8 @@ class Fused(Function):
             u = batch_norm(x, None, None, weight, bias, True, eps=ctx.eps)
             y = activate(u if residual is None else u + residual, ctx.activation)
             return *gradients(y, given, dy, ctx.needs_input_grad), *[None] * 5
-        dx, dweight, dbias, *dz = calls.backward_of_activated(dy, x, ctx.statistics, False)
-        return dx, weight if weight is None else dweight, bias if bias is None else dbias, *dz, *[None] * (6 - len(dz))
+        dx, dweight, dbias, dz = backward(dy, x, weight, bias, residual, ctx.saved, ctx.activation, False)
+        return dx, as_of(dweight, weight), as_of(dbias, bias), dz, *[None] * 5
 
 
 class InPlace(Function):
@@ -69,16 +68,15 @@ class InPlace(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, *options: Any) -> Tensor:
-        momentum, eps, activation = options
-        _, ctx.statistics = calls.forward(x, weight, bias, mean, var, momentum, eps, out=x, activation=activation)
+        momentum, eps, ctx.activation = options
+        ctx.saved = forward_in_place(x, weight, bias, (mean, var), momentum, eps, ctx.activation)
         ctx.mark_dirty(x)
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, weight, bias)
         return x
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor) -> Any:
-        (y,) = ctx.saved_tensors
-        dx, dweight, dbias = calls.backward_of_activated(dy, y, ctx.statistics, True)
-        needed = ctx.needs_input_grad
-        return dx, dweight if needed[1] else None, dbias if needed[2] else None, *[None] * 5
+        y, weight, bias = ctx.saved_tensors
+        dx, dweight, dbias, _ = backward(dy, y, weight, bias, None, ctx.saved, ctx.activation, True)
+        return dx, as_of(dweight, weight), as_of(dbias, bias), *[None] * 5

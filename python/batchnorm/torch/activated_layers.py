@@ -11,8 +11,8 @@ from torch.nn import functional
 from ..settings import Activation, LeakyReLU
 from ..settings.activations import resolve
 from .activated import Fused, InPlace, activate
-from .functional import takes
 from .layers import BatchNorm2d
+from .taking import takes
 from .watching import is_looked_into
 
 

@@ -58,15 +58,6 @@ def backward(dy: Tensor, x: Tensor, saved: SavedStatistics) -> tuple[Tensor, Ten
     return dx, dgamma, dbeta
 
 
-def backward_of_activated(dy: Tensor, x: Tensor, saved: SavedStatistics, from_output: bool) -> tuple[Tensor, ...]:
-    """dx, dgamma, dbeta, and dz if there was a residual; with `from_output` x is y."""
-    follow()
-    given: Any = library_backward
-    axis = 1 if x.is_contiguous() else -1
-    dx, dgamma, dbeta, *dz = given(as_seen(dy, axis), as_seen(x, axis), saved, from_output=from_output)
-    return as_given(dx, axis), dgamma, dbeta, *(as_given(each, axis) for each in dz)
-
-
 def double_backward(
     dy: Tensor, x: Tensor, saved: SavedStatistics, dx: Tensor | None, dgamma: Tensor | None, dbeta: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import calls
-from .functional import takes
+from .taking import takes
 from .watching import is_looked_into
 
 Steps = Callable[[Tensor, Any, Any], Tensor]

@@ -3,33 +3,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import graphs, operators
+from .compiled import trained
 from .differentiation import normalized
+from .taking import Smallest, is_right, takes
 from .watching import is_watched
 
-__all__ = ["batch_norm", "set_smallest"]
-
-# Below so many elements PyTorch is as fast, as a Function written in Python takes some 40 µs more per step. Forward and
-# backward, PyTorch's time over ours (benchmarks/torch_layers.py, one thread of an EPYC; medians of 201, in turn):
-#
-#     elements    C order: float32    bfloat16    channels last: float32    bfloat16
-#         8192                0.76        0.67                      0.63        0.64
-#        32768                0.99        0.77                      0.71        0.71
-#       131072                1.62        0.81                      0.94        0.94
-#       401408                1.23        0.86                      1.59        1.00
-_SMALLEST_PLANES, _SMALLEST_OTHERS = 32_768, 131_072
-_smallest: int | None = None
-PLAIN = Tensor, torch.nn.Parameter
-# The dtypes of parameters and running statistics, which are one, beside an x of each.
-BESIDE = {
-    torch.float32: (torch.float32,),
-    torch.float64: (torch.float64,),
-    torch.float16: (torch.float16, torch.float32),
-    torch.bfloat16: (torch.bfloat16, torch.float32),
-}
+__all__ = ["batch_norm", "set_in_graphs", "set_smallest"]
 
 
 def batch_norm(
@@ -69,9 +52,27 @@ def batch_norm(
         With a gradient, whose own gradient is known as well, in either mode of differentiation, and under the
         transforms of torch.func. Third derivatives are not known.
     """
-    if not training or is_watched() or not takes(input, running_mean, running_var, weight, bias):
+    if not training:
         return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return normalized(input, weight, bias, running_mean, running_var, momentum, eps)
+    y = trained(input, weight, bias, running_mean, running_var, None, momentum, eps)
+    return by_python(input, running_mean, running_var, weight, bias, momentum, eps) if y is None else y
+
+
+def by_python(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """batch_norm() in training without the operators of batchnorm-torch."""
+    if not is_watched() and takes(x, mean, var, weight, bias):
+        return normalized(x, weight, bias, mean, var, momentum, eps)
+    if graphs.has_operator() and is_right(x, mean, var, weight, bias):
+        return graphs.batch_norm(x, weight, bias, mean, var, momentum, eps)
+    return functional.batch_norm(x, mean, var, weight, bias, True, momentum, eps)
 
 
 def set_smallest(elements: int | None) -> None:
@@ -80,40 +81,27 @@ def set_smallest(elements: int | None) -> None:
     Parameters
     ----------
     elements : int or None
-        0: none of them, so that all have this library's exactness. None: those in which PyTorch was found to be as
-        fast, which is the default: 32,768 elements, or 131,072 for 16 bits and for channels_last.
+        0: none of them, so that all have this library's exactness. None: those in which PyTorch was found to be
+        faster, which is the default: none with the operators of batchnorm-torch; without them those of less than
+        32,768 elements, or 131,072 of 16 bits or in channels_last.
     """
-    global _smallest
     if elements is not None and elements < 0:
         raise ValueError(f"elements is {elements}, expected at least 0")
-    _smallest = elements
+    Smallest.told = elements
 
 
-def takes(
-    x: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    least: int | None = None,
-) -> bool:
-    """True if a call in training is this library's; `least` is in place of set_smallest()."""
-    kinds = BESIDE.get(x.dtype)
-    if kinds is None or type(x) not in PLAIN or x.device.type != "cpu" or x.layout is not torch.strided or x.dim() < 2:
-        return False
-    channels, count = x.shape[1], x.numel()
-    least = _smallest if least is None else least
-    if least is None:
-        least = _SMALLEST_PLANES if x.element_size() > 2 and x.is_contiguous() else _SMALLEST_OTHERS
-    if count < least or count <= channels or (mean is None) != (var is None):
-        return False
-    kind = None
-    for each in (weight, bias, mean, var):
-        if each is None:
-            continue
-        if type(each) not in PLAIN or each.shape != (channels,) or each.dtype not in kinds:
-            return False
-        if each.dtype is not (kind or each.dtype) or each.device.type != "cpu":
-            return False
-        kind = each.dtype
-    return True
+def set_in_graphs(operator: bool) -> None:
+    """Has the graphs of torch.compile and torch.export hold this library's operator where a layer trains.
+
+    PyTorch's own compiler computes batch norm in one pass with what stands around it, which is faster, and is the
+    default. With the operator a graph has this library's exactness, and its bits.
+
+    Parameters
+    ----------
+    operator : bool
+        True needs the package batchnorm-torch, or RuntimeError is raised. Graphs that were made before stay as they
+        are: call torch.compiler.reset().
+    """
+    if operator and not operators.THERE:
+        raise RuntimeError("graphs need the operators of the package batchnorm-torch, which is not installed")
+    graphs.Chosen.operator = operator

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiled import trained
 from .functional import batch_norm
 
 
@@ -19,8 +20,24 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
             evaluated: Tensor = super().forward(input)
             return evaluated
         self._check_input_dim(input)
+        y = self._by_operators(input)
+        if y is not None:
+            return y
         momentum, mean, var = self._count()
         return batch_norm(input, mean, var, self.weight, self.bias, True, momentum, self.eps)
+
+    def _by_operators(self, x: Tensor) -> Tensor | None:
+        """y, if the operators give it; then they have counted the batch."""
+        # Module's own way to parameters and buffers takes ten times as long. Subclasses may have them elsewhere.
+        if type(self) not in KINDS or not (self.training and self.track_running_stats) or self.momentum is None:
+            return None
+        its, kept = self._parameters, self._buffers
+        try:
+            weight, bias = its["weight"], its["bias"]
+            mean, var, tracked = kept["running_mean"], kept["running_var"], kept["num_batches_tracked"]
+        except KeyError:  # as after pruning
+            return None
+        return trained(x, weight, bias, mean, var, tracked, self.momentum, self.eps)
 
     def _is_of_batch(self) -> bool:
         """True if a call normalizes with the statistics of its own batch."""
@@ -31,10 +48,11 @@ class Trained(torch.nn.modules.batchnorm._BatchNorm):
         momentum = 0.0 if self.momentum is None else self.momentum
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats:
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(batches)
+            tracked = self.num_batches_tracked
+            if tracked is not None:
+                tracked.add_(batches)
                 if self.momentum is None:
-                    momentum = 1.0 / float(self.num_batches_tracked)
+                    momentum = 1.0 / float(tracked)
         else:
             mean = var = None
         return momentum, mean, var

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .functional import BESIDE, PLAIN
 from .gathering import Head, are_several
 from .layers import Trained
 from .synchronized import Synchronized
+from .taking import BESIDE, PLAIN
 from .watching import is_recorded, is_transformed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Callable
 
 import torch
+from torch.autograd import forward_ad
 
 # A version that lacks a name has no such modes, or is asked in the way that is always right.
 _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -34,6 +35,11 @@ def is_transformed() -> bool:
     return _transforms()
 
 
+def has_tangents() -> bool:
+    """True within forward_ad.dual_level(), where tensors may have tangents."""
+    return forward_ad._current_level >= 0
+
+
 def is_looked_into() -> bool:
     """True if a call has to be of operators that PyTorch knows: also in forward mode, where tensors have tangents."""
-    return is_watched() or is_transformed() or torch.autograd.forward_ad._current_level >= 0
+    return is_watched() or is_transformed() or has_tangents()

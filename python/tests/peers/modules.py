@@ -13,6 +13,9 @@ from in_torch import array, tensor, torch
 bt = peer("batchnorm.torch")
 
 NAMES = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}
+# The calls of the library: those of the operators, where these are installed.
+WAY = bt.compiled if bt.operators.THERE else bt.calls
+GRAD_FN = "CompiledBackward" if bt.operators.THERE else "EagerBackward"
 LAST = {3: None, 4: torch.channels_last, 5: torch.channels_last_3d}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from comparing import CASES, DTYPES, Batch
 from in_torch import tensor, torch
-from modules import NAMES, bt, compare, exact, lies, pair, small, step
+from modules import GRAD_FN, NAMES, WAY, bt, compare, exact, lies, pair, small, step
 
 import batchnorm as bn
 
@@ -47,7 +47,7 @@ def test_training(rng: np.random.Generator, case: int, dtype: str, layout: str) 
     assert order(mine["y"]) == order(mine["dx"]) == order(x)
     if x.dim() != 3:  # there theirs are in C order, whatever x is
         assert order(alike["y"]) == order(x)
-    assert type(mine["y"].grad_fn).__name__ == "EagerBackward"
+    assert type(mine["y"].grad_fn).__name__ == GRAD_FN
     if tracking:
         assert torch.equal(ours.eval()(x), bt.convert(copy.deepcopy(ours), back=True)(x))
 
@@ -61,11 +61,11 @@ class counted:  # noqa: N801
     """Counts the calls of the library."""
 
     def __enter__(self) -> None:
-        self.count, self._was = 0, (bt.calls.forward, bt.calls.backward)
-        bt.calls.forward, bt.calls.backward = map(self._counting, self._was)
+        self.count, self._was = 0, (WAY.forward, WAY.backward)
+        WAY.forward, WAY.backward = map(self._counting, self._was)
 
     def __exit__(self, *_: object) -> None:
-        bt.calls.forward, bt.calls.backward = self._was
+        WAY.forward, WAY.backward = self._was
 
     def _counting(self, function: Any) -> Any:
         def call(*given: Any) -> Any:
@@ -135,7 +135,7 @@ def test_a_layer_without_statistics_is_of_the_batch_in_evaluation(rng: np.random
     x, dy = tensor(batch.x), tensor(batch.dy)
     mine = step(ours.eval(), x, dy)
     compare(batch, mine, step(exact(theirs.eval()), x.double(), dy.double()))
-    assert type(mine["y"].grad_fn).__name__ == "EagerBackward"
+    assert type(mine["y"].grad_fn).__name__ == GRAD_FN
 
 
 def test_statistics_that_are_not_tracked_stay() -> None:
@@ -272,13 +272,18 @@ def test_what_autograd_knows_of_changes_in_place() -> None:
 
 
 def test_small_tensors_are_pytorchs() -> None:
+    """The operators of batchnorm-torch take all of them."""
     bt.functional.set_smallest(None)
-    for side, grad_fn in ((31, "NativeBatchNormBackward0"), (32, "EagerBackward")):
+    theirs = GRAD_FN if bt.operators.THERE else "NativeBatchNormBackward0"
+    for side, grad_fn in ((31, theirs), (32, GRAD_FN)):
         assert type(bt.BatchNorm2d(4)(torch.ones(8, 4, side, 32)).grad_fn).__name__ == grad_fn
     half = torch.ones(8, 4, 63, 64, dtype=torch.bfloat16)
-    assert type(bt.BatchNorm2d(4)(half).grad_fn).__name__ == "NativeBatchNormBackward0"
+    assert type(bt.BatchNorm2d(4)(half).grad_fn).__name__ == theirs
     last = torch.ones(8, 4, 63, 64).to(memory_format=torch.channels_last)
-    assert type(bt.BatchNorm2d(4)(last).grad_fn).__name__ == "NativeBatchNormBackward0"
+    assert type(bt.BatchNorm2d(4)(last).grad_fn).__name__ == theirs
+    bt.functional.set_smallest(1001)
+    for elements, grad_fn in ((1000, "NativeBatchNormBackward0"), (1002, GRAD_FN)):
+        assert type(bt.BatchNorm1d(2)(torch.ones(elements // 2, 2)).grad_fn).__name__ == grad_fn
     with pytest.raises(ValueError, match="^elements is -1, expected at least 0$"):
         bt.functional.set_smallest(-1)
 
