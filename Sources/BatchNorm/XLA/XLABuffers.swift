@@ -70,8 +70,9 @@ struct XLABuffers {
             }
             // XLA may have no address for a buffer without elements.
             let address = entry.buffer.pointee.data ?? UnsafeMutableRawPointer(bitPattern: 64)!
+            let place = MemoryLayout<Int>.size * entry.place
             withUnsafeMutableBytes(of: &memory) {
-                $0.storeBytes(of: address + index * bytes(of: entry), toByteOffset: 8 * entry.place, as: UnsafeRawPointer?.self)
+                $0.storeBytes(of: address + index * bytes(of: entry), toByteOffset: place, as: UnsafeRawPointer?.self)
             }
             return true
         }

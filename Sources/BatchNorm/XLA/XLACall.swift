@@ -18,7 +18,8 @@ struct XLACall {
 
     /// The buffer of a letter of the signature; nil if it is not there.
     subscript(place: Int) -> UnsafeMutableRawPointer? {
-        withUnsafeBytes(of: memory) { $0.load(fromByteOffset: 8 * place, as: UnsafeMutableRawPointer?.self) }
+        let offset = MemoryLayout<Int>.size * place
+        return withUnsafeBytes(of: memory) { $0.load(fromByteOffset: offset, as: UnsafeMutableRawPointer?.self) }
     }
 
     /// Zeros in an array of channels, which the statistics of the batch are then moved into.
@@ -32,30 +33,40 @@ struct XLACall {
 
 extension XLACall {
     /// Runs the body once for every element of the axes of jax.vmap; the result is nil, or an error of XLA's.
-    @inline(never)
     static func serve(
         _ call: UnsafePointer<xla_call>?, _ signature: StaticString, _ body: (inout XLACall) -> bn_status
     ) -> UnsafeMutableRawPointer? {
-        let call = call!
-        if answersMetadata(call) || call.pointee.stage != Int32(xla_executes) { return nil }
-        let version = call.pointee.api.pointee.version
-        guard version.major == xla_major, version.minor >= xla_minor else {
-            return error(
-                call, Int32(xla_unimplemented), "libbatchnorm: XLA's foreign functions are of a version that it cannot serve")
-        }
-        guard let buffers = XLABuffers(call, signature) else {
-            return error(
-                call, Int32(xla_invalid_argument),
-                "libbatchnorm: operands, results or attributes are not those of this function; expected a call by batchnorm.jax")
-        }
+        let (found, answer) = buffers(call!, signature)
+        guard let buffers = found else { return answer }
         for lane in 0..<buffers.lanes {
             var one = XLACall(buffers, lane: lane)
             let status = body(&one)
-            if status != BN_OK { return error(call, code(status), exportLastError()!) }
+            if status != BN_OK { return error(call!, code(status), exportLastError()!) }
         }
         return nil
     }
 
+    /// The buffers of a call that is to be served, or the answer to any other.
+    @inline(never)
+    private static func buffers(
+        _ call: UnsafePointer<xla_call>, _ signature: StaticString
+    ) -> (XLABuffers?, UnsafeMutableRawPointer?) {
+        if answersMetadata(call) || call.pointee.stage != Int32(xla_executes) { return (nil, nil) }
+        let version = call.pointee.api.pointee.version
+        guard version.major == xla_major, version.minor >= xla_minor else {
+            let message: StaticString =
+                "libbatchnorm: XLA's foreign functions are of a version that it cannot serve"
+            return (nil, error(call, Int32(xla_unimplemented), characters(message)))
+        }
+        if let buffers = XLABuffers(call, signature) { return (buffers, nil) }
+        let message: StaticString = """
+            libbatchnorm: operands, results or attributes are not those of this function; expected a call by \
+            batchnorm.jax
+            """
+        return (nil, error(call, Int32(xla_invalid_argument), characters(message)))
+    }
+
+    @inline(never)
     private init(_ buffers: XLABuffers, lane: Int) {
         element = buffers.element
         parts = buffers.parts
@@ -70,10 +81,10 @@ extension XLACall {
 
     /// True if XLA asks which version the handler is made for, as it does when the handler is registered.
     private static func answersMetadata(_ call: UnsafePointer<xla_call>) -> Bool {
-        guard let extension_ = call.pointee.extensions, extension_.pointee.type == Int32(xla_extension_metadata) else {
+        guard let first = call.pointee.extensions, first.pointee.type == Int32(xla_extension_metadata) else {
             return false
         }
-        let asked = UnsafeMutableRawPointer(extension_).assumingMemoryBound(to: xla_metadata_extension.self)
+        let asked = UnsafeMutableRawPointer(first).assumingMemoryBound(to: xla_metadata_extension.self)
         asked.pointee.metadata.pointee.version.major = Int32(xla_major)
         asked.pointee.metadata.pointee.version.minor = Int32(xla_minor)
         asked.pointee.metadata.pointee.traits = 0
@@ -88,11 +99,8 @@ extension XLACall {
         }
     }
 
-    private static func error(
-        _ call: UnsafePointer<xla_call>, _ code: Int32, _ message: StaticString
-    ) -> UnsafeMutableRawPointer? { error(call, code, characters(message)) }
-
     /// XLA copies the message.
+    @inline(never)
     private static func error(
         _ call: UnsafePointer<xla_call>, _ code: Int32, _ message: UnsafePointer<CChar>
     ) -> UnsafeMutableRawPointer? {
