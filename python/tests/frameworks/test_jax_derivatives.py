@@ -116,6 +116,21 @@ def test_gradients_are_exact_at_an_offset(rng: np.random.Generator) -> None:
     assert abs(found - wanted).max() < 1e-5 * abs(wanted).max()
 
 
+def test_second_derivatives_are_linear_in_dy(rng: np.random.Generator) -> None:
+    """A third derivative, by what y is multiplied with, is there: the second ones are transposed for it."""
+    x, gamma, beta = batch(rng, (5, 3))
+    weights = jnp.asarray(rng.normal(size=x.shape))
+    along, dual = batch(rng, (5, 3)), batch(rng, (5, 3))
+
+    def product(function: Any, weights: Any) -> Any:
+        gradient = jax.grad(lambda *given: (function(*given)[0] * weights).sum(), (0, 1, 2))
+        found = jax.jvp(gradient, (x, gamma, beta), tuple(along))[1]
+        return sum((a * b).sum() for a, b in zip(found, dual))
+
+    for derivative in (jax.grad, jax.jacfwd):
+        near(*(at_once(derivative(lambda w, f=f: product(f, w)), (weights,)) for f in (ours, formula)))
+
+
 def test_third_derivatives_are_refused(rng: np.random.Generator) -> None:
     x = rng.normal(size=(4, 3))
     third = jax.grad(lambda x: jax.hessian(lambda x: jnp.sin(bj.batch_norm(x)[0]).sum())(x).sum())

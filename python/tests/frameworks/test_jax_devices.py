@@ -13,6 +13,8 @@ from helpers import python
 from in_jax import jax
 from jax_formulas import near
 
+from batchnorm.jax.devices import _as_float
+
 CODE = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 NAMES = "y", "mean", "var", "dx", "dgamma", "dbeta"
 
@@ -63,6 +65,15 @@ def test_second_derivatives(found: Any) -> None:
     for devices in ("2", "4"):
         for mine, whole in zip(found["second"][devices], found["second"]["whole"]):
             near(np.array(mine), np.array(whole))
+
+
+def test_doubles_become_float32(rng: np.random.Generator) -> None:
+    """Cut off behind the last bit of float32, without float64."""
+    values = np.concatenate([np.exp(rng.uniform(-80, 80, 1000)), [0, 1, 2.0**-100, 1 - 2.0**-53]])
+    with jax.enable_x64(False):
+        found = _as_float(jax.numpy.asarray(values.view("u4").reshape(-1, 2)), np.dtype("f4"))
+    assert (found <= values).all()
+    assert (values * (1 - 2.0**-23) <= np.asarray(found, "f8")).all()
 
 
 def test_parameters_have_to_be_the_same_everywhere(found: Any) -> None:
