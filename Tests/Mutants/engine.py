@@ -33,8 +33,8 @@ from workshop import ROOT, Tests, Workshop, judge
 
 TABLE = Path(__file__).with_suffix(".tsv")
 FOLDERS = {"engine": "Sources/BatchNorm/", "loops": "Sources/Kernels/"}
-# Python alone calls these, not C.
-OTHERS = ROOT / "Sources/BatchNorm/Python"
+# Python alone calls these, and XLA, not C.
+OTHERS = {ROOT / "Sources/BatchNorm/Python", ROOT / "Sources/BatchNorm/XLA"}
 
 
 class Jobs:
@@ -73,7 +73,7 @@ class Jobs:
 def drawn(folder: str, seed: int, known: list[Row]) -> list[Row]:
     """All other changes of a folder, shuffled: each file comes in proportion to its places."""
     taken = {(row.file, row.before, row.after) for row in known}
-    files = sorted(file for file in (ROOT / folder).rglob("*.swift") if OTHERS not in file.parents)
+    files = sorted(file for file in (ROOT / folder).rglob("*.swift") if OTHERS.isdisjoint(file.parents))
     rows = [row for file in files for row in places(ROOT, file)]
     random.Random(seed).shuffle(rows)
     return [row for row in rows if (row.file, row.before, row.after) not in taken]
