@@ -55,7 +55,7 @@ struct BackwardFinalize: ChannelFinalizer {
     }
 
     /// Channels of the common case, as far as they fill vectors; gives their number.
-    @inline(__always)
+    @inline(never)
     private func runVectors(_ step: ChannelStep, _ values: Double, _ channels: Range<Int>) -> Int {
         let first = channels.lowerBound
         let count = step.vectors(channels)

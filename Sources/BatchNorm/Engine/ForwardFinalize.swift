@@ -27,7 +27,7 @@ struct ForwardFinalize: ChannelFinalizer {
     }
 
     /// Channels of a plain call, as far as they fill vectors; gives their number.
-    @inline(__always)
+    @inline(never)
     private func runVectors(_ step: ChannelStep, _ channels: Range<Int>) -> Int {
         let count = step.vectors(channels)
         let first = channels.lowerBound

@@ -12,7 +12,8 @@ public func xlaMoments(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointe
         for row in 0..<call.parts {
             let status = exportMoments(
                 shape: &part.shape, dtype: call.dtype, x: call[0]! + row * part.bytes, count: call.doubles(1, row: row),
-                mean: call.doubles(1, row: call.parts + row), m2: call.doubles(1, row: 2 * call.parts + row))
+                mean: call.doubles(1, row: call.parts + row), m2: call.doubles(1, row: 2 * call.parts + row),
+                stride: 0, options: nil)
             if status != BN_OK { return status }
         }
         return BN_OK
@@ -26,8 +27,8 @@ public func xlaNormalize(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPoin
         let (savedMean, savedInvstd) = (call.doubles(5), call.doubles(5, row: 1))
         var status = exportMergeMoments(
             parts: call.allParts, channels: call.channels, counts: call.doubles(3),
-            means: call.doubles(3, row: call.allParts), m2s: call.doubles(3, row: 2 * call.allParts), count: count,
-            mean: mean, m2: m2)
+            means: call.doubles(3, row: call.allParts), m2s: call.doubles(3, row: 2 * call.allParts), stride: 0,
+            count: count, mean: mean, m2: m2)
         if status != BN_OK { return status }
         status = exportInverseStd(
             channels: call.channels, count: count, m2: m2, invstd: savedInvstd, options: &call.options)
@@ -53,7 +54,7 @@ public func xlaReduce(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer
             let status = exportBackwardReduce(
                 shape: &part.shape, dtype: call.dtype, dy: call[0]! + row * part.bytes, x: call[1]! + row * part.bytes,
                 mean: call.doubles(2), invstd: call.doubles(2, row: 1), sumDy: call.doubles(3, row: row),
-                sumDyXHat: call.doubles(3, row: call.parts + row))
+                sumDyXHat: call.doubles(3, row: call.parts + row), stride: 0, options: nil)
             if status != BN_OK { return status }
         }
         let (dgamma, dbeta) = (Elements(call[4]!, call.element.number), Elements(call[5]!, call.element.number))
