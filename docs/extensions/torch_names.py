@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""batchnorm.torch for whoever reads its docstrings, without PyTorch: there is a name for each name of it."""
+"""batchnorm.torch and the like for whoever reads their docstrings, without PyTorch: there is a name for each name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from sphinx.ext.autodoc.mock import mock
 
 
 def load() -> None:
-    with mock(["torch"]):
-        importlib.import_module("torch")
-        sys.modules["torch"].__version__ = "2.10"  # type: ignore[attr-defined]
-        importlib.import_module("batchnorm.torch")
+    versions = {"sklearn": "1.6", "torch": "2.10"}
+    with mock(list(versions)):
+        for name, version in versions.items():
+            importlib.import_module(name)
+            sys.modules[name].__version__ = version  # type: ignore[attr-defined]
+            importlib.import_module(f"batchnorm.{name}")

@@ -20,6 +20,7 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
 - `distributed` has a layer whose batch lies in several processes.
 - `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
   layer, and ONNX's operator.
+- `sklearn` has scikit-learn's StandardScaler by this library, exact for data in pieces; it needs scikit-learn.
 - `torch` has PyTorch's batch norms, trained by this library. It needs PyTorch, which nothing else here does.
 """
 
@@ -93,8 +94,11 @@ _MODULES = {
     **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
     "keras": "interop.keras",
     "onnx": "interop.onnx",
+    "sklearn": "sklearn",
     "torch": "torch",
 }
+# Modules that need a package which nothing else here does: of the same name.
+_GUESTS = "sklearn", "torch"
 # Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
 # parts in all versions.
 _one_at_a_time = _RLock()
@@ -112,15 +116,16 @@ def __getattr__(name: str) -> object:
         try:
             module = _import_module(f"{__name__}.{place}")
         except ImportError as error:
-            if name != "torch":
+            if name not in _GUESTS:
                 raise
-            # Nobody who looks at all names (hasattr, help) needs PyTorch; `import batchnorm.torch` has the ImportError.
+            # Nobody who looks at all names (hasattr, help) needs them; `import batchnorm.torch` has the ImportError.
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error
     # Somebody may have put another thing there meanwhile.
     return globals().setdefault(name, getattr(module, name) if name in _PLACES else module)
 
 
 def __dir__() -> list[str]:
-    """The names above, and the public modules: torch where PyTorch is installed."""
-    missing = () if _import_module("importlib.util").find_spec("torch") else ("torch",)
+    """The names above, and the public modules: torch where PyTorch is installed, and so on."""
+    find_spec = _import_module("importlib.util").find_spec
+    missing = [name for name in _GUESTS if not find_spec(name)]
     return sorted({*__all__, *_MODULES}.difference(missing))

@@ -7,6 +7,7 @@ from . import functional as functional
 from . import interop as interop
 from . import layers as layers
 from . import settings as settings
+from . import sklearn as sklearn
 from . import statistics as statistics
 from . import torch as torch
 from ._core.errors import StateError as StateError

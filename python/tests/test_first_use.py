@@ -47,13 +47,23 @@ def test_names_that_are_not_there() -> None:
     assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
 
 
-def test_without_pytorch() -> None:
-    """Only `batchnorm.torch` needs it, and says so."""
-    hidden = "sys.modules['torch'] = None; import batchnorm as bn\n"
-    assert printed(f"{hidden}print(hasattr(bn, 'torch'), hasattr(bn, 'keras'))") == "False True"
-    for statement in ("import batchnorm.torch", "from batchnorm import torch", "from batchnorm.torch import convert"):
+@pytest.mark.parametrize(
+    ("guest", "called", "name"), [("torch", "PyTorch", "convert"), ("sklearn", "scikit-learn", "BatchNormScaler")]
+)
+def test_without_the_package_of_a_guest(guest: str, called: str, name: str) -> None:
+    """Only the module of that name needs it, and says so."""
+    hidden = f"sys.modules[{guest!r}] = None; import batchnorm as bn\n"
+    assert (
+        printed(f"{hidden}print(hasattr(bn, {guest!r}), hasattr(bn, 'onnx'), {guest!r} in dir(bn))")
+        == "False True False"
+    )
+    for statement in (
+        f"import batchnorm.{guest}",
+        f"from batchnorm import {guest}",
+        f"from batchnorm.{guest} import {name}",
+    ):
         caught = f"try: {statement}\nexcept ImportError as error: print(error)"
-        assert printed(hidden + caught).startswith("batchnorm.torch needs PyTorch, which cannot be imported: ")
+        assert printed(hidden + caught).startswith(f"batchnorm.{guest} needs {called}, which cannot be imported: ")
 
 
 def test_later_uses_are_of_the_modules_own_names() -> None:
