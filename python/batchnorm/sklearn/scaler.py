@@ -151,7 +151,7 @@ class BatchNormScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _keep(self, learned: Moments, eps: float, is_weighted: bool) -> None:
         var = learned.var()
-        beyond = np.isinf(var) | (np.isnan(var) & (learned.count > 0))
+        beyond = ~np.isfinite(var) & (learned.count > 0)
         if beyond.any():
             raise ValueError(f"X has values so large that the variance of feature {beyond.argmax()} is beyond float64")
         scale = np.sqrt(var + eps)

@@ -202,6 +202,7 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
         (lambda: scaler.partial_fit(x[:, :1]), "X has 1 features, but BatchNormScaler is expecting 2"),
         (lambda: scaler.partial_fit(np.where(x > 1, np.inf, np.inf)), "infinity"),
         (lambda: scaler.partial_fit(x * 1e200), "the variance of feature 0 is beyond float64"),
+        (lambda: BatchNormScaler().fit(x * [1, 1e200]), "the variance of feature 1 is beyond float64"),
         (lambda: scaler.partial_fit(x, sample_weight=-np.ones(6)), "[Nn]egative"),
         (lambda: scaler.partial_fit(x, sample_weight=np.ones(5)), "sample_weight.shape"),
         (lambda: scaler.transform(x[:, :1]), "X has 1 features"),
