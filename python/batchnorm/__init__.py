@@ -18,8 +18,9 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
 - `statistics` has the moments of data of any size.
 - `deploy` folds a layer into its neighbours.
 - `distributed` has a layer whose batch lies in several processes.
-- `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
-  layer, and ONNX's operator.
+- `interop` reads and writes the states and files of other frameworks. `interop.keras` has Keras's layer for NumPy
+  arrays, and `onnx`, which stands in it, ONNX's operator.
+- `keras` has Keras's layer, trained by this library; it needs Keras 3.
 - `sklearn` has scikit-learn's StandardScaler by this library, exact for data in pieces; it needs scikit-learn.
 - `torch` has PyTorch's batch norms, trained by this library. It needs PyTorch, which nothing else here does.
 """
@@ -92,13 +93,12 @@ _PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 # Public modules, some by a shorter name than their place.
 _MODULES = {
     **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
-    "keras": "interop.keras",
+    "keras": "keras",
     "onnx": "interop.onnx",
     "sklearn": "sklearn",
     "torch": "torch",
 }
-# Modules that need a package which nothing else here does: of the same name.
-_GUESTS = "sklearn", "torch"
+_GUESTS = "keras", "sklearn", "torch"  # rooms that need a package of their name, which may be missing
 # Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
 # parts in all versions.
 _one_at_a_time = _RLock()
@@ -126,6 +126,5 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """The names above, and the public modules: torch where PyTorch is installed, and so on."""
-    find_spec = _import_module("importlib.util").find_spec
-    missing = [name for name in _GUESTS if not find_spec(name)]
-    return sorted({*__all__, *_MODULES}.difference(missing))
+    find = _import_module("importlib.util").find_spec
+    return sorted({*__all__, *_MODULES}.difference(name for name in _GUESTS if not find(name)))

@@ -29,7 +29,7 @@ def test_importing_loads_nothing() -> None:
     assert printed(code) == "[]"
 
 
-@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "interop"])
+@pytest.mark.parametrize("name", [*bn.__all__, "onnx", "functional", "interop"])
 def test_each_name_is_there_alone(name: str) -> None:
     assert hasattr(bn, name)
     if name in ("BatchNorm", "write_state", "functional"):  # a process for each would take long
@@ -48,7 +48,12 @@ def test_names_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guest", "called", "name"), [("torch", "PyTorch", "convert"), ("sklearn", "scikit-learn", "BatchNormScaler")]
+    ("guest", "called", "name"),
+    [
+        ("keras", "Keras", "BatchNormalization"),
+        ("sklearn", "scikit-learn", "BatchNormScaler"),
+        ("torch", "PyTorch", "convert"),
+    ],
 )
 def test_without_the_package_of_a_guest(guest: str, called: str, name: str) -> None:
     """Only the module of that name needs it, and says so."""
@@ -67,8 +72,8 @@ def test_without_the_package_of_a_guest(guest: str, called: str, name: str) -> N
 
 
 def test_later_uses_are_of_the_modules_own_names() -> None:
-    code = "import batchnorm as bn; bn.BatchNorm, bn.keras; del bn.__getattr__; print(bn.BatchNorm, bn.keras.__name__)"
-    assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.keras"
+    code = "import batchnorm as bn; bn.BatchNorm, bn.onnx; del bn.__getattr__; print(bn.BatchNorm, bn.onnx.__name__)"
+    assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.onnx"
 
 
 def test_a_name_loads_its_room_and_those_below() -> None:
@@ -99,7 +104,7 @@ THREADS = """
 import threading
 sys.setswitchinterval(1e-6)
 import batchnorm as bn
-names, seen, start = ["BatchNorm", "interop", "keras", "moments", "onnx", "isa"], [], threading.Barrier(6)
+names, seen, start = ["BatchNorm", "interop", "deploy", "moments", "onnx", "isa"], [], threading.Barrier(6)
 def use(name):
     start.wait()
     try:

@@ -36,7 +36,7 @@ def micro_batches() -> bn.MicroBatches:
 
 
 def of_keras() -> Any:
-    made = bn.keras.BatchNormalization(axis=1)
+    made = bn.interop.keras.BatchNormalization(axis=1)
     made(X, training=True)
     return made
 
@@ -115,7 +115,7 @@ def test_only_public_names(name: str, protocol: int) -> None:
         module, _, kind = found.rpartition(".")
         assert module in ("batchnorm", "batchnorm.interop.keras"), found
         assert kind[0] != "_"
-        assert hasattr(bn if module == "batchnorm" else bn.keras, kind)
+        assert hasattr(bn if module == "batchnorm" else bn.interop.keras, kind)
     assert b"batchnorm._" not in data
     assert not [text for text in names_in(data) if "._" in text and not text.startswith(("numpy", "copyreg._recons"))]
 

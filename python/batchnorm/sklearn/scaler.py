@@ -42,7 +42,7 @@ class BatchNormScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     mean_, var_ : ndarray of float64 of shape (n_features,)
-        var_ is biased: the mean of squared deviations. Both are NaN of a feature without values.
+        `var_` is biased: the mean of squared deviations. Both are NaN of a feature without values.
     scale_ : ndarray of float64 of shape (n_features,), or None without `with_std`
     n_samples_seen_ : int, float or ndarray of shape (n_features,)
         The sum of the weights; an array if features lack different values.
