@@ -215,11 +215,11 @@ def scattered(name: str, reason: str) -> ValueError:
 
 
 def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:
-    """A statistic as the library takes it: float64, contiguous, one element per channel."""
+    """A statistic as the library takes it: float64, contiguous and aligned, one element per channel."""
     array = plain(value, name)
     if not np.can_cast(array.dtype, np.float64):
         raise TypeError(f"{name} has dtype {array.dtype}, expected float64")
-    array = np.ascontiguousarray(array, np.float64)
+    array = np.require(array, np.float64, ["C", "A"])  # an array that came in a message may lie anywhere
     if array.shape != shape and array.shape != (int(np.prod(shape)),):
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one element per channel")
     return array
