@@ -15,8 +15,9 @@ import batchnorm as bn
 
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
-from large_data import run, section  # noqa: E402
+from pages import run, text_of  # noqa: E402
 
+PAGE = "large-data.md"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask's own
 
 
@@ -41,7 +42,7 @@ def test_the_page() -> None:
         if session["client"].status == "running":
             watch(session)
 
-    run("Dask", stopped)
+    run(PAGE, "Dask", stopped)
     assert len(seen["limits"]) == 2
     assert sum(seen["limits"]) < seen["bytes"]
     assert len(seen["processes"]) == 2
@@ -51,17 +52,16 @@ def test_the_page() -> None:
 
 
 def test_the_programs_around_it() -> None:
-    run("")
-    run("What grows how")
+    run(PAGE, "")
+    run(PAGE, "What grows how")
 
 
 def test_the_table_of_the_page() -> None:
     """Each figure is that of the formulas, and in the lines that say so, of the run above."""
-    measured = {
-        int(row[0]): int(row[2]) for row in re.findall(r"^(\d+) (2560) (\d+)$", section("What grows how"), re.MULTILINE)
-    }
+    text = text_of(PAGE, "What grows how")
+    measured = {int(row[0]): int(row[2]) for row in re.findall(r"^(\d+) (2560) (\d+)$", text, re.MULTILINE)}
     units = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
-    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", section("What grows how"), re.MULTILINE)
+    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 7
     for parts, cells in rows:
         n, said = int(parts.replace(",", "")), cells.split(" | ")

@@ -21,6 +21,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 from keras_formulas import NAMES, POLICIES, Formulas, near  # noqa: E402
+from pages import run  # noqa: E402
 
 BACKEND = keras.backend.backend()
 torch = pytest.importorskip("torch") if BACKEND == "torch" else None
@@ -310,6 +311,12 @@ def test_masks_come_from_the_layer_before(rng: np.random.Generator) -> None:
     model(tokens, training=True)
     counted = array(model.layers[0].embeddings)[tokens][tokens != 0]
     assert np.allclose(array(model.layers[1].moving_mean), counted.mean(0), atol=1e-6)
+
+
+@gradients
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("keras.md")
 
 
 def test_what_is_refused() -> None:

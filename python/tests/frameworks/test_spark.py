@@ -20,7 +20,7 @@ pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 if shutil.which("java") is None:
     pytest.skip("java is absent", allow_module_level=True)
-from large_data import run
+from pages import run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Spark's own
 LIMIT = 500  # MiB
@@ -58,7 +58,7 @@ def test_the_page() -> None:
             seen.append({"batches": batches, "executors": context._jsc.sc().getExecutorMemoryStatus().size() - 1})
         seen.append(dict(session))
 
-    run("Spark", watch)
+    run("large-data.md", "Spark", watch)
     facts, first, second = seen
     assert facts["executors"] == 2
     assert {limit for _, limit in facts["batches"]} == {LIMIT << 20}

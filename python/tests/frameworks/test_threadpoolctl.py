@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import python
-from large_data import run
+from pages import run
 
 import batchnorm as bn
 from batchnorm._core import library
@@ -102,4 +102,4 @@ def test_threads_of_joblib_are_limited(rng: np.random.Generator) -> None:
 
 
 def test_the_page() -> None:
-    run("Threads beside others")
+    run("large-data.md", "Threads beside others")
