@@ -11,7 +11,7 @@ from sphinx.ext.autodoc.mock import mock
 
 
 def load() -> None:
-    versions = {"torch": "2.10", "sklearn": "1.6", "keras": "3.0"}
+    versions = {"torch": "2.10", "sklearn": "1.6", "keras": "3.4"}
     with mock(list(versions)):
         for name, version in versions.items():
             importlib.import_module(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras's BatchNormalization, trained by this library on the CPU. It needs Keras 3, over PyTorch, JAX or NumPy.
+"""Keras's BatchNormalization, trained by this library on the CPU. It needs Keras 3.4, over PyTorch, JAX or NumPy.
 
 ::
 

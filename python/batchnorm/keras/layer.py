@@ -57,7 +57,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training, mask)
         gamma = ops.cast(self.gamma, dtype) if self.scale else None
         beta = ops.cast(self.beta, dtype) if self.center else None
-        if getattr(self, "renorm", False):  # which older versions of Keras do not know
+        if getattr(self, "renorm", False):  # which Keras 3.4 does not know
             batch = _backend.trained(ops.cast(x, dtype), None, None, axis, self.epsilon, mask)
             y = self._renormed(batch, gamma, beta, axis)
         else:

@@ -14,7 +14,8 @@ from .batch import POLICY, Batch, fits
 def evaluated(layer: Any, x: Any) -> Any:
     """y by the moving averages."""
     running = {"running_mean": layer.moving_mean.value, "running_var": layer.moving_variance.value}
-    gamma, beta = (None if each is None else each.value for each in (layer.gamma, layer.beta))
+    gamma = layer.gamma.value if layer.scale else None
+    beta = layer.beta.value if layer.center else None
     return forward_inference(x, gamma, beta, **running, axis=layer.axis, eps=layer.epsilon)
 
 

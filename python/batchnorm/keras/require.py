@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-OLDEST = (3, 0)
+OLDEST = (3, 4)
 BACKENDS = "jax", "numpy", "torch"
 
 

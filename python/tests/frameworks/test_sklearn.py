@@ -89,12 +89,14 @@ def test_float32_is_exact_in_any_pieces(rng: np.random.Generator, offset: float,
         )
 
 
-def test_standard_scaler_loses_digits(rng: np.random.Generator) -> None:
+def test_no_digit_is_lost_far_from_zero(rng: np.random.Generator) -> None:
+    """StandardScaler of 1.9 subtracts a mean of float32, and is 1e-3 off; that of 1.6 is not."""
     x = (rng.normal(size=(1000, 3)) * 3 + 1e5).astype("f4")
     mean, var = exact(x)
     z = (x.astype(np.longdouble) - mean) / np.sqrt(var)
-    errors = [float(abs(kind().fit(x).transform(x) - z).max()) for kind in (BatchNormScaler, StandardScaler)]
-    assert errors[0] < 1e-6 < 1e-4 < errors[1]
+    ours, theirs = (float(abs(kind().fit(x).transform(x) - z).max()) for kind in (BatchNormScaler, StandardScaler))
+    assert ours < 1e-6
+    assert ours <= 2 * theirs
 
 
 @pytest.mark.parametrize("told", [{}, {"with_mean": False}, {"with_std": False}])
