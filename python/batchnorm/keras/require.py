@@ -32,8 +32,8 @@ try:
     import keras
 except ImportError as error:
     raise ImportError(
-        f"batchnorm.keras needs Keras, which cannot be imported: {error} "
-        "(the layer for NumPy arrays, which needs no Keras, is in batchnorm.interop.keras)"
+        f"batchnorm.keras needs Keras, which cannot be imported: {error} (KERAS_BACKEND, without which it takes "
+        "TensorFlow, may be jax, numpy or torch; a layer for arrays that needs no Keras is in batchnorm.interop.keras)"
     ) from error
 
 check(keras.__version__, keras.backend.backend())
