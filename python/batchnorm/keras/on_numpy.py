@@ -25,7 +25,8 @@ def takes(x: Any, mask: Any, axis: int) -> bool:
 
 def trained(x: Any, gamma: Any, beta: Any, axis: int, eps: float, mask: Any) -> Batch:
     mean, variance = np.zeros((2, x.shape[axis]), np.float64 if x.dtype == np.float64 else np.float32)
-    told: dict[str, Any] = {"axis": axis, "eps": eps, "momentum": 1.0, "unbiased": False, "running": POLICY}
-    weights = None if mask is None else np.asarray(mask) != 0
-    y, saved = forward_training(x, gamma, beta, running_mean=mean, running_var=variance, weights=weights, **told)
+    told: dict[str, Any] = {"axis": axis, "eps": eps, "momentum": 1.0, "unbiased": False}
+    if mask is not None or x.size <= x.shape[axis]:
+        told.update(running=POLICY, weights=None if mask is None else np.asarray(mask) != 0)
+    y, saved = forward_training(x, gamma, beta, running_mean=mean, running_var=variance, **told)
     return Batch.of(y, mean, variance, saved)
