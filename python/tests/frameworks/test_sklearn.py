@@ -15,6 +15,7 @@ import pytest
 import batchnorm as bn
 
 sklearn = pytest.importorskip("sklearn")
+from pages import run  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
@@ -213,6 +214,10 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
         with pytest.raises(ValueError, match=message):
             call()
         assert pickle.dumps(scaler) == state
+
+
+def test_the_page() -> None:
+    run("large-data.md", "scikit-learn")
 
 
 def test_versions() -> None:
