@@ -71,6 +71,12 @@ def test_without_the_package_of_a_guest(guest: str, called: str, name: str) -> N
         assert printed(hidden + caught).startswith(f"batchnorm.{guest} needs {called}, which cannot be imported: ")
 
 
+def test_without_threadpoolctl() -> None:
+    """It need not be there, and may be older than controllers are."""
+    for hidden in ("sys.modules['threadpoolctl'] = None", "sys.modules['threadpoolctl'] = type(sys)('threadpoolctl')"):
+        assert printed(f"{hidden}; import batchnorm as bn; print(bn.moments([[1.0], [3.0]]).mean)") == "[2.]"
+
+
 def test_later_uses_are_of_the_modules_own_names() -> None:
     code = "import batchnorm as bn; bn.BatchNorm, bn.onnx; del bn.__getattr__; print(bn.BatchNorm, bn.onnx.__name__)"
     assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.onnx"

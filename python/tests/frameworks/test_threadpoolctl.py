@@ -67,12 +67,6 @@ def test_whichever_is_loaded_first(first: str) -> None:
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_without_threadpoolctl() -> None:
-    for hidden in ("sys.modules['threadpoolctl'] = None", "import threadpoolctl; del threadpoolctl.register"):
-        done = python(f"import sys; {hidden}; import batchnorm as bn; print(bn.moments([[1.0], [3.0]]).mean)")
-        assert (done.stdout, done.stderr) == ("[2.]\n", "")
-
-
 def test_processes_of_joblib_share_the_processors() -> None:
     joblib = pytest.importorskip("joblib")
     count = joblib.cpu_count()
