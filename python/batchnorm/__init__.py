@@ -21,6 +21,7 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
 - `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
   layer, and ONNX's operator.
 - `torch` has PyTorch's batch norms, trained by this library. It needs PyTorch, which nothing else here does.
+- `jax` has batch normalization for JAX's arrays, with derivatives, and layers of flax. It needs JAX.
 """
 
 from __future__ import annotations
@@ -91,10 +92,12 @@ _PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 # Public modules, some by a shorter name than their place.
 _MODULES = {
     **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
+    "jax": "jax",
     "keras": "interop.keras",
     "onnx": "interop.onnx",
     "torch": "torch",
 }
+_GUESTS = "jax", "torch"  # rooms that need a package of their name, which may be missing
 # Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
 # parts in all versions.
 _one_at_a_time = _RLock()
@@ -112,7 +115,7 @@ def __getattr__(name: str) -> object:
         try:
             module = _import_module(f"{__name__}.{place}")
         except ImportError as error:
-            if name != "torch":
+            if name not in _GUESTS:
                 raise
             # Nobody who looks at all names (hasattr, help) needs PyTorch; `import batchnorm.torch` has the ImportError.
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error
@@ -121,6 +124,6 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The names above, and the public modules: torch where PyTorch is installed."""
-    missing = () if _import_module("importlib.util").find_spec("torch") else ("torch",)
-    return sorted({*__all__, *_MODULES}.difference(missing))
+    """The names above, and the public modules: torch where PyTorch is installed, jax where JAX is."""
+    find = _import_module("importlib.util").find_spec
+    return sorted({*__all__, *_MODULES}.difference(name for name in _GUESTS if not find(name)))
