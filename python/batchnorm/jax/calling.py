@@ -30,16 +30,22 @@ class Call:
     eps: float = 0.0
     given: tuple[bool, ...] = ()  # which of the optional operands or results there are
     over: tuple[Any, ...] = ()  # the axes of devices over which the batch is spread
-    devices: int = 1  # the number of devices along them
+    lanes: tuple[int, ...] = ()  # axes of maps over which it is spread, counted from x's own ones to the front
+    devices: int = 1  # the number of parts of the batch along all of these
     parts: int = 1  # slices of each device's x, whose moments are gathered one by one
 
     def having(self, *given: Any) -> Call:
         """The call with these of its optional operands or results."""
         return replace(self, given=tuple(bool(each) for each in given))
 
-    def alone(self) -> Call:
-        """The call on one device."""
-        return replace(self, over=(), devices=1)
+    @property
+    def is_spread(self) -> bool:
+        return bool(self.over or self.lanes)
+
+    def along_map(self, name: Any, in_front: int) -> Call:
+        """The call after a map over an axis of devices, which becomes one of the axes in front."""
+        over = tuple(axis for axis in self.over if axis != name)
+        return replace(self, over=over, lanes=(*self.lanes, in_front + 1))
 
     @property
     def attributes(self) -> dict[str, int]:
@@ -71,13 +77,16 @@ class Signature:
                 found += letter
         return found
 
+    def in_front(self, call: Call, operands: Any) -> int:
+        """The number of axes of maps."""
+        letters = self.chosen(self.operands, call)
+        return len(operands[letters.index("t")].shape) - call.rank
+
     def types(self, call: Call, operands: Any) -> list[tuple[Shape, Any]]:
         """Shape and dtype of each result."""
         letters = self.chosen(self.operands, call)
         x = operands[letters.index("t")]
-        sizes = [
-            each.shape[: len(each.shape) - len(extents(letter, call, x))] for letter, each in zip(letters, operands)
-        ]
+        sizes = [each.shape[: self.in_front(call, operands)] for each in operands]
         in_front = tuple(functools.reduce(lambda a, b: b if a == 1 else a, each) for each in zip(*sizes))
         return [
             ((*in_front, *extents(letter, call, x)), dtype(letter, x)) for letter in self.chosen(self.results, call)

@@ -82,8 +82,7 @@ def _forward_jvp(primals: Any, tangents: Any, *, call: Call) -> Any:
     tmean = tvar = None
     if is_there(tangents[0]):
         _, slope, sum_of = backward(tangents[0], x, gamma, saved, call, (False, True, True))
-        if call.over:
-            slope, sum_of = jax.lax.psum((slope, sum_of), call.over)
+        slope, sum_of = devices.over_all(slope, call), devices.over_all(sum_of, call)
         tmean = sum_of / call.values(x)
         tvar = slope * jnp.sqrt(var + call.eps) * (2 / call.values(x))
     return found, [or_zero(each, value) for each, value in zip((ty, None, tmean, tvar), found)]

@@ -67,9 +67,9 @@ def double_backward(*operands: Any, call: Call) -> list[Any]:
         count = call.values(x)
         projected_s, slope_of_s, _ = _projected(sx, x, ones, saved, call)
         (x_hat,) = bind(tangent_here_p, ones, x, gamma, saved, call=call.having(False, True, False))
-        of_s, of_dy, sum_of_dy = jax.lax.psum((slope_of_s, slope_of_dy, sum_of_dy), call.over)
+        of_s, of_dy, sum_of_dy = (over_all(each, call) for each in (slope_of_s, slope_of_dy, sum_of_dy))
         both = _summed(sx.astype(wide) * (dy.astype(wide) - _along(sum_of_dy / count, call)), call)
-        both = jax.lax.psum(both, call.over) - of_s * of_dy / count
+        both = over_all(both, call) - of_s * of_dy / count
         invstd = _as_float(saved[..., 1, :, :], wide)
         inside = _along(of_s, call) * projected_dy + _along(of_dy, call) * projected_s
         hx -= _along(gamma * invstd / count, call) * (inside + _along(invstd * both, call) * x_hat)
@@ -93,11 +93,24 @@ def _projected(v: Any, x: Any, gamma: Any, saved: Any, call: Call) -> tuple[Any,
     return dx, slope, sum_of_v
 
 
+def over_all(channels: Any, call: Call) -> Any:
+    """The sum of an array of channels over all parts of the batch."""
+    for lane in call.lanes:
+        total = jnp.sum(channels, -1 - lane, keepdims=True)
+        channels = jnp.broadcast_to(total, channels.shape)
+    return jax.lax.psum(channels, call.over) if call.over else channels
+
+
 def _gathered(rows: Any, call: Call) -> Any:
-    """The rows of all devices, in the order of these."""
-    every = jax.lax.all_gather(rows, call.over)
-    every = jnp.moveaxis(every, 0, rows.ndim - 3)
-    return every.reshape(*rows.shape[:-3], -1, *rows.shape[-2:])
+    """The rows of all parts of the batch, in their order."""
+    for lane in call.lanes:
+        rows = jnp.moveaxis(jnp.expand_dims(rows, -5 - lane), -4 - lane, -4)
+        rows = rows.reshape(*rows.shape[:-4], -1, *rows.shape[-2:])
+    if call.over:
+        every = jax.lax.all_gather(rows, call.over)
+        every = jnp.moveaxis(every, 0, rows.ndim - 3)
+        rows = every.reshape(*rows.shape[:-3], -1, *rows.shape[-2:])
+    return rows
 
 
 def _along(channels: Any, call: Call) -> Any:

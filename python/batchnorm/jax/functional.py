@@ -48,8 +48,8 @@ def batch_norm(
     eps : float, default 1e-5
         Added to the variance: finite, at least 0.
     axis_name : str or tuple of str, optional
-        Axes of a mesh within `jax.shard_map`, or the axis of `jax.pmap`, over which the batch is spread: the statistics
-        are those of all of it. gamma and beta have to be the same on all of these devices. Their gradients are those of
+        Axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` over which the batch is spread: the statistics are those of all
+        of it. gamma and beta have to be the same on all of these devices. Their gradients are those of
         the part of the batch that is on the device, to be summed up; `jax.shard_map` does so where they are replicated.
     reproducible : bool, default False
         With axis_name: the same bits for any number of devices, if each has whole samples. Moments are then gathered of
@@ -73,7 +73,7 @@ def batch_norm(
     axis = _axis(axis, x)
     gamma, beta = (_parameter(value, name, x, axis) for value, name in ((gamma, "gamma"), (beta, "beta")))
     over = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    devices = jax.lax.axis_size(over) if over else 1
+    devices = _devices(over)
     parts = x.shape[0] if over and reproducible and axis and x.shape[0] else 1
     call = Call(axis, x.ndim, _eps(eps), over=over, devices=devices, parts=parts)
     if call.values(x) == 1:
@@ -151,6 +151,16 @@ def _parameter(value: Any, name: str, x: Array, axis: int) -> Array:
             f"{name} has shape {value.shape}, expected {(channels,)}: x has {channels} channels along axis {axis}"
         )
     return value.astype(dtype)
+
+
+def _devices(over: tuple[Hashable, ...]) -> int:
+    try:
+        return int(jax.lax.axis_size(over)) if over else 1
+    except NameError:
+        raise ValueError(
+            f"axis_name is {over if len(over) > 1 else over[0]!r}, expected an axis of jax.shard_map, jax.pmap or "
+            "jax.vmap, within which this is called"
+        ) from None
 
 
 def _eps(eps: Any) -> float:

@@ -42,7 +42,7 @@ def define(
         return jax.jit(lambda *operands: primitive.bind(*operands, call=call))
 
     def lower(context: Any, *operands: Any, call: Call) -> Any:
-        if call.over and spread is not None:
+        if call.is_spread and spread is not None:
             return mlir.lower_fun(spread, multiple_results=True)(context, *operands, call=call)
         attributes = {name: mlir.i64_attr(number) for name, number in call.attributes.items()}
         return jax.ffi.ffi_lowering(target, backend_config=attributes)(context, *operands)
@@ -51,7 +51,7 @@ def define(
     primitive.def_impl(lambda *operands, call: compiled(call)(*operands))
     mlir.register_lowering(primitive, _refuse)
     mlir.register_lowering(primitive, lower, platform="cpu")
-    batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, primitive)
+    batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, primitive, signature)
     return primitive
 
 
@@ -86,16 +86,19 @@ def _refuse(context: Any, *operands: Any, call: Call) -> Any:
     raise NotImplementedError(f"batchnorm.jax computes on the CPU, but this is compiled for {', '.join(platforms)}")
 
 
-def _batch(primitive: Any, axis: Any, operands: Any, dims: Any, *, call: Call) -> Any:
-    if axis.name in call.over:
-        raise NotImplementedError(
-            f"axis_name is {axis.name!r}, an axis of jax.vmap; expected one of jax.shard_map or jax.pmap"
-        )
-    if all(dim is None for dim in dims):
+def _batch(primitive: Any, signature: Signature, axis: Any, operands: Any, dims: Any, *, call: Call) -> Any:
+    """The results of a map. Over an axis of devices, its elements are parts of the batch."""
+    if axis.name not in call.over and all(dim is None for dim in dims):
         found = bind(primitive, *operands, call=call)
         return found, [None] * len(found)
     moved = [
         jnp.expand_dims(each, 0) if dim is None else jnp.moveaxis(each, dim, 0) for each, dim in zip(operands, dims)
     ]
+    if axis.name in call.over:
+        moved = [
+            jnp.broadcast_to(each, (axis.size, *each.shape[1:])) if letter == "t" else each
+            for letter, each in zip(signature.chosen(signature.operands, call), moved)
+        ]
+        call = call.along_map(axis.name, signature.in_front(call, moved) - 1)
     found = bind(primitive, *moved, call=call)
     return found, [0] * len(found)
