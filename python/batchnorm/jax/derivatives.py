@@ -82,9 +82,9 @@ def _forward_jvp(primals: Any, tangents: Any, *, call: Call) -> Any:
     tmean = tvar = None
     if is_there(tangents[0]):
         _, slope, sum_of = backward(tangents[0], x, gamma, saved, call, (False, True, True))
-        slope, sum_of = devices.over_all(slope, call), devices.over_all(sum_of, call)
-        tmean = sum_of / call.values(x)
-        tvar = slope * jnp.sqrt(var + call.eps) * (2 / call.values(x))
+        count = max(call.values(x), 1)
+        tmean = devices.over_all(sum_of, call) / count
+        tvar = devices.over_all(slope, call) * jnp.sqrt(var + call.eps) * (2 / count)
     return found, [or_zero(each, value) for each, value in zip((ty, None, tmean, tvar), found)]
 
 

@@ -64,7 +64,7 @@ def double_backward(*operands: Any, call: Call) -> list[Any]:
     if sgamma is not None:
         hx = _along(sgamma, call) * projected_dy
     if sx is not None:
-        count = call.values(x)
+        count = max(call.values(x), 1)
         projected_s, slope_of_s, _ = _projected(sx, x, ones, saved, call)
         (x_hat,) = bind(tangent_here_p, ones, x, gamma, saved, call=call.having(False, True, False))
         of_s, of_dy, sum_of_dy = (over_all(each, call) for each in (slope_of_s, slope_of_dy, sum_of_dy))

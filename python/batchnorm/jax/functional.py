@@ -48,9 +48,9 @@ def batch_norm(
     eps : float, default 1e-5
         Added to the variance: finite, at least 0.
     axis_name : str or tuple of str, optional
-        Axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` over which the batch is spread: the statistics are those of all
-        of it. gamma and beta have to be the same on all of these devices. Their gradients are those of
-        the part of the batch that is on the device, to be summed up; `jax.shard_map` does so where they are replicated.
+        Axes of `jax.shard_map`, `jax.pmap` or `jax.vmap` over which the batch is spread: the statistics are those of
+        all of it. gamma and beta have to be the same on all of these devices. Their gradients are those of the part of
+        the batch that is on the device, to be summed up; `jax.shard_map` does so where they are replicated.
     reproducible : bool, default False
         With axis_name: the same bits for any number of devices, if each has whole samples. Moments are then gathered of
         each sample (index of the first axis), and not of each device.

@@ -21,7 +21,7 @@ class BatchNorm(flax.linen.BatchNorm):
     flax's own. One value per channel is a ValueError in training.
     """
 
-    @flax.linen.compact
+    @flax.linen.compact  # type: ignore[untyped-decorator]
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Array | None = None) -> Any:
         frozen = self.use_running_average if use_running_average is None else use_running_average
         is_own = isinstance(self.axis, int) and mask is None and self.axis_index_groups is None
