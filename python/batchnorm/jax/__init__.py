@@ -13,7 +13,7 @@
   imported when one of them is used.
 """
 
-from importlib import import_module as _import_module
+import importlib as _importlib
 
 from . import require  # isort: skip # noqa: F401 - before all that imports jax
 from .functional import BatchStatistics, batch_norm, batch_norm_inference
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> object:
     if name not in ("linen", "nnx"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return _import_module(f"{__name__}.{name}")
+        return _importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error

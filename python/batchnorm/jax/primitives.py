@@ -56,7 +56,11 @@ def define(
 
 
 def bind(primitive: Any, *operands: Any, call: Call) -> Any:
-    """The results for operands that may vary over different axes of a mesh."""
+    """The results for operands that may vary over different axes of a mesh.
+
+    The library takes whole arrays. Where the sharding of an array is a part of its type, this is a part of the program.
+    """
+    operands = tuple(_whole(each) for each in operands)
     axes = [jax.typeof(each).mat.varying for each in operands]
     every = frozenset().union(*axes)
     spread = [
@@ -64,6 +68,13 @@ def bind(primitive: Any, *operands: Any, call: Call) -> Any:
         for each, own in zip(operands, axes)
     ]
     return primitive.bind(*spread, call=call)
+
+
+def _whole(operand: Any) -> Any:
+    sharding = jax.typeof(operand).sharding
+    if all(axes is None for axes in sharding.spec):
+        return operand
+    return jax.reshard(operand, NamedSharding(sharding.mesh, PartitionSpec(*[None] * operand.ndim)))
 
 
 def _type(like: Any, shape: Any, dtype: Any, same: tuple[Any, ...]) -> Any:
