@@ -9,10 +9,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "python")]
 
+import jax_names  # noqa: E402
+import torch_names  # noqa: E402
 from batchnorm import __version__  # noqa: E402
-from torch_names import load  # noqa: E402
 
-load()
+jax_names.load()
+torch_names.load()
 
 project, release = "libbatchnorm", __version__
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "c_header", "docstrings", "mathml", "names"]

@@ -38,9 +38,11 @@ def of_header() -> Iterator[str]:
 def of_package() -> Iterator[str]:
     """The names of the package and of its rooms, methods that have a docstring, and the modules that hold the names."""
     import batchnorm
-    from torch_names import load
+    import jax_names
+    import torch_names
 
-    load()
+    jax_names.load()
+    torch_names.load()
     for name in batchnorm.__all__:
         yield from of_name(getattr(batchnorm, name), f"batchnorm.{name}")
     for place in batchnorm._MODULES.values():

@@ -23,6 +23,7 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
 - `keras` has Keras's layer, trained by this library; it needs Keras 3.
 - `sklearn` has scikit-learn's StandardScaler by this library, exact for data in pieces; it needs scikit-learn.
 - `torch` has PyTorch's batch norms, trained by this library. It needs PyTorch, which nothing else here does.
+- `jax` has batch normalization for JAX's arrays, with derivatives, and layers of flax. It needs JAX.
 """
 
 from __future__ import annotations
@@ -93,12 +94,14 @@ _PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 # Public modules, some by a shorter name than their place.
 _MODULES = {
     **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
+    "jax": "jax",
     "keras": "keras",
     "onnx": "interop.onnx",
     "sklearn": "sklearn",
     "torch": "torch",
 }
-_GUESTS = "keras", "sklearn", "torch"  # rooms that need a package of their name, which may be missing
+# Rooms that need a package of their name, which may be missing.
+_GUESTS = "jax", "keras", "sklearn", "torch"
 # Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
 # parts in all versions.
 _one_at_a_time = _RLock()

@@ -5,6 +5,7 @@ from . import deploy as deploy
 from . import distributed as distributed
 from . import functional as functional
 from . import interop as interop
+from . import jax as jax
 from . import keras as keras
 from . import layers as layers
 from . import settings as settings

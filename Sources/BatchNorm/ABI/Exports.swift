@@ -3,8 +3,8 @@ import CBatchNorm
 import CKernels
 
 /// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list
-/// at the end does, and does not compile where a type differs. Three are called by the built-ins of Python as well, and
-/// stand in the library once.
+/// at the end does, and does not compile where a type differs. Those that Python's built-ins or XLA's handlers call as
+/// well are not inlined, so that they stand in the library once.
 
 @_cdecl("bn_forward_training") @inline(never)
 public func exportForwardTraining(
@@ -50,7 +50,7 @@ public func exportBackward(
     }
 }
 
-@_cdecl("bn_moments")
+@_cdecl("bn_moments") @inline(never)
 public func exportMoments(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
     mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?
@@ -60,7 +60,7 @@ public func exportMoments(
     }
 }
 
-@_cdecl("bn_merge_moments")
+@_cdecl("bn_merge_moments") @inline(never)
 public func exportMergeMoments(
     parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
     m2s: UnsafePointer<Double>?, count: UnsafeMutablePointer<Double>?, mean: UnsafeMutablePointer<Double>?,
@@ -73,7 +73,7 @@ public func exportMergeMoments(
     }
 }
 
-@_cdecl("bn_inverse_std")
+@_cdecl("bn_inverse_std") @inline(never)
 public func exportInverseStd(
     channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
@@ -83,7 +83,7 @@ public func exportInverseStd(
     }
 }
 
-@_cdecl("bn_normalize")
+@_cdecl("bn_normalize") @inline(never)
 public func exportNormalize(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
     beta: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?,
@@ -96,7 +96,7 @@ public func exportNormalize(
     }
 }
 
-@_cdecl("bn_backward_reduce")
+@_cdecl("bn_backward_reduce") @inline(never)
 public func exportBackwardReduce(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?,
@@ -108,7 +108,7 @@ public func exportBackwardReduce(
     }
 }
 
-@_cdecl("bn_backward_apply")
+@_cdecl("bn_backward_apply") @inline(never)
 public func exportBackwardApply(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?,
@@ -123,7 +123,7 @@ public func exportBackwardApply(
     }
 }
 
-@_cdecl("bn_update_running")
+@_cdecl("bn_update_running") @inline(never)
 public func exportUpdateRunning(
     channels: Int, dtype: bn_dtype, count: UnsafePointer<Double>?, mean: UnsafePointer<Double>?,
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
@@ -148,7 +148,7 @@ public func exportLengthWeights(
     }
 }
 
-@_cdecl("bn_jvp")
+@_cdecl("bn_jvp") @inline(never)
 public func exportJvp(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, xTangent: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, gammaTangent: UnsafeRawPointer?, betaTangent: UnsafeRawPointer?,
@@ -163,7 +163,7 @@ public func exportJvp(
     }
 }
 
-@_cdecl("bn_double_backward")
+@_cdecl("bn_double_backward") @inline(never)
 public func exportDoubleBackward(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, gradDx: UnsafeRawPointer?, gradDgamma: UnsafeRawPointer?,
     gradDbeta: UnsafeRawPointer?, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,

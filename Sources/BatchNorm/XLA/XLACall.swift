@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+import CBatchNorm
+import CKernels
+
+/// What a handler computes with: one element of the axes that jax.vmap has added to a call of XLA's.
+struct XLACall {
+    var shape: bn_shape
+    /// eps; and the running statistics become those of the batch.
+    var options = bn_options()
+    let element: kernel_element
+    /// The parts of a batch that moments and sums are of; and all of those that are merged.
+    let parts: Int
+    let allParts: Int
+    private let memory: xla_memory
+
+    var dtype: bn_dtype { element.dtype }
+    var channels: Int { shape.channels }
+
+    /// The buffer of a letter of the signature; nil if it is not there.
+    subscript(place: Int) -> UnsafeMutableRawPointer? {
+        withUnsafeBytes(of: memory) { $0.load(fromByteOffset: 8 * place, as: UnsafeMutableRawPointer?.self) }
+    }
+
+    /// Zeros in an array of channels, which the statistics of the batch are then moved into.
+    func clear(_ place: Int) { memset(self[place]!, 0, channels * element.number.size) }
+
+    /// A row of the doubles in a buffer.
+    func doubles(_ place: Int, row: Int = 0) -> UnsafeMutablePointer<Double> {
+        self[place]!.assumingMemoryBound(to: Double.self) + row * channels
+    }
+}
+
+extension XLACall {
+    /// Runs the body once for every element of the axes of jax.vmap; the result is nil, or an error of XLA's.
+    @inline(never)
+    static func serve(
+        _ call: UnsafePointer<xla_call>?, _ signature: StaticString, _ body: (inout XLACall) -> bn_status
+    ) -> UnsafeMutableRawPointer? {
+        let call = call!
+        if answersMetadata(call) || call.pointee.stage != Int32(xla_executes) { return nil }
+        let version = call.pointee.api.pointee.version
+        guard version.major == xla_major, version.minor >= xla_minor else {
+            return error(
+                call, Int32(xla_unimplemented), "libbatchnorm: XLA's foreign functions are of a version that it cannot serve")
+        }
+        guard let buffers = XLABuffers(call, signature) else {
+            return error(
+                call, Int32(xla_invalid_argument),
+                "libbatchnorm: operands, results or attributes are not those of this function; expected a call by batchnorm.jax")
+        }
+        for lane in 0..<buffers.lanes {
+            var one = XLACall(buffers, lane: lane)
+            let status = body(&one)
+            if status != BN_OK { return error(call, code(status), exportLastError()!) }
+        }
+        return nil
+    }
+
+    private init(_ buffers: XLABuffers, lane: Int) {
+        element = buffers.element
+        parts = buffers.parts
+        allParts = buffers.allParts
+        memory = buffers.memory(lane: lane)
+        shape = buffers.shape
+        options.struct_size = MemoryLayout<bn_options>.size
+        options.eps = buffers.eps
+        options.momentum = 1
+        options.biased_running_var = 1
+    }
+
+    /// True if XLA asks which version the handler is made for, as it does when the handler is registered.
+    private static func answersMetadata(_ call: UnsafePointer<xla_call>) -> Bool {
+        guard let extension_ = call.pointee.extensions, extension_.pointee.type == Int32(xla_extension_metadata) else {
+            return false
+        }
+        let asked = UnsafeMutableRawPointer(extension_).assumingMemoryBound(to: xla_metadata_extension.self)
+        asked.pointee.metadata.pointee.version.major = Int32(xla_major)
+        asked.pointee.metadata.pointee.version.minor = Int32(xla_minor)
+        asked.pointee.metadata.pointee.traits = 0
+        return true
+    }
+
+    private static func code(_ status: bn_status) -> Int32 {
+        switch status {
+        case BN_ERROR_MEMORY: Int32(xla_resource_exhausted)
+        case BN_ERROR_ENVIRONMENT, BN_ERROR_NESTED: Int32(xla_failed_precondition)
+        default: Int32(xla_invalid_argument)
+        }
+    }
+
+    private static func error(
+        _ call: UnsafePointer<xla_call>, _ code: Int32, _ message: StaticString
+    ) -> UnsafeMutableRawPointer? { error(call, code, characters(message)) }
+
+    /// XLA copies the message.
+    private static func error(
+        _ call: UnsafePointer<xla_call>, _ code: Int32, _ message: UnsafePointer<CChar>
+    ) -> UnsafeMutableRawPointer? {
+        var error = xla_error(
+            struct_size: MemoryLayout<xla_error>.size, extensions: nil, message: message, code: code)
+        return call.pointee.api.pointee.create_error(&error)
+    }
+}
