@@ -30,7 +30,7 @@ def places(env: BuildEnvironment) -> dict[str, Place]:
         if kind != "functionParam":
             found[name.rpartition(".")[2] if kind == "enumerator" else name] = document, anchor
     for name, entry in env.domains["py"].objects.items():
-        short = name.replace("batchnorm.interop.", "batchnorm.", 1)  # bn.keras, bn.onnx
+        short = name.replace("batchnorm.interop.onnx", "batchnorm.onnx", 1)
         for written in (name, short.removeprefix("batchnorm."), short.replace("batchnorm", "bn", 1)):
             found[written] = entry.docname, entry.node_id
     return found

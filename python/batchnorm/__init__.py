@@ -18,8 +18,10 @@ Each module explains its names in its docstring: help(bn.functional), help(bn.fu
 - `statistics` has the moments of data of any size.
 - `deploy` folds a layer into its neighbours.
 - `distributed` has a layer whose batch lies in several processes.
-- `interop` reads and writes the states and files of other frameworks. `keras` and `onnx` stand in it, too: Keras's
-  layer, and ONNX's operator.
+- `interop` reads and writes the states and files of other frameworks. `interop.keras` has Keras's layer for NumPy
+  arrays, and `onnx`, which stands in it, ONNX's operator.
+- `keras` has Keras's layer, trained by this library; it needs Keras 3.
+- `sklearn` has scikit-learn's StandardScaler by this library, exact for data in pieces; it needs scikit-learn.
 - `torch` has PyTorch's batch norms, trained by this library. It needs PyTorch, which nothing else here does.
 - `jax` has batch normalization for JAX's arrays, with derivatives, and layers of flax. It needs JAX.
 """
@@ -93,11 +95,13 @@ _PLACES = {name: room for room, names in _ROOMS.items() for name in names}
 _MODULES = {
     **{room: room for room in ("deploy", "distributed", "functional", "interop", "layers", "settings", "statistics")},
     "jax": "jax",
-    "keras": "interop.keras",
+    "keras": "keras",
     "onnx": "interop.onnx",
+    "sklearn": "sklearn",
     "torch": "torch",
 }
-_GUESTS = "jax", "torch"  # rooms that need a package of their name, which may be missing
+# Rooms that need a package of their name, which may be missing.
+_GUESTS = "jax", "keras", "sklearn", "torch"
 # Imported from several ends at once, one thread could see another's unfinished module before Python 3.12, and NumPy's
 # parts in all versions.
 _one_at_a_time = _RLock()
@@ -117,13 +121,13 @@ def __getattr__(name: str) -> object:
         except ImportError as error:
             if name not in _GUESTS:
                 raise
-            # Nobody who looks at all names (hasattr, help) needs PyTorch; `import batchnorm.torch` has the ImportError.
+            # Nobody who looks at all names (hasattr, help) needs them; `import batchnorm.torch` has the ImportError.
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {error}") from error
     # Somebody may have put another thing there meanwhile.
     return globals().setdefault(name, getattr(module, name) if name in _PLACES else module)
 
 
 def __dir__() -> list[str]:
-    """The names above, and the public modules: torch where PyTorch is installed, jax where JAX is."""
+    """The names above, and the public modules: torch where PyTorch is installed, and so on."""
     find = _import_module("importlib.util").find_spec
     return sorted({*__all__, *_MODULES}.difference(name for name in _GUESTS if not find(name)))

@@ -6,8 +6,10 @@ from . import distributed as distributed
 from . import functional as functional
 from . import interop as interop
 from . import jax as jax
+from . import keras as keras
 from . import layers as layers
 from . import settings as settings
+from . import sklearn as sklearn
 from . import statistics as statistics
 from . import torch as torch
 from ._core.errors import StateError as StateError
@@ -39,7 +41,6 @@ from .functional import jvp as jvp
 from .functional import normalize as normalize
 from .interop import FrameworkState as FrameworkState
 from .interop import from_state as from_state
-from .interop import keras as keras
 from .interop import onnx as onnx
 from .interop import read_state as read_state
 from .interop import to_state as to_state

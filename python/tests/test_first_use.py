@@ -29,7 +29,7 @@ def test_importing_loads_nothing() -> None:
     assert printed(code) == "[]"
 
 
-@pytest.mark.parametrize("name", [*bn.__all__, "keras", "onnx", "functional", "interop"])
+@pytest.mark.parametrize("name", [*bn.__all__, "onnx", "functional", "interop"])
 def test_each_name_is_there_alone(name: str) -> None:
     assert hasattr(bn, name)
     if name in ("BatchNorm", "write_state", "functional"):  # a process for each would take long
@@ -47,18 +47,39 @@ def test_names_that_are_not_there() -> None:
     assert printed("import batchnorm as bn; print(hasattr(bn, 'demo'), hasattr(bn, 'cli'))") == "False False"
 
 
-def test_without_pytorch() -> None:
-    """Only `batchnorm.torch` needs it, and says so."""
-    hidden = "sys.modules['torch'] = None; import batchnorm as bn\n"
-    assert printed(f"{hidden}print(hasattr(bn, 'torch'), hasattr(bn, 'keras'))") == "False True"
-    for statement in ("import batchnorm.torch", "from batchnorm import torch", "from batchnorm.torch import convert"):
+@pytest.mark.parametrize(
+    ("guest", "called", "name"),
+    [
+        ("keras", "Keras", "BatchNormalization"),
+        ("sklearn", "scikit-learn", "BatchNormScaler"),
+        ("torch", "PyTorch", "convert"),
+    ],
+)
+def test_without_the_package_of_a_guest(guest: str, called: str, name: str) -> None:
+    """Only the module of that name needs it, and says so."""
+    hidden = f"sys.modules[{guest!r}] = None; import batchnorm as bn\n"
+    assert (
+        printed(f"{hidden}print(hasattr(bn, {guest!r}), hasattr(bn, 'onnx'), {guest!r} in dir(bn))")
+        == "False True False"
+    )
+    for statement in (
+        f"import batchnorm.{guest}",
+        f"from batchnorm import {guest}",
+        f"from batchnorm.{guest} import {name}",
+    ):
         caught = f"try: {statement}\nexcept ImportError as error: print(error)"
-        assert printed(hidden + caught).startswith("batchnorm.torch needs PyTorch, which cannot be imported: ")
+        assert printed(hidden + caught).startswith(f"batchnorm.{guest} needs {called}, which cannot be imported: ")
+
+
+def test_without_threadpoolctl() -> None:
+    """It need not be there, and may be older than controllers are."""
+    for hidden in ("sys.modules['threadpoolctl'] = None", "sys.modules['threadpoolctl'] = type(sys)('threadpoolctl')"):
+        assert printed(f"{hidden}; import batchnorm as bn; print(bn.moments([[1.0], [3.0]]).mean)") == "[2.]"
 
 
 def test_later_uses_are_of_the_modules_own_names() -> None:
-    code = "import batchnorm as bn; bn.BatchNorm, bn.keras; del bn.__getattr__; print(bn.BatchNorm, bn.keras.__name__)"
-    assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.keras"
+    code = "import batchnorm as bn; bn.BatchNorm, bn.onnx; del bn.__getattr__; print(bn.BatchNorm, bn.onnx.__name__)"
+    assert printed(code) == "<class 'batchnorm.BatchNorm'> batchnorm.interop.onnx"
 
 
 def test_a_name_loads_its_room_and_those_below() -> None:
@@ -89,7 +110,7 @@ THREADS = """
 import threading
 sys.setswitchinterval(1e-6)
 import batchnorm as bn
-names, seen, start = ["BatchNorm", "interop", "keras", "moments", "onnx", "isa"], [], threading.Barrier(6)
+names, seen, start = ["BatchNorm", "interop", "deploy", "moments", "onnx", "isa"], [], threading.Barrier(6)
 def use(name):
     start.wait()
     try:

@@ -212,4 +212,4 @@ def test_copies(layer: BatchNormalization, x: Array, copied: Any) -> None:
 
 
 def test_it_is_a_part_of_the_package() -> None:
-    assert bn.keras.BatchNormalization is BatchNormalization
+    assert bn.interop.keras.BatchNormalization is BatchNormalization

@@ -127,7 +127,7 @@ def test_what_a_user_reads(case: int) -> None:
 
 
 def test_methods_name_public_classes() -> None:
-    names = [(room, name) for room in (bn, bn.keras) for name in room.__all__]
+    names = [(room, name) for room in (bn, bn.interop.keras) for name in room.__all__]
     kinds = [kind for room, name in names if isinstance(kind := getattr(room, name), type)]
     assert len(kinds) > 20
     public = {kind.__name__ for kind in kinds}

@@ -240,3 +240,77 @@ def test_an_error_teaches_no_channels() -> None:
 def test_what_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_sum_is_a_merge(rng: np.random.Generator) -> None:
+    x = rng.normal(50, 3, size=(12, 3, 4)).astype("f4")
+    parts = [bn.Moments(), *(bn.moments(part) for part in np.split(x, [2, 2, 7])), bn.Moments(num_features=3)]
+    kept = copy.deepcopy(parts)
+    total = sum(parts)
+    assert isinstance(total, bn.Moments)
+    check(total, x, (1,))
+    step_by_step = bn.Moments()
+    for part in parts:
+        step_by_step.merge(part)
+    assert total == step_by_step
+    check(parts[4] + parts[3] + parts[1], np.concatenate([x[7:], x[2:7], x[:2]]), (1,))
+    total.update(x)
+    (parts[0] + parts[1]).update(x)
+    sum([parts[1]]).update(x)  # type: ignore[union-attr]
+    assert parts == kept
+    assert sum([parts[1]]) == parts[1]
+
+
+def test_sums_of_what_cannot_be_added() -> None:
+    one = bn.moments(np.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"other has channels of shape \(2,\), expected \(3,\)"):
+        one + bn.moments(np.ones((4, 2)))
+    for other in (1, 0.0, None, np.ones(3), np.float64(0), (one.count, one.mean, one.m2), "x"):
+        for add in (lambda a, b: a + b, lambda a, b: b + a):
+            with pytest.raises(TypeError, match=r"operand|oncatenat"):
+                add(one, other)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        one + 0  # type: ignore[operator]
+
+
+def test_equal_moments(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(6, 3, 4))
+    one = bn.moments(x)
+    assert one == one + bn.Moments() == copy.copy(one) == pickle.loads(pickle.dumps(one))
+    # Values of the same channels are the same values wherever the channels lie.
+    assert bn.moments(x[:, :, 0]) == bn.moments(np.ascontiguousarray(x[:, :, 0].T), axis=0)
+    assert bn.Moments() == bn.Moments(axis=-1) != bn.Moments(num_features=3) == bn.Moments(num_features=3, axis=-1)
+    assert one != bn.moments(x[:, :2]) != bn.Moments() != one
+    x[0, 1, 2] = math.nan
+    of_nan = bn.moments(x)
+    assert of_nan == bn.moments(x.copy()) != one
+    assert one != tuple(one) != one
+    assert one != np.stack(one)
+    for name in ("count", "mean", "m2"):
+        other = bn.Moments.of(*(a.copy() for a in one))
+        getattr(other, name)[1] = np.nextafter(getattr(other, name)[1], 9)
+        assert other != one, name
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
+class Lazy:
+    """As a collection of Dask, or a package's array that may be over one."""
+
+    shape, dtype, graph = (4, 3), np.dtype("f4"), {}
+
+    def __dask_graph__(self) -> Any:
+        return self.graph
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return np.ones((4, 3), "f4")
+
+
+def test_values_that_are_yet_to_be_computed() -> None:
+    lazy = Lazy()
+    message = r"^x is of type .*Lazy, and all its blocks would .*: give x.compute\(\) if they fit, else .* sum\(\)"
+    for call in (bn.moments, bn.Moments.stream, bn.forward_training, bn.BatchNorm1d(3)):
+        with pytest.raises(TypeError, match=message):
+            call(lazy)
+    lazy.graph = None
+    assert bn.moments(lazy).count.tolist() == [4] * 3

@@ -65,10 +65,21 @@ def plain(value: ArrayLike, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} is None, expected an array")
     if is_foreign(value):
         return view(value, name)
+    if _is_in_blocks(value):
+        raise TypeError(
+            f"{name} is of type {kind_of(value)}, and all its blocks would have to be in memory at once: give "
+            f"{name}.compute() if they fit, else call this for each block (and add up moments of blocks with sum())"
+        )
     try:
         return np.asarray(value)
     except (RuntimeError, TypeError) as error:  # a tensor with a gradient, or of bfloat16
         raise TypeError(f"{name} is of type {kind_of(value)}, which is no array to NumPy: {error}") from error
+
+
+def _is_in_blocks(value: Any) -> bool:
+    """True of a collection of Dask (or a package's array that is over one), whose values are yet to be computed."""
+    graph = getattr(type(value), "__dask_graph__", None)
+    return graph is not None and graph(value) is not None
 
 
 def shape_of(value: Any, name: str) -> tuple[int, ...]:
@@ -204,11 +215,11 @@ def scattered(name: str, reason: str) -> ValueError:
 
 
 def doubles(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Doubles:
-    """A statistic as the library takes it: float64, contiguous, one element per channel."""
+    """A statistic as the library takes it: float64, contiguous and aligned, one element per channel."""
     array = plain(value, name)
     if not np.can_cast(array.dtype, np.float64):
         raise TypeError(f"{name} has dtype {array.dtype}, expected float64")
-    array = np.ascontiguousarray(array, np.float64)
+    array = np.require(array, np.float64, ["C", "A"])  # an array that came in a message may lie anywhere
     if array.shape != shape and array.shape != (int(np.prod(shape)),):
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}: one element per channel")
     return array

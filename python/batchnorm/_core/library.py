@@ -16,6 +16,7 @@ from typing import Any
 from .._version import __version__
 from .messages import in_python
 from .structs import Options, Shape, Status
+from .threadpools import register
 
 # Elements, be they void or double in the header, go by address: an int is the cheapest argument that ctypes takes.
 _data = c_void_p
@@ -130,3 +131,4 @@ _EXCEPTIONS: dict[int, type[Exception]] = {
 }
 
 lib = load_library(find_library())
+register(lib)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy import ndarray
+
 from .._version import __version__
 
 VERSION = 1
@@ -28,7 +30,18 @@ def attributes_of(state: Any, kind: type) -> dict[str, Any]:
     attributes = state.get("attributes")
     if not isinstance(attributes, dict):
         raise ValueError(f"this state of a {kind.__name__} is damaged: it has no attributes")
-    return attributes
+    return {name: _aligned(value) for name, value in attributes.items()}
+
+
+def _aligned(value: Any) -> Any:
+    """The value with arrays that the library can read: a pickle's may lie anywhere in a message, as Dask has it."""
+    if isinstance(value, ndarray):
+        return value if value.flags.aligned else value.copy()
+    if type(value) is dict:
+        return {key: _aligned(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_aligned, value))
+    return value
 
 
 class Versioned:

@@ -13,7 +13,7 @@ def set_num_threads(n: int) -> None:
     """Sets the number of threads that later calls may use: 1 to 1024, or 0 for the default of the environment.
 
     Results do not depend on it, to the bit, and no more threads are at work than the process had CPUs at the first
-    call.
+    call. Where threadpoolctl is installed, its `threadpool_limits` sets it for as long as a block.
 
     Raises
     ------

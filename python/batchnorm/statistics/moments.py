@@ -34,7 +34,9 @@ Path = Union[str, "os.PathLike[str]"]
 class Moments(Versioned):
     """The number of values, their mean, and the sum of squared deviations from it, per channel; more values may come.
 
-    They unpack, index and convert as three arrays: ``count, mean, m2 = moments``.
+    They unpack, index and convert as three arrays: ``count, mean, m2 = moments``. ``a + b`` are new moments of the
+    values of both, so that sum() merges parts. Moments are equal if they have the same channels and the same numbers (a
+    NaN is the same as a NaN), along whatever axis. As more values may come, they cannot be hashed.
 
     Parameters
     ----------
@@ -65,7 +67,11 @@ class Moments(Versioned):
     Moments(channels=2, values=3)
     >>> print(seen.mean, seen.var(unbiased=True))
     [3. 5.] [7. 0.]
+    >>> sum(bn.moments(np.array([row])) for row in ([1.0, 5.0], [2.0, 5.0], [6.0, 5.0])) == seen
+    True
     """
+
+    __array_ufunc__ = None  # NumPy would add arrays to them as to an array of three rows
 
     def __init__(self, axis: Axis = 1, num_features: int | tuple[int, ...] | None = None) -> None:
         self.axis = as_axis(axis)
@@ -252,6 +258,25 @@ class Moments(Versioned):
         invstd = np.empty(m2.shape)
         lib.bn_inverse_std(invstd.size, address(count), address(m2), address(invstd), options(eps))
         return invstd
+
+    def __add__(self: Self, other: object) -> Self:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        total = type(self)(self.axis)
+        return total.merge(self).merge(other)
+
+    def __radd__(self: Self, other: object) -> Self:
+        """sum() begins with 0."""
+        if isinstance(other, int) and other == 0:
+            return type(self)(self.axis).merge(self)
+        return NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if self._three is None or other._three is None:
+            return self._three is other._three
+        return all(np.array_equal(mine, theirs, equal_nan=True) for mine, theirs in zip(self._three, other._three))
 
     def __len__(self) -> int:
         return 3

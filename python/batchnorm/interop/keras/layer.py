@@ -94,7 +94,7 @@ class BatchNormalization(Weights):
     >>> import numpy as np
     >>> import batchnorm as bn
     >>> x = np.array([[1, 10], [3, 30]], np.float32)
-    >>> layer = bn.keras.BatchNormalization(momentum=0.5, epsilon=0)
+    >>> layer = bn.interop.keras.BatchNormalization(momentum=0.5, epsilon=0)
     >>> print(layer(x, training=True))
     [[-1. -1.]
      [ 1.  1.]]
@@ -103,7 +103,7 @@ class BatchNormalization(Weights):
     >>> dx = layer.backward(np.ones_like(x))
     >>> print(layer.grad_beta, layer.grad_gamma)
     [2. 2.] [0. 0.]
-    >>> same = bn.keras.BatchNormalization.from_config(layer.get_config())
+    >>> same = bn.interop.keras.BatchNormalization.from_config(layer.get_config())
     >>> same.build(x.shape)
     >>> same.set_weights(layer.get_weights())
     >>> print(np.array_equal(same(x), layer(x)))
