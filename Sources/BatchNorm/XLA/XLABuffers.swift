@@ -19,7 +19,7 @@ struct XLABuffers {
     private(set) var allParts = 1
 
     /// nil if a handler of this signature cannot be called so.
-    init?(_ call: UnsafePointer<xla_call>, _ letters: StaticString) {
+    @_optimize(size) init?(_ call: UnsafePointer<xla_call>, _ letters: StaticString) {
         let attributes = XLAAttributes(attributes: call.pointee.attributes)
         guard let rank = attributes["rank"], let axis = attributes["axis"], let given = attributes["given"],
             let eps = attributes["eps"], 1...Call.mostAxes ~= rank, 0..<rank ~= axis
@@ -58,7 +58,7 @@ struct XLABuffers {
 
     /// Where the buffers have the numbers of one lane.
     @inline(never)
-    func memory(lane: Int) -> xla_memory {
+    @_optimize(size) func memory(lane: Int) -> xla_memory {
         var memory = xla_memory()
         _ = signature.all(of: call) { entry in
             var (rest, index, step) = (lane, 0, 1)
@@ -87,7 +87,7 @@ struct XLABuffers {
     }
 
     /// The axes of a buffer behind those of jax.vmap.
-    private func extents(_ kind: UInt8) -> (rank: Int, size: (Int) -> Int) {
+    @_optimize(size) private func extents(_ kind: UInt8) -> (rank: Int, size: (Int) -> Int) {
         let channels = size(axis)
         switch kind {
         case UInt8(ascii: "t"): return (rank, { size($0) })
@@ -101,7 +101,7 @@ struct XLABuffers {
         }
     }
 
-    private func isAsExpected(_ entry: XLASignature.Entry) -> Bool {
+    @_optimize(size) private func isAsExpected(_ entry: XLASignature.Entry) -> Bool {
         let buffer = entry.buffer.pointee
         let (rank, size) = extents(entry.kind)
         guard buffer.rank == leading + rank, buffer.dtype == dtype(entry.kind) else { return false }
@@ -112,7 +112,7 @@ struct XLABuffers {
         return true
     }
 
-    private func bytes(of entry: XLASignature.Entry) -> Int {
+    @_optimize(size) private func bytes(of entry: XLASignature.Entry) -> Int {
         let (rank, size) = extents(entry.kind)
         var bytes =
             entry.kind == UInt8(ascii: "t") ? element.size : entry.kind == UInt8(ascii: "c") ? element.number.size : 4

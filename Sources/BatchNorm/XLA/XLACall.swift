@@ -33,7 +33,7 @@ struct XLACall {
 
 extension XLACall {
     /// Runs the body once for every element of the axes of jax.vmap; the result is nil, or an error of XLA's.
-    static func serve(
+    @_optimize(size) static func serve(
         _ call: UnsafePointer<xla_call>?, _ signature: StaticString, _ body: (inout XLACall) -> bn_status
     ) -> UnsafeMutableRawPointer? {
         let (found, answer) = buffers(call!, signature)
@@ -48,7 +48,7 @@ extension XLACall {
 
     /// The buffers of a call that is to be served, or the answer to any other.
     @inline(never)
-    private static func buffers(
+    @_optimize(size) private static func buffers(
         _ call: UnsafePointer<xla_call>, _ signature: StaticString
     ) -> (XLABuffers?, UnsafeMutableRawPointer?) {
         if answersMetadata(call) || call.pointee.stage != Int32(xla_executes) { return (nil, nil) }
@@ -80,7 +80,7 @@ extension XLACall {
     }
 
     /// True if XLA asks which version the handler is made for, as it does when the handler is registered.
-    private static func answersMetadata(_ call: UnsafePointer<xla_call>) -> Bool {
+    @_optimize(size) private static func answersMetadata(_ call: UnsafePointer<xla_call>) -> Bool {
         guard let first = call.pointee.extensions, first.pointee.type == Int32(xla_extension_metadata) else {
             return false
         }

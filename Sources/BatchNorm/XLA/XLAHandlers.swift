@@ -2,9 +2,10 @@
 import CBatchNorm
 import CKernels
 
-/// Functions that XLA calls for batchnorm.jax. See CKernels' xla.h for their operands and results.
+/// Functions that XLA calls for batchnorm.jax. See CKernels' xla.h for their operands and results. All that looks into a call
+/// is compiled for size: it takes no time beside what XLA does for a call, and the library is to be small.
 
-@_cdecl("batchnorm_xla_forward")
+@_cdecl("batchnorm_xla_forward") @_optimize(size)
 public func xlaForward(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "tcc>tscc") { call in
         call.clear(5)
@@ -16,7 +17,7 @@ public func xlaForward(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointe
     }
 }
 
-@_cdecl("batchnorm_xla_inference")
+@_cdecl("batchnorm_xla_inference") @_optimize(size)
 public func xlaInference(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "tcccc>t") { call in
         exportForwardInference(
@@ -25,7 +26,7 @@ public func xlaInference(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPoin
     }
 }
 
-@_cdecl("batchnorm_xla_tangent")
+@_cdecl("batchnorm_xla_tangent") @_optimize(size)
 public func xlaTangent(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "?t?c?ctcs>t") { call in
         exportJvp(
@@ -35,7 +36,7 @@ public func xlaTangent(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointe
     }
 }
 
-@_cdecl("batchnorm_xla_backward")
+@_cdecl("batchnorm_xla_backward") @_optimize(size)
 public func xlaBackward(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "ttcs>?t?c?c") { call in
         exportBackward(
@@ -45,7 +46,7 @@ public func xlaBackward(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPoint
     }
 }
 
-@_cdecl("batchnorm_xla_double_backward")
+@_cdecl("batchnorm_xla_double_backward") @_optimize(size)
 public func xlaDoubleBackward(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "?t?cttcs>tc") { call in
         exportDoubleBackward(

@@ -19,7 +19,7 @@ struct XLASignature {
 
     /// Calls the body for each buffer that is there; false where it is, or if the call has other numbers of them.
     @inline(never)
-    func all(of call: UnsafePointer<xla_call>, _ body: (Entry) -> Bool) -> Bool {
+    @_optimize(size) func all(of call: UnsafePointer<xla_call>, _ body: (Entry) -> Bool) -> Bool {
         var (place, bit, index, next) = (0, 0, 0, 0)
         var list = call.pointee.operands
         var isResult = false
@@ -48,7 +48,7 @@ struct XLASignature {
     }
 
     /// The first buffer of a kind.
-    func first(_ kind: StaticString, of call: UnsafePointer<xla_call>) -> UnsafePointer<xla_buffer>? {
+    @_optimize(size) func first(_ kind: StaticString, of call: UnsafePointer<xla_call>) -> UnsafePointer<xla_buffer>? {
         var found: UnsafePointer<xla_buffer>?
         _ = all(of: call) { entry in
             if entry.kind == kind.utf8Start[0] && found == nil { found = entry.buffer }

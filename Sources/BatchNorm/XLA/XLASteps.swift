@@ -5,7 +5,7 @@ import CKernels
 /// The steps of a batch on several devices, between which JAX gathers moments and sums. Rows are merged in their order, so
 /// that the bits depend on how the batch is cut into parts, and not on which device has which of them.
 
-@_cdecl("batchnorm_xla_moments")
+@_cdecl("batchnorm_xla_moments") @_optimize(size)
 public func xlaMoments(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "t>m") { call in
         var part = call.part
@@ -20,7 +20,7 @@ public func xlaMoments(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointe
     }
 }
 
-@_cdecl("batchnorm_xla_normalize")
+@_cdecl("batchnorm_xla_normalize") @_optimize(size)
 public func xlaNormalize(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "tccM>tscck") { call in
         let (count, mean, m2) = (call.doubles(8), call.doubles(8, row: 1), call.doubles(8, row: 2))
@@ -46,7 +46,7 @@ public func xlaNormalize(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPoin
     }
 }
 
-@_cdecl("batchnorm_xla_reduce")
+@_cdecl("batchnorm_xla_reduce") @_optimize(size)
 public func xlaReduce(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "tts>ucc") { call in
         var part = call.part
@@ -66,7 +66,7 @@ public func xlaReduce(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer
     }
 }
 
-@_cdecl("batchnorm_xla_apply")
+@_cdecl("batchnorm_xla_apply") @_optimize(size)
 public func xlaApply(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer? {
     XLACall.serve(call, "ttcskU>ts") { call in
         let totals = call.doubles(7)
@@ -83,7 +83,7 @@ public func xlaApply(call: UnsafePointer<xla_call>?) -> UnsafeMutableRawPointer?
 
 extension XLACall {
     /// A sum of all parts, in their order.
-    fileprivate func sum(_ place: Int, _ kind: Int, of parts: Int, _ channel: Int) -> Double {
+    @_optimize(size) fileprivate func sum(_ place: Int, _ kind: Int, of parts: Int, _ channel: Int) -> Double {
         var sum = 0.0
         for part in 0..<parts { sum += doubles(place, row: kind * parts + part)[channel] }
         return sum
