@@ -34,7 +34,8 @@ extension Sweep {
         let step = call.thread.pointee.slot(.channels, ChannelStep.self)
         step.initialize(
             to: ChannelStep(
-                arrays: arrays, kernels: kernels, number: geometry.number, parameter: geometry.parameter, values: geometry.values,
+                arrays: arrays, kernels: kernels, number: geometry.number, parameter: geometry.parameter,
+                values: geometry.values,
                 isEmpty: geometry.count == 0, isMapped: map != nil, hasEpilogue: epilogue != nil))
         channels = UnsafePointer(step)
     }

@@ -96,7 +96,9 @@ extension Float {
     }
 
     @inline(__always)
-    fileprivate static func areWithinReach(_ v: SIMD16<Float>) -> Bool { vector_all_within(magnitudes(v), 0, farthest) != 0 }
+    fileprivate static func areWithinReach(_ v: SIMD16<Float>) -> Bool {
+        vector_all_within(magnitudes(v), 0, farthest) != 0
+    }
 }
 
 extension Arithmetic {
