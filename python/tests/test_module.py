@@ -247,6 +247,6 @@ def test_what_a_star_import_brings() -> None:
     assert done.stdout.startswith("keras_stub onnx_stub "), done.stderr
     shown = dir(bn)
     assert [name for name in shown if name[0] == "_" and name != "__version__"] == []
-    assert {"BatchNorm", "keras", "onnx", "forward_training"} <= set(shown)
+    assert {"BatchNorm", "interop", "onnx", "forward_training"} <= set(shown)
     assert not {"cli", "demo", "inspection", "publish"} & set(shown)
     assert all(hasattr(bn, name) for name in shown)
