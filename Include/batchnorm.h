@@ -482,7 +482,8 @@ bn_status bn_backward_reduce(const bn_shape *shape, bn_dtype dtype, const void *
 /* dx = gamma * invstd * (dy - sum_dy / count - x_hat * sum_dy_x_hat / count), where count and the sums are those of the
  * whole batch, of which x and dy may be a part. gamma may be NULL, everything else is needed; dx may be dy. Where groups
  * have parameters of their own but share their statistics, the sums are of gamma * dy, each group's times its gamma.
- * A count is 1e-150 to 1e250, or BN_ERROR_OPTION. Uses options: param_dtype, groups. */
+ * A count is 1e-150 to 1e250, or BN_ERROR_OPTION; that of a group without samples may be 0. Uses options: param_dtype,
+ * groups. */
 bn_status bn_backward_apply(const bn_shape *shape, bn_dtype dtype, const void *dy, const void *x, const void *gamma,
                             const double *mean, const double *invstd, const double *count, const double *sum_dy,
                             const double *sum_dy_x_hat, void *dx, const bn_options *options);

@@ -98,6 +98,30 @@ def test_sums_and_dx_in_every_layout(rng: np.random.Generator, x_layout: str, dy
     assert np.allclose(rows(given_dx), dx[0], rtol=0, atol=1e-13)
 
 
+def test_gathered_rows_at_any_address(rng: np.random.Generator) -> None:
+    rows = np.abs(rng.normal(size=(4, 3, 5)))
+    memory = np.zeros(rows.nbytes + 1, np.uint8)[1:]
+    unaligned = memory.view(np.float64).reshape(rows.shape)
+    unaligned[...] = rows
+    for found, expected in zip(bn.merge_moments(unaligned), bn.merge_moments(rows)):
+        assert np.array_equal(found, expected)
+
+
+def test_a_group_without_samples(rng: np.random.Generator) -> None:
+    """Its count is 0, and nothing is divided by it."""
+    x, dy = rng.normal(size=(2, 4, 3, 2))
+    groups = bn.Segments([0, 0, 2, 2], 3)
+    count, mean, m2 = bn.moments(x, groups=groups)
+    assert count[1].tolist() == [0, 0, 0]
+    invstd = bn.inverse_std(count, m2)
+    sums = bn.backward_reduce(dy, x, mean, invstd, groups=groups)
+    dx = bn.backward_apply(dy, x, mean, invstd, count, *sums, groups=groups)
+    _, saved = bn.forward_training(x, groups=groups)
+    assert np.array_equal(dx, bn.backward(dy, x, saved)[0])
+    with pytest.raises(ValueError, match="count"):
+        bn.backward_apply(dy, x, mean, invstd, count * [[0], [1], [1]], *sums, groups=groups)
+
+
 def test_inverse_std() -> None:
     assert bn.inverse_std([4, 4, 0, 4], [16, 0, 0, 0], eps=0).tolist() == [0.5, 0, 0, 0]
     assert bn.inverse_std([[2.0, 0.0]], [[0.0, 0.0]], eps=0.25).tolist() == [[2, 2]]

@@ -286,6 +286,45 @@ def test_wrong_calls(rng: np.random.Generator, name: str) -> None:
     assert all((each == 7).all() or (each == 1).all() for each in results)
 
 
+def sizes(call: Call, to: Any) -> None:
+    for each in (call.operands, call.results):
+        for index in range(each.count):
+            buffer = ctypes.cast(each.items[index], POINTER(Buffer)).contents
+            for axis in range(buffer.rank):
+                buffer.sizes[axis] = to(buffer.sizes[axis], axis)
+
+
+def no_memory(call: Call) -> None:
+    ctypes.cast(call.results.items[2], POINTER(Buffer)).contents.data = None
+
+
+def no_buffer(call: Call) -> None:
+    call.results.kinds[0], call.results.items[0] = 0, 8
+
+
+DAMAGED: dict[str, Any] = {
+    "channels below 0": lambda call: sizes(call, lambda size, axis: -4 if size == 4 else size),
+    "samples below 0": lambda call: sizes(call, lambda size, axis: -6 if size == 6 else size),
+    "no memory of a result": no_memory,
+    "no buffer": no_buffer,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_frames_that_nobody_sends(rng: np.random.Generator, name: str) -> None:
+    frame = Frame(*arrays(rng))
+    DAMAGED[name](frame.call)
+    assert frame.run() == 0x5EED
+
+
+@pytest.mark.parametrize("length", [-1, 2**62])
+def test_maps_of_impossible_lengths(rng: np.random.Generator, length: int) -> None:
+    operands, results = ([each[None, None, None] for each in list_] for list_ in arrays(rng))
+    frame = Frame(operands, results)
+    sizes(frame.call, lambda size, axis: length if axis < 2 else size)
+    assert frame.run() == 0x5EED
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_handler_refuses_another_ones_call(rng: np.random.Generator, name: str) -> None:
     frame = Frame(*arrays(rng))

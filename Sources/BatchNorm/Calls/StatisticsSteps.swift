@@ -31,7 +31,7 @@ extension Call {
             count: try output("count", count, over: inputs.count), mean: try output("mean", mean, over: inputs.mean),
             m2: try output("m2", m2, over: inputs.m2)
         )
-        if let counts { try checkCounts("counts", counts, rows: parts, channels, stride: stride) }
+        if let counts { try checkCounts("counts", counts, rows: 0..<parts, channels, stride: stride) }
         for channel in 0..<channels {
             var merged = Moments.empty
             for part in 0..<parts {
@@ -89,11 +89,12 @@ extension Call {
 
 /// Numbers of values, or sums of weights: every count that a step gives is one that a step takes.
 func checkCounts(
-    _ name: StaticString, _ counts: UnsafePointer<Double>, rows: Int = 1, _ number: Int, stride: Int = 0,
-    least: Double = 0
+    _ name: StaticString, _ counts: UnsafePointer<Double>, rows: Range<Int> = 0..<1, _ number: Int,
+    stride: Int? = nil, least: Double = 0
 ) throws(Failure) {
-    for row in 0..<rows {
-        for index in row * stride..<row * stride + number {
+    for row in rows {
+        let first = row * (stride ?? number)
+        for index in first..<first + number {
             let count = counts[index]
             if (count == 0 || count >= Weights.least) && count >= least && count <= Weights.mostCount { continue }
             throw Failure(

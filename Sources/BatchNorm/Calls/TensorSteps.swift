@@ -123,9 +123,9 @@ extension Call {
         try options.groups?.enter(arguments)
         backward.dx = try arguments.tensor("dx", dx, stride: geometry.dxStride, .writtenOver(placeOfDy))
         backward.setWeights(wantsDx: dx != nil)
-        try checkCounts("count", count, arguments.statisticsRows * geometry.channels, least: Weights.least)
-        try backward.geometry.weigh()
         let groups = options.groups ?? Groups()
+        try check(count, arguments.statisticsRows, geometry, groups)
+        try backward.geometry.weigh()
         if groups.gains { backward.hasEpilogue = true }
         try run(groups.slices(geometry.outer)) { slice in
             let part = backward.slice(slice, groups)
@@ -135,6 +135,22 @@ extension Call {
                 part.finalize(
                     .given(count: count + row, dy: sumDy + row, dyXHat: sumDyXHat + row, gains: groups.gains)))
             return sweep
+        }
+    }
+
+    /// A group without samples has no values to be divided by.
+    @inline(never)
+    private func check(
+        _ count: UnsafePointer<Double>, _ rows: Int, _ geometry: Geometry, _ groups: Groups
+    ) throws(Failure) {
+        let channels = geometry.channels
+        let isOne = rows == 1 || geometry.outer == 0
+        try checkCounts("count", count, rows: 0..<rows, channels, least: isOne ? Weights.least : 0)
+        if isOne { return }
+        var slices = groups.slices(geometry.outer)
+        while let slice = slices.next() {
+            let row = groups.statisticsRow(slice.group)
+            try checkCounts("count", count, rows: row..<row + 1, channels, least: Weights.least)
         }
     }
 }

@@ -29,14 +29,20 @@ struct XLABuffers {
         self.eps = Double(bitPattern: UInt64(bitPattern: Int64(eps)))
         signature = XLASignature(letters: characters(letters), given: given)
         guard let tensor = signature.first("t", of: call), let element = XLABuffers.element(tensor.pointee.dtype),
-            call.pointee.results.count > 0, let result = call.pointee.results.buffers[0]
+            call.pointee.results.count > 0, call.pointee.results.kinds[0] == Int32(xla_is_buffer),
+            let result = call.pointee.results.buffers[0]
         else { return nil }
         self.tensor = tensor
         self.element = element
         leading = Int(tensor.pointee.rank) - rank
         lengths = result.pointee.sizes
         guard 0...Call.mostAxes ~= leading, Int(result.pointee.rank) >= leading else { return nil }
-        for axis in 0..<leading { lanes *= Int(lengths[axis]) }
+        for axis in 0..<leading {
+            let (product, overflows) = lanes.multipliedReportingOverflow(by: Int(lengths[axis]))
+            if lengths[axis] < 0 || overflows { return nil }
+            lanes = product
+        }
+        for axis in 0..<rank where size(axis) < 0 { return nil }
         if let some = signature.first("m", of: call) ?? signature.first("u", of: call) { parts = rows(of: some) }
         if let all = signature.first("M", of: call) ?? signature.first("U", of: call) { allParts = rows(of: all) }
         // Parts are slices along the first axis.
@@ -109,7 +115,7 @@ struct XLABuffers {
             if entry.isResult || buffer.sizes[axis] != 1 { return false }
         }
         for axis in 0..<rank where Int(buffer.sizes[leading + axis]) != size(axis) { return false }
-        return true
+        return buffer.data != nil || lanes == 0 || bytes(of: entry) == 0
     }
 
     @_optimize(size) private func bytes(of entry: XLASignature.Entry) -> Int {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import CKernels
 
-/// Pivots from three values of each channel, sixteen channels at a time: the same operations as Pivots in the engine has for
-/// one, and the same reasons. The results are true, as 1, if all pivots are 0.
+// Pivots from three values of each channel, sixteen channels at a time: the same operations as Pivots in the engine has for
+// one, and the same reasons. The results are true, as 1, if all pivots are 0.
 
 func choosePivots(_ given: kernel_pivots, _ channels: Int) -> Int32 {
     var others = SIMD16<Double>.zero

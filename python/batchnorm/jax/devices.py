@@ -126,9 +126,15 @@ def _summed(tensor: Any, call: Call) -> Any:
 
 
 def _as_float(words: Any, dtype: Any) -> Any:
-    """Doubles of at least 0, in pairs of integers, as numbers of this dtype; float32 has its last bit cut off."""
+    """Doubles of at least 0, in pairs of integers, as numbers of this dtype.
+
+    float32 has its last bit cut off; below its normal numbers it is 0, and above them infinite.
+    """
     if dtype == np.float64:
         return jax.lax.bitcast_convert_type(words, np.float64)
     low, high = words[..., 0], words[..., 1]
     bits = (high - np.uint32(896 << 20) << 3) | (low >> 29)
-    return jnp.where(high == 0, 0, jax.lax.bitcast_convert_type(bits, np.float32))
+    found = jax.lax.bitcast_convert_type(bits, np.float32)
+    exponent = high >> 20
+    beyond = jnp.where(high > np.uint32(2047 << 20), np.nan, np.inf)
+    return jnp.where(exponent < 897, 0, jnp.where(exponent > 1150, beyond, found)).astype(np.float32)

@@ -21,11 +21,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Arguments, weights, config and results are Keras's. Models are saved and loaded as others are, if `batchnorm.keras`
     was imported before keras.saving.load_model(). It differs on purpose:
 
-    - Keras finds the variance as E[x^2] - E[x]^2 in float32, which has no right digit left where the mean is 3000 times
-      the standard deviation, and may be negative. Here it is exact, and so are the outputs; inputs of float64 are
+    - Over PyTorch and NumPy, Keras finds the variance as E[x^2] - E[x]^2 in float32, which has no right digit left
+      where the mean is 3000 times the standard deviation, and may be negative. Here it is exact, and so are the
+      outputs; inputs of float64 are
       computed with as such, and those of 16 bits are not copied as float32.
     - A batch without values, or one that the mask hides as a whole, leaves the moving averages as they are. In Keras
-      they become NaN, or move towards 0.
+      they become NaN, or move towards 0, and so they do here over JAX.
     - Sums under a mask are divided by the number of values, not by that plus 1e-7.
 
     These calls are Keras's own: evaluation, but over NumPy; graphs of PyTorch (`jit_compile`), its torch.func, and

@@ -111,7 +111,12 @@ class BatchNormScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = self._checked(X, reset=False)  # noqa: N806
         mean = self.mean_ if self.with_mean else np.zeros_like(self.mean_)
         invstd = np.ones_like(mean) if self.scale_ is None else 1 / self.scale_
-        return normalize(X, mean, invstd, out=None if self.copy or not X.flags.writeable else X)
+        if self.copy or not X.flags.writeable:
+            return normalize(X, mean, invstd)
+        if min(X.strides) > 0 and X.flags.forc:
+            return normalize(X, mean, invstd, out=X)
+        X[...] = normalize(X, mean, invstd)  # it has gaps, or runs backwards
+        return X
 
     def inverse_transform(self, X: Any) -> Floats:  # noqa: N803
         """The data that transform() has given X for.

@@ -103,7 +103,7 @@ def merge_moments(parts: Moments | Iterable[Moments | Sequence[ArrayLike]]) -> M
     [4.] [5.] [26.]
     """
     if isinstance(parts, np.ndarray) and _is_of_rows(parts):
-        return Moments()._with(merged(np.ascontiguousarray(parts)))
+        return Moments()._with(merged(np.require(parts, np.float64, ["C", "A"])))
     given = list((parts,) if isinstance(parts, Moments) else parts)
     # Moments that know of no channels are no part.
     threes = [tuple(part) for part in given if not isinstance(part, Moments) or part._three is not None]

@@ -8,7 +8,8 @@
 BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
 
 The layers are PyTorch's own classes, with another call in training: whatever PyTorch knows of its batch norms holds for
-them. They train exactly where PyTorch loses digits, and give the same bits for any number of threads.
+them. They train exactly where PyTorch loses digits, and give the same bits for any number of threads; small tensors are
+PyTorch's unless the package batchnorm-torch is installed, or functional.set_smallest(0) is called.
 """
 
 from . import require  # isort: skip - before all that imports torch

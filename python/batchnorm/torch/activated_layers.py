@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,12 +27,16 @@ class BatchNormAct2d(BatchNorm2d):
     ----------
     num_features : int
     activation : str, LeakyReLU or Clip, default "relu"
-        As of bn.forward_training(): "relu", "relu6", "hard_swish", "silu", bn.LeakyReLU(slope) or bn.Clip(low, high).
+        As of bn.forward_training(): "relu", "relu6", "hard_swish", "silu", bn.LeakyReLU(slope) or bn.Clip(low, high);
+        None or "identity" for none.
+    residual : Tensor, optional
+        An argument of the call: added before the activation, of x's shape and dtype. Any other that broadcasts is added
+        by PyTorch.
     **named
         As of torch.nn.BatchNorm2d.
     """
 
-    def __init__(self, num_features: int, *, activation: Activation = "relu", **named: Any) -> None:
+    def __init__(self, num_features: int, *, activation: Activation | None = "relu", **named: Any) -> None:
         super().__init__(num_features, **named)
         self.activation = checked(activation)
 
@@ -79,6 +84,10 @@ class InPlaceABN(BatchNorm2d):
         if not (is_over and takes(input, self.running_mean, self.running_var, self.weight, self.bias, least=0)):
             return functional.leaky_relu(super().forward(input), self.activation.slope)
         self._check_input_dim(input)
+        if input.is_leaf and input.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "input is a leaf Variable that requires grad, which cannot be written over: give a copy of it"
+            )
         momentum, *running = self._count()
         y: Tensor = InPlace.apply(input, self.weight, self.bias, *running, momentum, self.eps, self.activation)
         return y
@@ -87,10 +96,10 @@ class InPlaceABN(BatchNorm2d):
         return f"{super().extra_repr()}, slope={self.activation.slope}"
 
 
-def checked(activation: Activation) -> Activation:
-    """The activation, if there is one of this name."""
+def checked(activation: Activation | None) -> Activation:
+    """The activation, if there is one of this name; None is the identity."""
     resolve(activation)
-    return activation
+    return "identity" if activation is None else activation
 
 
 def _is_dense(x: Tensor) -> bool:

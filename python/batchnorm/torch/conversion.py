@@ -51,10 +51,10 @@ def convert(
     sync : bool, default False
         True: all of them, those of this package and torch.nn.SyncBatchNorm become a SyncBatchNorm of this package.
     process_group : ProcessGroup, optional
-        Of these; None stands for all processes, and for the one that a layer has if it is synchronized already.
-
+        The group of the new layers, with `sync`. None: all processes, or a layer's own group if it is synchronized
+        already.
     reproducible : bool, default False
-        Of these; see SyncBatchNorm.
+        As in SyncBatchNorm, with `sync`.
 
     Returns
     -------

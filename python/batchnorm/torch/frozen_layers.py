@@ -45,8 +45,13 @@ class FrozenBatchNorm2d(torch.nn.Module):
 
     @classmethod
     def of(cls, layer: torch.nn.Module) -> FrozenBatchNorm2d:
-        """A frozen copy of a batch norm that has running statistics."""
+        """A frozen copy of a BatchNorm2d, or a SyncBatchNorm, that has running statistics.
+
+        Raises ValueError if it has none, and TypeError for another layer.
+        """
         _check(layer, "layer")
+        if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm3d)):
+            raise TypeError(f"layer is of type {type(layer).__name__}, expected one of two dimensions")
         return _frozen(copy.deepcopy(layer))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name for it
@@ -64,7 +69,7 @@ class FrozenBatchNorm2d(torch.nn.Module):
 
 
 def freeze(model: Model, *, inplace: bool = True) -> Model:
-    """Has each BatchNorm2d and SyncBatchNorm of a model be a FrozenBatchNorm2d, of exactly these classes.
+    """Replaces each BatchNorm2d and SyncBatchNorm of a model, of exactly these classes, by a FrozenBatchNorm2d.
 
     The layers stay where they are, with their hooks. What was a parameter is a copy, so that an optimizer that has it
     changes nothing: make optimizers afterwards.
@@ -113,7 +118,7 @@ def _frozen(layer: Any) -> Any:
     layer._parameters.clear()
     layer._buffers.clear()
     layer._buffers.update(made._buffers)
-    for name in ("momentum", "affine", "track_running_stats", "process_group", "made_of"):
+    for name in ("momentum", "affine", "track_running_stats", "process_group", "made_of", "reproducible"):
         vars(layer).pop(name, None)
     layer.__class__ = FrozenBatchNorm2d
     return layer

@@ -76,7 +76,7 @@ def by_python(
 
 
 def set_smallest(elements: int | None) -> None:
-    """Has tensors of fewer elements be PyTorch's in training.
+    """Leaves tensors of fewer elements to PyTorch in training.
 
     Parameters
     ----------
@@ -91,10 +91,11 @@ def set_smallest(elements: int | None) -> None:
 
 
 def set_in_graphs(operator: bool) -> None:
-    """Has the graphs of torch.compile and torch.export hold this library's operator where a layer trains.
+    """Puts this library's operator into the graphs of torch.compile and torch.export, where a layer trains.
 
     PyTorch's own compiler computes batch norm in one pass with what stands around it, which is faster, and is the
-    default. With the operator a graph has this library's exactness, and its bits.
+    default. With the operator a graph has this library's exactness, and its bits. It has the number of
+    threads that bn.set_num_threads() sets, or the last call outside of a graph.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
@@ -32,7 +32,10 @@ def batch_norm(
     eps: float,
 ) -> Tensor:
     """y in training, by an operator that writes none of its arguments: no other may have a gradient in a graph."""
-    y, _, new_mean, new_var = torch.ops.batchnorm.forward_functional(x, weight, bias, mean, var, momentum, eps)
+    if not (x.is_contiguous() or x.movedim(1, -1).is_contiguous()):
+        x = x.contiguous()
+    weight, bias, *running = (each if each is None else each.contiguous() for each in (weight, bias, mean, var))
+    y, _, new_mean, new_var = torch.ops.batchnorm.forward_functional(x, weight, bias, *running, momentum, eps)
     if mean is not None and var is not None:
         mean.copy_(new_mean)
         var.copy_(new_var)
@@ -41,6 +44,8 @@ def batch_norm(
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.set_materialize_grads(False)
+    # Buffers that they are copied into would become part of the graph.
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*inputs[:3], output[1])
 
 
@@ -86,7 +91,20 @@ _FAKE = {
     "backward_activated": _backward_activated,
 }
 
+
+def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which PyTorch takes for the operator where one argument is on the device "meta"."""
+
+    def call(*given: Any) -> Any:
+        devices = {each.device for each in given if isinstance(each, Tensor)}
+        if len(devices) > 1:
+            raise RuntimeError(f"tensors are on {' and '.join(sorted(map(str, devices)))}, expected one device")
+        return fake(*given)
+
+    return call
+
+
 if operators.THERE:
     for name, fake in _FAKE.items():
-        torch.library.register_fake(f"batchnorm::{name}", fake)
+        torch.library.register_fake(f"batchnorm::{name}", _on_one_device(fake))
     torch.library.register_autograd("batchnorm::forward_functional", _gradient, setup_context=_keep)

@@ -35,7 +35,6 @@ class SyncBatchNorm(Trained):
         As of torch.nn.SyncBatchNorm.
     process_group : ProcessGroup, optional
         Whose back end gathers tensors of the CPU, such as gloo or MPI. None stands for all processes.
-
     reproducible : bool, default False
         True: the statistics are merged sample by sample, in the order of the ranks and of their samples. So y, the
         gradient of x and the running statistics have the same bits for any number of processes, one of them included,
@@ -47,7 +46,8 @@ class SyncBatchNorm(Trained):
         In a call, on all processes: they do not agree in channels, dtype, eps, or in what has gradients; one of them
         cannot take its input; or all have one value per channel together.
     RuntimeError
-        In a call: the exchange fails, as when another process has ended, or has not come for the group's time-out.
+        In a call: the exchange fails, as when another process has ended, or has not come for the group's time-out; or a
+        trace or a transform of torch.func has it train. In backward(): a gradient of a gradient is wanted.
     """
 
     process_group: Any = None
@@ -124,9 +124,14 @@ class SyncBatchNorm(Trained):
             if each is None:
                 continue
             kinds[each.dtype] = name
+            if each.shape != (self.num_features,):
+                raise ValueError(f"{name} has shape {tuple(each.shape)}, expected ({self.num_features},)")
             if each.device.type != "cpu" or each.dtype not in BESIDE[x.dtype]:
                 expected = " or ".join(map(str, BESIDE[x.dtype]))
                 raise TypeError(f"{name} is of {each.dtype} on {each.device}, expected {expected} on the CPU")
+        if (self.running_mean is None) != (self.running_var is None):
+            missing = "running_mean" if self.running_mean is None else "running_var"
+            raise ValueError(f"{missing} is None and the other is not, expected both or neither")
         if len(kinds) > 1:
             said = ", ".join(f"{name} is of {kind}" for kind, name in kinds.items())
             raise TypeError(f"{said}, expected one dtype of parameters and running statistics")

@@ -53,12 +53,12 @@ def test_the_page() -> None:
 
 def test_the_programs_around_it() -> None:
     run(PAGE, "")
-    run(PAGE, "What grows how")
+    run(PAGE, "How much is exchanged")
 
 
 def test_the_table_of_the_page() -> None:
     """Each figure is that of the formulas, and in the lines that say so, of the run above."""
-    text = text_of(PAGE, "What grows how")
+    text = text_of(PAGE, "How much is exchanged")
     measured = {int(row[0]): int(row[2]) for row in re.findall(r"^(\d+) (2560) (\d+)$", text, re.MULTILINE)}
     units = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
     rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", text, re.MULTILINE)

@@ -155,6 +155,10 @@ def test_in_place(rng: np.random.Generator) -> None:
     x.flags.writeable = True
     assert scaler.transform(x) is x
     assert np.array_equal(x, z)
+    wide = np.repeat(kept, 2, axis=1)
+    for view in (wide[:, ::2], wide[::-1, 1::2]):
+        assert np.shares_memory(scaler.transform(view), view)
+    assert np.array_equal(wide, np.stack([z, z], axis=2).reshape(wide.shape))
 
 
 def test_scalers_of_parts_add_up(rng: np.random.Generator) -> None:

@@ -361,6 +361,9 @@ def test_what_cannot_be_frozen() -> None:
     assert type(model[0]) is nn.BatchNorm2d
     with pytest.raises(TypeError, match="^layer is of type ReLU, expected a batch norm$"):
         bt.FrozenBatchNorm2d.of(nn.ReLU())
+    with pytest.raises(TypeError, match="^layer is of type BatchNorm1d, expected one of two dimensions$"):
+        bt.FrozenBatchNorm2d.of(nn.BatchNorm1d(3))
+    assert "reproducible" not in vars(bt.FrozenBatchNorm2d.of(bt.SyncBatchNorm(3, reproducible=True)))
 
 
 def test_the_frozen_layer_is_torchvisions() -> None:

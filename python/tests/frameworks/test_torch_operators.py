@@ -335,9 +335,9 @@ def test_graphs_hold_the_operator_on_request(shape: tuple[int, ...], monkeypatch
     monkeypatch.setattr(bt.taking.Smallest, "told", 0)
     x, names = torch.randn(shape), []
 
-    def seen(graph: Any, _: Any) -> Any:
+    def seen(graph: Any, examples: Any) -> Any:
         names.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
+        return torch._dynamo.lookup_backend("aot_eager")(graph, examples)
 
     def trained(model: Any, layer: Any) -> list[Any]:
         leaf = x.clone().requires_grad_()
@@ -355,15 +355,25 @@ def test_graphs_hold_the_operator_on_request(shape: tuple[int, ...], monkeypatch
         try:
             layer, alone = kind(4), kind(4)
             compiled = torch.compile(layer, backend=seen, fullgraph=True)
-            for _ in range(2):
+            for _ in range(3):
                 found, expected = trained(compiled, layer), trained(alone, alone)
                 if wanted:
                     same(found, expected)
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            assert not any(each.requires_grad for each in layer.buffers())
+            with_gaps = torch.cat([x, x], 1)[:, ::2]
+            torch.testing.assert_close(compiled(with_gaps), alone(with_gaps), rtol=1e-4, atol=1e-4)
         finally:
             bt.functional.set_in_graphs(False)
         assert any("forward_functional" in name for name in names) == wanted
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("kind", [bt.BatchNorm2d, bt.BatchNormAct2d, bt.InPlaceABN])
+def test_parameters_on_another_device_are_an_error(kind: Any) -> None:
+    """PyTorch takes the function that only knows shapes for the operator then, and its results have no numbers."""
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        kind(4, device="meta")(torch.randn(8, 4, 6, 6))
 
 
 def test_several_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

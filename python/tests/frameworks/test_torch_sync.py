@@ -116,6 +116,12 @@ def refused(group: Any, rank: int, case: str, total: int) -> str:
         x.requires_grad_()
     elif odd and case == "parameters":
         layer.running_var = layer.running_var.double()
+    elif odd and case == "shape":
+        layer.weight = torch.nn.Parameter(torch.ones(4))
+    elif odd and case == "one of a pair":
+        layer.running_var = None
+    elif odd and case == "infinite eps":
+        layer.eps = float("inf")
     elif odd and case == "meta":
         x = x.to("meta")
     elif odd and case == "sparse":
@@ -147,6 +153,9 @@ TOLD = {
     "eps": "rank 0 has 3 channels of float32, eps 1e-05; rank 1 has 3 channels of float32, eps 0.001",
     "gradient": "rank 1 has 3 channels of float32, gradients",
     "parameters": "rank 1 refuses it: TypeError: running_var is of torch.float64 on cpu, expected torch.float32",
+    "shape": "rank 1 refuses it: ValueError: weight has shape (4,), expected (3,)",
+    "one of a pair": "rank 1 refuses it: ValueError: running_var is None and the other is not, expected both or",
+    "infinite eps": "rank 1 has 3 channels of float32, eps inf",
     "meta": "rank 1 refuses it: TypeError: input is a Tensor of torch.strided on meta, expected a dense tensor",
     "sparse": "rank 1 refuses it: TypeError: input is a Tensor of torch.sparse_csr on cpu, expected a dense tensor on",
     "reproducible": "rank 0 has 3 channels of float32, not reproducible; rank 1 has 3 channels of float32, rep",

@@ -113,8 +113,10 @@ def test_in_place_is_over_its_input() -> None:
         y.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         changed.sum().backward()
+    counted, kept = int(layer.num_batches_tracked), x.detach().clone()
     with pytest.raises(RuntimeError, match="leaf Variable"):
         layer(x)
+    assert (int(layer.num_batches_tracked), torch.equal(x, kept)) == (counted, True)
     (dx,) = torch.autograd.grad(layer(x * 1).pow(2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dx.sum().backward()
@@ -197,5 +199,6 @@ def test_state_and_words() -> None:
             layer(torch.ones(3, 3))
     assert repr(bt.BatchNormAct2d(3, activation="silu")).endswith("track_running_stats=True, activation='silu')")
     assert repr(bt.InPlaceABN(3, slope=0.2)).endswith("track_running_stats=True, slope=0.2)")
+    assert bt.BatchNormAct2d(3, activation=None).eval()(torch.ones(2, 3, 1, 1)).shape == (2, 3, 1, 1)
     with pytest.raises(ValueError, match="^activation is 'gelu'"):
         bt.BatchNormAct2d(3, activation="gelu")
