@@ -41,11 +41,12 @@ extension Sweep {
     }
 
     /// The sums of every column, then of each channel: the columns of a channel have one pivot, so that their sums add up.
+    @inline(never)
     private func sum(_ loop: kernel_loop?, _ block: Int, _ range: Range<Int>, _ partial: ChannelArrays.Partial) {
         let columns = plan.blocks.columns(of: block)
         var tile = tile(range, plan.blocks[block], isRows: plan.blocks.isRows, rowsPerRun: columns.rowsPerRun)
-        tile.x = tile.x.prefetching(tile, plan)
-        tile.dy = tile.dy.prefetching(tile, plan)
+        tile.x = tile.x.prefetching(tile, rows: plan.prefetchesRows)
+        tile.dy = tile.dy.prefetching(tile, rows: plan.prefetchesRows)
         var channels = kernel_channels()
         if reducesActivated { channels = argument(range, columns, partial) }
         channels.pivot = UnsafePointer(partial.pivot)

@@ -35,13 +35,13 @@ extension Sweep {
 }
 
 extension kernel_operand {
-    /// With the distances at which a reduction prefetches: rows prefetch the same columns of the next band, if the plan says
-    /// so; planes those of the next run, and in the last run the next planes of the first. In planes so long that a few of them are more than
+    /// With the distances at which a reduction prefetches: rows prefetch the same columns of the next band, if
+    /// they are to; planes those of the next run, and in the last run the next planes of the first. In planes so long that a few of them are more than
     /// a first-level cache it is values a little further on. The distances were measured, see benchmarks/NOTES.md.
-    func prefetching(_ tile: kernel_tile, _ plan: Plan) -> kernel_operand {
+    func prefetching(_ tile: kernel_tile, rows: Bool) -> kernel_operand {
         var operand = self
         if tile.layout == .rows {
-            operand.prefetch = plan.prefetchesRows ? tile.band * stride : 0
+            operand.prefetch = rows ? tile.band * stride : 0
             operand.prefetch_last = operand.prefetch
         } else if tile.length > 4096 {
             operand.prefetch = 2048

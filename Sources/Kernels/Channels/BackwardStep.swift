@@ -11,11 +11,14 @@ func backwardStep(_ step: kernel_backward_step, _ channels: Int) {
         let inverseStd = loadLanes(step.invstd + channel)
         let dy = loadLanes(step.sum_dy + channel)
         let dyXHat = loadLanes(step.sum_dy_centred + channel) * inverseStd
-        let gamma = step.gamma.map { Float.widen(loadLanes($0.assumingMemoryBound(to: Float.self) + channel)) }
+        var scale = inverseStd
+        if let gamma = step.gamma {
+            scale = Float.widen(loadLanes(gamma.assumingMemoryBound(to: Float.self) + channel)) * inverseStd
+        }
         store(dyXHat, step.dgamma)
         store(dy, step.dbeta)
         MapCoefficients(step.map, channel).set(
-            mean: loadLanes(step.mean + channel), scale: gamma.map { $0 * inverseStd } ?? inverseStd,
+            mean: loadLanes(step.mean + channel), scale: scale,
             dyMean: dy / step.count, slope: dyXHat / step.count * inverseStd)
     }
 }

@@ -5,24 +5,31 @@ import CKernels
 /// operations as ForwardFinalize in the engine has for one. A channel takes 1 ns, and 10 by itself.
 func forwardStep(_ step: kernel_forward_step, _ channels: Int) {
     for channel in stride(from: 0, to: channels, by: laneCount) {
-        func load(_ array: UnsafeRawPointer?) -> SIMD16<Double>? {
-            array.map { Float.widen(loadLanes($0.assumingMemoryBound(to: Float.self) + channel)) }
+        func load(_ array: UnsafeRawPointer) -> SIMD16<Double> {
+            Float.widen(loadLanes(array.assumingMemoryBound(to: Float.self) + channel))
         }
-        let mean = load(step.running_mean) ?? loadLanes(step.mean + channel)
-        let meanTail = step.running_mean == nil ? loadLanes(step.mean_tail + channel) : .zero
-        let variance = load(step.running_var) ?? loadLanes(step.m2 + channel) / step.count
+        let mean: SIMD16<Double>
+        let meanTail: SIMD16<Double>
+        let variance: SIMD16<Double>
+        if let runningMean = step.running_mean, let runningVariance = step.running_var {
+            (mean, meanTail, variance) = (load(runningMean), .zero, load(runningVariance))
+        } else {
+            mean = loadLanes(step.mean + channel)
+            meanTail = loadLanes(step.mean_tail + channel)
+            variance = loadLanes(step.m2 + channel) / step.count
+        }
         let sum = variance + step.eps
         let inverseStd = vector_equal(sum, .zero, .zero, 1 / vector_square_roots(sum))
         if let saved = step.saved_mean { storeLanes(mean, to: saved + channel) }
         if let saved = step.saved_invstd { storeLanes(inverseStd, to: saved + channel) }
-        let gamma = load(step.gamma)
-        let beta = load(step.beta)
+        let scale = step.gamma == nil ? inverseStd : load(step.gamma) * inverseStd
+        let shift = step.beta == nil ? SIMD16<Double>.zero : load(step.beta)
         if let moved = step.moved_mean {
             move(moved, channel, towards: mean, step.momentum)
             move(step.moved_var, channel, towards: loadLanes(step.m2 + channel) / step.divisor, step.momentum)
         }
         MapCoefficients(step.map, channel).set(
-            mean: mean, meanTail: meanTail, scale: gamma.map { $0 * inverseStd } ?? inverseStd, shift: beta ?? .zero)
+            mean: mean, meanTail: meanTail, scale: scale, shift: shift)
     }
 }
 
