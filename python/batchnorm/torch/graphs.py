@@ -82,7 +82,7 @@ def _backward_activated(dy: Tensor, x: Tensor, weight: Any, bias: Any, residual:
     return torch.empty_like(x), *_like(x, weight, bias), *((x.new_empty(0),) if residual is None else _like(x, x))
 
 
-_FAKE = {
+_FAKE: dict[str, Callable[..., Any]] = {
     "forward_training": _forward,
     "forward_activated": _forward,
     "forward_activated_": lambda x, *_: _statistics(x),
