@@ -11,7 +11,7 @@ struct XLABuffers {
     let eps: Double
     private let tensor: UnsafePointer<xla_buffer>
     let element: kernel_element
-    /// How many axes jax.vmap has added, and their lengths; their elements are the lanes of the call.
+    /// The number of axes that jax.vmap has added, and their lengths; their elements are the lanes of the call.
     private let leading: Int
     private let lengths: UnsafePointer<Int64>
     private(set) var lanes = 1

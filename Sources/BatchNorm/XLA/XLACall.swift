@@ -2,7 +2,7 @@
 import CBatchNorm
 import CKernels
 
-/// What a handler computes with: one element of the axes that jax.vmap has added to a call of XLA's.
+/// The input of a handler: one element of the axes that jax.vmap has added to a call of XLA's.
 struct XLACall {
     var shape: bn_shape
     /// eps; and the running statistics become those of the batch.

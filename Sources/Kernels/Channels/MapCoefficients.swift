@@ -12,7 +12,7 @@ struct MapCoefficients {
         self.channel = channel
     }
 
-    /// Of a normalization.
+    /// Those of a normalization.
     @inline(__always)
     func set(mean: SIMD16<Double>, meanTail: SIMD16<Double>, scale: SIMD16<Double>, shift: SIMD16<Double>) {
         let rounded = Float.narrow(mean)
@@ -26,7 +26,7 @@ struct MapCoefficients {
             areOrdinary: Float.areNormal(factor) && Float.areWithinReach(rounded))
     }
 
-    /// Of the gradient through the statistics.
+    /// Those of the gradient through the statistics.
     @inline(__always)
     func set(mean: SIMD16<Double>, scale: SIMD16<Double>, dyMean: SIMD16<Double>, slope: SIMD16<Double>) {
         let rounded = Float.narrow(mean)

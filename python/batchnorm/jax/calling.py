@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """What a call is told beside its operands."""
+    """The settings of a call beside its operands."""
 
     axis: int  # of the channels, in x without the axes of a map
     rank: int  # of x without them

@@ -18,7 +18,7 @@ _forward, _forward_in_place, _backward = map(
     operators.found, ("forward_activated", "forward_activated_", "backward_activated")
 )
 
-# Of the operators, or of the Python way: each gradient goes the way that its forward call went.
+# Each gradient goes the way that its forward call went: by the operators, or by Python.
 Saved = Union[Tensor, SavedStatistics]
 Vector = Union[Tensor, None]
 

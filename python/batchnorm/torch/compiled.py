@@ -94,7 +94,7 @@ class Compiled(Function):
 
 
 def _known(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Tensor) -> SavedStatistics:
-    """What the operator found, as the calls of the Python way want it."""
+    """The operator's statistics, as the calls of the Python way want them."""
     gamma, beta = (each if each is None else each.detach() for each in (weight, bias))
     saved = SavedStatistics((x.shape[1],), False, 1 if x.is_contiguous() else -1, gamma=gamma, beta=beta)
     saved.mean[...], saved.invstd[...] = statistics.numpy()

@@ -125,7 +125,7 @@ def _disagreement(group: Any, found: Doubles) -> str:
 
 
 def _said(numbers: Doubles, differs: Any) -> str:
-    """What one process has: its channels and dtype, and what else is not the same everywhere."""
+    """The words for one process: its channels and dtype, and all that is not the same everywhere."""
     channels, dtype, gradient, reproducible, step = map(int, np.delete(numbers, 2))
     kind = str(DTYPES[dtype]).partition(".")[2] if dtype < len(DTYPES) else "another dtype"
     said = [f"{channels} channels of {kind}", f"eps {numbers[2]:g}", GRADIENTS[gradient]]

@@ -12,7 +12,7 @@ from . import operators
 
 
 class Chosen:
-    """What set_in_graphs() has chosen."""
+    """The choice of set_in_graphs()."""
 
     operator = False
 

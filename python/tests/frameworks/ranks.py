@@ -19,7 +19,7 @@ PATIENCE = 120  # seconds until a process counts as hanging
 
 
 class FailedError(Exception):
-    """What a function raised in a process: the name of its class, and its text."""
+    """An exception of a process: the name of its class, and its text."""
 
     def __init__(self, kind: str, text: str, trace: str = "") -> None:
         super().__init__(kind, text, trace)

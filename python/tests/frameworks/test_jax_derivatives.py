@@ -61,7 +61,7 @@ def test_first(rng: np.random.Generator, shape: Any, axis: int, eps: float) -> N
 
 @pytest.mark.parametrize("which", [c for n in (1, 2) for c in itertools.combinations(range(3), n)])
 def test_of_some_arguments(rng: np.random.Generator, which: tuple[int, ...]) -> None:
-    """What is not asked for is not computed, and changes nothing."""
+    """A result that nobody asks for is not computed, and changes nothing."""
     given, weights = batch(rng, (6, 4)), rng.normal(size=(6, 4))
     f, g = loss(ours, weights), loss(formula, weights)
     for derivative in (lambda f: jax.grad(f, which), *(twice(*modes, which) for modes in SECOND)):
