@@ -10,7 +10,7 @@ from sphinx.ext.autodoc.mock import mock
 
 
 def load() -> None:
-    # What these two make of JAX's functions has no docstrings.
+    # JAX's functions have no docstrings once these two have wrapped them.
     with mock(["flax", "jax", "batchnorm.jax.derivatives", "batchnorm.jax.inference"]):
         importlib.import_module("jax")
         sys.modules["jax"].__version__ = "0.10"  # type: ignore[attr-defined]

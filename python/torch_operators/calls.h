@@ -6,7 +6,7 @@
 
 #include <tuple>
 
-// What forward calls have in common: all checks are made before there are results.
+// The common part of forward calls: all checks are made before there are results.
 struct ForwardCall {
     const Input input;
     const void *x;

@@ -136,7 +136,7 @@ struct Parameters {
     }
 };
 
-// What an operator returns in place of a result that there is not.
+// An operator returns this in place of a result that there is not.
 inline Tensor nothing(const Tensor &x) {
     const int64_t none = 0, stride = 1;
     return empty(1, &none, &stride, dtype_of(x));

@@ -211,7 +211,7 @@ def test_other_platforms_are_refused() -> None:
 
 
 def test_errors_of_the_library_come_through() -> None:
-    """What only a run can find out: here the library's environment, in a process of its own."""
+    """A fault that only a run can find: the library's environment, in a process of its own."""
     from helpers import python
 
     code = "import jax.numpy as jnp, batchnorm.jax as bj\nbj.batch_norm(jnp.ones((4, 3)))[0].block_until_ready()"

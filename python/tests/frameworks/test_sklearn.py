@@ -55,7 +55,7 @@ def exact(x: Array, w: Array | None = None) -> tuple[Array, Array]:
 
 
 def pieces(rng: np.random.Generator, n: int) -> list[slice]:
-    """Of one sample, of many; in order."""
+    """Pieces of one sample and of many, in order."""
     cuts = [0, 1, *np.unique(rng.integers(2, n - 1, 20)).tolist(), n]
     return [slice(a, b) for a, b in zip(cuts, cuts[1:])]
 
