@@ -90,6 +90,9 @@ typedef struct kernel_tile {
     int streams;
     /* whether vectors of `out` are better written where cache lines begin, and coefficients lie as `out` does */
     int aligns;
+    /* of rows whose output begins at one place of a cache line: how many are written before the next four vectors of each,
+     * by loops that have a way for that; 0 if each is written whole */
+    size_t panel;
 } kernel_tile;
 
 /* An element for each channel of a tile, or for each column. For rows, whole vectors are read from the last columns on,
@@ -169,6 +172,8 @@ typedef struct kernel_table {
     kernel_loop product_sums;
     /* first = sum(dy), second = sum(dy * (x - pivot)), of float32 and float64 */
     kernel_loop gradient_sums;
+    /* whether normalize and gradient have a way by panels, for float32 */
+    int has_panels;
     /* out = (x - mean) * scale + shift */
     kernel_loop normalize;
     /* out = (((dy - dy_mean) - (x - mean) * slope) + shift) * scale */

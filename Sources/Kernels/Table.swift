@@ -8,6 +8,7 @@ func fillTable(_ table: UnsafeMutablePointer<kernel_table>) {
         deviation_sums: { run(DeviationSumsLoop.self, $0!.pointee, $1!.pointee) },
         product_sums: { run(ProductSumsLoop.self, $0!.pointee, $1!.pointee) },
         gradient_sums: { run(GradientSumsLoop.self, $0!.pointee, $1!.pointee) },
+        has_panels: hasPanels ? 1 : 0,
         normalize: { run(NormalizeLoop.self, $0!.pointee, $1!.pointee) },
         gradient: { run(GradientLoop.self, $0!.pointee, $1!.pointee) },
         combination: { run(CombinationLoop.self, $0!.pointee, $1!.pointee) },

@@ -11,3 +11,6 @@ typealias WidePair<T: Accumulator> = T
 
 /// Elements of float32 numbers, layouts and clips have loops of their own.
 let hasLoopForEach = true
+
+/// Sixteen registers do not hold the coefficients of several vectors.
+let hasPanels = false

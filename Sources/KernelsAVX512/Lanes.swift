@@ -11,3 +11,6 @@ typealias WidePair<T: Accumulator> = Pair<T>
 
 /// Elements of float32 numbers, layouts and clips have loops of their own.
 let hasLoopForEach = true
+
+/// 32 registers hold the coefficients of four vectors.
+let hasPanels = true

@@ -18,3 +18,6 @@ typealias WidePair<T: Accumulator> = T
 #else
     let hasLoopForEach = true
 #endif
+
+/// Sixteen registers do not hold the coefficients of several vectors.
+let hasPanels = false

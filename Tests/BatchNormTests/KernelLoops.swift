@@ -66,6 +66,9 @@ extension Tile {
             + (T.self == Float.self ? aboutZero : [])
     }
 
+    /// True if the loop has a way by panels, on one instruction set at least.
+    static func hasPanels(_ loop: Loop) -> Bool { loop.pointer == \.normalize || loop.pointer == \.gradient }
+
     static func isLong(_ loop: Loop) -> Bool {
         ["activated", "clipped", "weighted", "combination"].contains { loop.name.hasPrefix($0) }
     }

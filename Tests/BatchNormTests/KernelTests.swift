@@ -15,14 +15,17 @@ final class KernelTests: XCTestCase {
 
     private func sweepLengths<T: TestElement>(_: T.Type, _ layout: kernel_layout) {
         for length in 1...70 {
-            // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them.
-            for (runs, segments, gap) in [(1, 1, 0), (3, 7, 5), (17, 1, 0)] {
+            // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them; rows that all
+            // begin at the same place of a cache line.
+            let toLine = (16 - length % 16) % 16
+            for (runs, segments, gap) in [(1, 1, 0), (3, 7, 5), (3, 7, 0), (17, 1, 0), (9, 1, toLine)] {
                 for side in [GuardedBuffer<T>.Side.before, .after] {
                     let channels = layout == .rows ? 1 : segments
                     let tile = Tile<T>(layout, runs: runs, segments: channels, length: length, gap: gap, side: side)
                     // Two vectors and every tail, where a loop is the same for whole vectors and for parts of one.
                     for loop in Tile<T>.loops where length <= 36 || !Tile<T>.isLong(loop) {
-                        for stores in loop.outputs != .sums ? Stores.allCases : [.ordinary] {
+                        let kinds = loop.outputs != .sums ? Stores.allCases : [.ordinary]
+                        for stores in kinds where !stores.takesPanels || (layout == .rows && Tile<T>.hasPanels(loop)) {
                             tile.check(loop, stores)
                         }
                     }
@@ -46,7 +49,13 @@ struct ChannelCoefficients<Number> {
 }
 
 /// The kinds of stores by which a map writes.
-enum Stores: CaseIterable { case ordinary, aligned, streamed }
+enum Stores: CaseIterable {
+    case ordinary, aligned, streamed, panels, alignedPanels, streamedPanels
+
+    var streams: Bool { self == .streamed || self == .streamedPanels }
+    var aligns: Bool { self == .aligned || self == .alignedPanels }
+    var takesPanels: Bool { self == .panels || self == .alignedPanels || self == .streamedPanels }
+}
 
 /// A tile of random values with what its channels need.
 struct Tile<T: TestElement> {
@@ -229,8 +238,8 @@ struct Tile<T: TestElement> {
             element: T.element, layout: layout, runs: runs, segments: segments, pitch: pitch, length: length,
             band: 16,
             x: operand(x), dy: operand(dy), out: operand(out), z: operand(z), dz: kernel_operand(), bits: kernel_bits(),
-            weights: operand(weights), epilogue: nil, streams: stores == .streamed ? 1 : 0,
-            aligns: stores == .aligned ? 1 : 0)
+            weights: operand(weights), epilogue: nil, streams: stores.streams ? 1 : 0,
+            aligns: stores.aligns ? 1 : 0, panel: stores.takesPanels && (stride % 16 == 0 || !stores.streams) ? 4 : 0)
         tile.weights.stride = layout == .rows ? 1 : length
         if !loop.weighs { tile.weights = kernel_operand() }
         var channels = kernel_channels(

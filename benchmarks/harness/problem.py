@@ -20,12 +20,15 @@ MOMENTUM = 0.1
 SEED = 1
 
 
-def aligned(elements: int, dtype: np.dtype[Any], offset: int = 0) -> Array:
-    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset behind; written, so
-    that they are there.
+PAGE = 4096
+
+
+def aligned(elements: int, dtype: np.dtype[Any], offset: int = 0, boundary: int = 64) -> Array:
+    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset in bytes behind; written,
+    so that they are there.
     """
-    bytes_ = np.empty((elements + offset) * dtype.itemsize + 64, np.uint8)
-    start = -bytes_.ctypes.data % 64 + offset * dtype.itemsize
+    bytes_ = np.empty(elements * dtype.itemsize + offset + boundary, np.uint8)
+    start = -bytes_.ctypes.data % boundary + offset
     flat: Array = bytes_[start : start + elements * dtype.itemsize].view(dtype)
     flat[:] = 0
     return flat
@@ -46,10 +49,16 @@ class Problem:
     layout: Layout
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     mean: float = 1.0  # of the values, in units of their standard deviation
+    places: tuple[int, int, int, int] | None = None  # of x, dy, y and dx in their pages, bytes; None: as it comes
 
     def __post_init__(self) -> None:
         n, c = self.workload.elements, self.workload.c
-        self.x, self.dy, self.y, self.dx = (aligned(n, self.dtype, self.workload.offset) for _ in range(4))
+        if self.places is None:
+            offset = self.workload.offset * self.dtype.itemsize
+            tensors = [aligned(n, self.dtype, offset) for _ in range(4)]
+        else:
+            tensors = [aligned(n, self.dtype, place, PAGE) for place in self.places]
+        self.x, self.dy, self.y, self.dx = tensors
         fill(self.x, SEED, self.mean)
         fill(self.dy, SEED + 1)
         self.gamma, self.beta, self.running_mean, self.running_var = (aligned(c, self.dtype) for _ in range(4))

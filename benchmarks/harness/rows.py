@@ -109,7 +109,35 @@ class CallRow:
     rounds: int
 
 
-AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow, VariantRow, CallRow)
+@dataclass(frozen=True)
+class BesideRow:
+    """One system on one case, called from C; the times of all places in a page together."""
+
+    threads: int
+    workload: str
+    layout: str
+    operation: str
+    state: str  # warm, cold, reader
+    system: str
+    median_us: float
+    p10_us: float
+    rounds: int
+    ratio_to_ours: float
+    mbytes: float  # of one tensor
+
+
+@dataclass(frozen=True)
+class OffsetRow:
+    """A call whose output begins so many bytes into a page."""
+
+    workload: str
+    layout: str
+    operation: str
+    offset: int
+    median_us: float
+
+
+AnyRow = TypeVar("AnyRow", Row, ErrorRow, SweepRow, ScalingRow, VariantRow, CallRow, BesideRow, OffsetRow)
 
 
 def write(path: Path, rows: Iterable[AnyRow]) -> None:

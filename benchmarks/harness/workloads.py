@@ -10,6 +10,7 @@ from typing import Literal, get_args
 Operation = Literal["training", "inference", "backward"]
 Layout = Literal["NCHW", "NHWC", "NC"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True)

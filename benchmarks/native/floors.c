@@ -52,6 +52,11 @@ static void read_then_copy(unsigned char *out, const unsigned char *a, const uns
     memcpy(out, a, size);
 }
 
+static void read_only(unsigned char *out, const unsigned char *a, const unsigned char *b, size_t size) {
+    (void)out, (void)b;
+    read_all(a, size);
+}
+
 static void add(unsigned char *out, const unsigned char *a, const unsigned char *b, size_t size) {
     size_t i = 0;
     for (; i + 64 <= size; i += 64) {
@@ -72,7 +77,7 @@ static void add_past_cache(unsigned char *out, const unsigned char *a, const uns
 }
 
 typedef void pass(unsigned char *out, const unsigned char *a, const unsigned char *b, size_t size);
-static pass *const passes[] = {copy, read_then_copy, add, add_past_cache};
+static pass *const passes[] = {copy, read_then_copy, add, add_past_cache, read_only};
 
 static void share(pass *function, unsigned char *out, const unsigned char *a, const unsigned char *b, size_t size,
                   int threads) {

@@ -19,6 +19,7 @@ KNOWN = (
     ("floors", "floors", "TwoReads"),
     ("floors", "floors", "ThreeTensors"),
     ("torch", "pytorch", "PyTorch"),
+    ("torch kernels", "torch_kernels", "TorchKernels"),
     ("onednn", "onednn", "OneDNN"),
     ("onnxruntime", "onnx_runtime", "OnnxRuntime"),
     ("jax", "jax_jit", "Jax"),

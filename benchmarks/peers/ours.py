@@ -73,13 +73,14 @@ class Ours:
 class OursFromC:
     """The same functions, called by a loop in C."""
 
-    name = OURS_FROM_C
     version = VERSION
     caller: Caller = "c"
     composed = False
 
-    def __init__(self, threads: int) -> None:
-        bn.set_num_threads(threads)
+    def __init__(self, threads: int, lib: ctypes.CDLL | None = None, name: str | None = None) -> None:
+        self.lib = lib or library.lib
+        self.name = name or OURS_FROM_C
+        self.lib.bn_set_num_threads(threads)
         self.repeat = compiled("native/repeat.c").repeat_call
         self.repeat.restype = ctypes.c_double
         self.repeat.argtypes = [
@@ -105,7 +106,7 @@ class OursFromC:
         shape = structs.Shape(ctypes.sizeof(structs.Shape), *p.core_shape, 0, 0, 0)
         options = structs.Options(ctypes.sizeof(structs.Options), EPS, MOMENTUM, 0, 0)
         dtype = {4: structs.DType.FLOAT32, 8: structs.DType.FLOAT64}[p.dtype.itemsize]
-        function = ctypes.cast(getattr(library.lib, FUNCTIONS[operation]), ctypes.c_void_p)
+        function = ctypes.cast(getattr(self.lib, FUNCTIONS[operation]), ctypes.c_void_p)
 
         def run(times: int) -> float:
             # The pointers are good only as long as these live: mean, invstd, dgamma and dbeta have no other owner.

@@ -77,9 +77,9 @@ struct Blocks {
     }
 
     /// Rows to lay side by side until a run has so many elements and ends with a whole vector; 1 if that takes too many.
-    static func rowsPerRun(_ width: Int, toFill elements: Int) -> Int {
-        // 16 / gcd(16, width)
-        let unit = 16 >> min(width.trailingZeroBitCount, 4)
+    static func rowsPerRun(_ width: Int, toFill elements: Int, inUnitsOf columns: Int = 16) -> Int {
+        // columns / gcd(columns, width), of a power of two
+        let unit = columns >> min(width.trailingZeroBitCount, columns.trailingZeroBitCount)
         let rows = (elements - 1) / (unit * width) + 1
         return width > 512 ? 1 : rows * unit
     }

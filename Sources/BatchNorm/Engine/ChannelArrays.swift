@@ -27,15 +27,18 @@ struct ChannelArrays {
     /// Doubles of a slot, and of its three arrays.
     private let slot: Int
     private let perChannel: Int
-    /// Room for a worker's coefficients per column, and for what a vector writes beyond the last one.
+    /// Room for a worker's coefficients per column, for what a vector writes beyond the last one, and for the way to another
+    /// place in a page.
     private let workspaces: UnsafeMutablePointer<UInt8>
     private let workspaceColumns: Int
+    private let workspaceBytes: Int
     private let coefficientSize: Int
     private let workerBuffers: UnsafeMutablePointer<Double>
 
-    /// `slots`: blocks that are not folded at once.
+    /// `pagedRows`: the output, if all its rows begin at one offset of a page. `slots`: blocks that are not folded at once.
     init(
-        _ geometry: Geometry, _ plan: Plan, slots: Int, hasArgument: Bool, coefficientSize: Int,
+        _ geometry: Geometry, _ plan: Plan, pagedRows: UnsafeRawPointer?, slots: Int, hasArgument: Bool,
+        coefficientSize: Int,
         _ thread: UnsafeMutablePointer<ThreadState>
     ) throws(Failure) {
         let channels = wholeVectors(geometry.channels)
@@ -46,17 +49,18 @@ struct ChannelArrays {
         slot = partialColumns &* arrays
         let repeated = plan.repeated(geometry.channels)
         workspaceColumns = repeated == 0 ? 0 : wholeVectors(repeated) + 2 * geometry.lineElements + 16
+        let slack = pagedRows == nil ? 0 : PageOffsets.page
+        workspaceBytes = workspaceColumns * coefficientSize * Coefficients.count + slack
         var layout = ArrayLayout()
         let first = layout.add(Double.self, channels)
         let second = layout.add(Double.self, channels)
         let meanTails = layout.add(Double.self, channels)
-        let coefficients = layout.add(UInt8.self, channels * coefficientSize, times: Coefficients.count)
+        let coefficients = layout.add(UInt8.self, channels * coefficientSize * Coefficients.count + slack)
         let weights = layout.add(
             (own: Double, before: Double).self, geometry.weights == nil ? 0 : plan.blocks.count)
         let extremes = layout.add(UInt8.self, channels)
         let partials = layout.add(Double.self, partialColumns, times: arrays * slots)
-        let workspaces = layout.add(
-            UInt8.self, workspaceColumns * coefficientSize * Coefficients.count, times: plan.threads)
+        let workspaces = layout.add(UInt8.self, workspaceBytes, times: plan.threads)
         let initialized = layout.bytes
         let buffers = layout.add(Double.self, WidenedTile.doubles, times: plan.threads)
         let memory = try thread.pointee.working.reserve(layout)
@@ -65,7 +69,10 @@ struct ChannelArrays {
         self.first = first.in(memory)
         self.second = second.in(memory)
         self.meanTails = meanTails.in(memory)
-        self.coefficients = Coefficients(coefficients.in(memory), elements: channels, size: coefficientSize)
+        let all = coefficients.in(memory)
+        let pitch = channels * coefficientSize
+        let moved = pagedRows.map { PageOffsets.distance(of: all, pitch: pitch, count: plan.coefficients, from: $0) }
+        self.coefficients = Coefficients(all + (moved ?? 0), elements: channels, size: coefficientSize)
         self.weights = weights.in(memory)
         self.extremes = extremes.in(memory)
         self.partials = partials.in(memory)
@@ -95,9 +102,7 @@ struct ChannelArrays {
 
     /// A worker's coefficients per column.
     func workspace(_ worker: Int) -> Coefficients {
-        Coefficients(
-            workspaces + worker * Coefficients.count * workspaceColumns * coefficientSize, elements: workspaceColumns,
-            size: coefficientSize)
+        Coefficients(workspaces + worker * workspaceBytes, elements: workspaceColumns, size: coefficientSize)
     }
 
     /// A worker's buffers for channels that are computed in double.

@@ -27,6 +27,11 @@ struct Coefficients {
         self.size = size
     }
 
+    /// Elements from one of them on that the first arrays have to move to keep clear of rows that begin at one offset of a page.
+    func distance(from out: UnsafeRawPointer, arrays: Int, at first: Int) -> Int {
+        PageOffsets.distance(of: base + first * size, pitch: pitch, count: arrays, from: out) / size
+    }
+
     /// As the loops take them, from a channel on.
     func at(_ channel: Int) -> kernel_channels {
         func array(_ place: Place) -> UnsafeRawPointer {

@@ -32,14 +32,18 @@ extension Sweep {
         if isRows && (columns.areRepeated || phase != 0) {
             coefficients = arrays.workspace(worker)
             first = phase
+            if hasPagedRows, let rows = tile.out.base {
+                first += coefficients.distance(from: rows, arrays: plan.coefficients, at: first)
+            }
             arrays.coefficients.repeatEach(
                 channels, arrays: plan.coefficients, columns, beyond: geometry.lineElements, by: kernels,
-                in: coefficients, at: phase)
+                in: coefficients, at: first)
         }
         if isFlat {
             applyFlat(tile, tile.length * columns.rowsPerRun, coefficients, first, phase)
         } else {
             tile.aligns = phase == 0 ? 0 : 1
+            tile.panel = panel(tile)
             var channels = coefficients.at(first)
             map.unsafelyUnwrapped(&tile, &channels)
         }
@@ -75,6 +79,7 @@ extension Sweep {
         tile.dz = rows.dz.from(start, length, geometry.elementSize)
         tile.bits.first += start
         tile.bits.stride = length
+        tile.panel = panel(tile)
         var channels = coefficients.at(first)
         map.unsafelyUnwrapped(&tile, &channels)
     }
@@ -84,6 +89,12 @@ extension Sweep {
     /// them instead.
     private func phase(_ out: kernel_operand) -> Int {
         Int(bitPattern: out.base) / geometry.elementSize % geometry.lineElements
+    }
+
+    /// Rows of a panel: all of them, if it is as wide as they are.
+    private func panel(_ tile: kernel_tile) -> Int {
+        if !plan.usesPanels || tile.layout != .rows || tile.out.stride % geometry.lineElements != 0 { return 0 }
+        return tile.length == Plan.panelColumns ? tile.runs : Plan.panelRows
     }
 
     /// True if all runs begin alike, and are long enough for that to matter.

@@ -18,6 +18,8 @@ struct Plan {
     var columns = Columns()
     /// True if all rows of the map are one after the other.
     var isFlat = false
+    /// True if the map takes a few vectors of many rows at a time, whose coefficients stay in registers.
+    var usesPanels = false
     /// Channels that are mapped together, and the arrays of coefficients that their map has.
     var mapped = 1
     var coefficients = 3

@@ -8,15 +8,27 @@ extension Plan {
         self.init((0..<geometry.outer, 0..<geometry.inner))
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
         threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
-        // Written values that will have left the caches before anybody reads them need not go through them; unless their
-        // lines are there already, in place. A read for ownership per line is saved, a third of the traffic.
-        let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
-        streams = sweep.out.base != nil && !inPlace && geometry.bytes > caches.last / 2
-        // Two tensors in the last cache are read faster without; from memory they would take twice as long (benchmarks/NOTES.md).
-        prefetchesRows = inputs == 1 || geometry.bytes > caches.last / 4
+        streams = Plan.streams(sweep, inputs, caches)
+        // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
+        // as long (benchmarks/NOTES.md).
+        let isNarrow = geometry.channels * geometry.elementSize < Plan.narrowRow
+        prefetchesRows = inputs == 1 || (geometry.bytes > caches.last / 4 && !isNarrow)
         planBlocks(sweep, inputs)
-        planMap(sweep, inputs)
+        planMap(sweep, inputs, caches)
         planGroups(sweep, inputs, caches)
+    }
+
+    /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
+    /// are there already, in place. A read for ownership per line is saved, a third of the traffic. From half of the last
+    /// cache on, by all tensors together, the call gains more than the next reader of its output loses.
+    private static func streams(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
+        let geometry = sweep.geometry
+        let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
+        let isLarge = geometry.bytes > caches.last / 2 / (inputs + 1)
+        if sweep.out.base == nil || inPlace || !isLarge { return false }
+        // Short planes that begin within lines, by a loop that does not write the end of one and the start of the next at once.
+        let plane = geometry.inner * geometry.elementSize
+        return geometry.inner == 1 || plane % 64 == 0 || plane >= brokenPlane || sweep.writesSeams
     }
 
     private mutating func planBlocks(_ sweep: borrowing Sweep, _ inputs: Int) {
@@ -36,7 +48,7 @@ extension Plan {
         parts = blocks.count >= evenly || geometry.outer < evenly ? blocks.count : evenly
     }
 
-    private mutating func planMap(_ sweep: borrowing Sweep, _ inputs: Int) {
+    private mutating func planMap(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
         let slice = geometry.channels * geometry.inner
         let isWeighted = geometry.weights != nil
@@ -49,14 +61,30 @@ extension Plan {
             sweep.x.isDense(slice) && sweep.dy.isDense(slice) && sweep.z.isDense(slice) && sweep.dz.isDense(slice)
             && sweep.out.isDense(slice)
         isFlat = mapsRows && areDense && !isWeighted
+        usesPanels = takesPanels(sweep, inputs, caches)
         if isFlat {
-            let rows = Blocks.rowsPerRun(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
+            let rows =
+                usesPanels
+                ? Blocks.rowsPerRun(slice, toFill: 1, inUnitsOf: Plan.panelColumns)
+                : Blocks.rowsPerRun(slice, toFill: min(Plan.runLength, geometry.outer * slice / 2))
             columns.rowsPerRun = rows > geometry.outer || rows * slice > room ? 1 : rows
             isFlat = columns.rowsPerRun * slice >= geometry.lineElements
         }
-        mapped =
-            mapsRows && columns.rowsPerRun == 1
-            ? max(16, room / columns.perChannel / 16 * 16) : geometry.channels
+        // In even parts: a narrow one would cost more per column than all the others.
+        let parts = mapsRows && columns.rowsPerRun == 1 ? (slice - 1) / room + 1 : 1
+        mapped = ((geometry.channels - 1) / parts / 16 + 1) * 16
+    }
+
+    /// Where rows are so narrow that panels are in the order of memory, or nearly, and all tensors in a cache.
+    private func takesPanels(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
+        let geometry = sweep.geometry
+        let slice = geometry.channels * geometry.inner
+        let isPlain = sweep.epilogue == nil && !sweep.combines && geometry.element == .float32
+        if !isFlat || !isPlain || slice > Plan.panelColumns || sweep.kernels.pointee.has_panels == 0 { return false }
+        let isInOrder = Plan.panelColumns % slice == 0
+        let isInCache = geometry.bytes <= caches.last / 3 / (inputs + 1)
+        let rows = Blocks.rowsPerRun(slice, toFill: 1, inUnitsOf: Plan.panelColumns)
+        return 2 * rows <= geometry.outer && (isInOrder || isInCache)
     }
 
     private mutating func planGroups(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
@@ -112,8 +140,16 @@ extension Plan {
     private static let shortPlane = 64
     static let fewPlanes = 4
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
-    private static let coefficientBytes = 24576
+    private static let coefficientBytes = 20480
     private static let pageBytes = 4096
+    /// Bytes of a row, below which the processor foresees the way down its columns.
+    private static let narrowRow = 512
+    /// Columns of a panel, and rows that it takes at a time: so many that loading its coefficients is nothing beside them, and
+    /// so few that their lines find room in a first-level cache.
+    static let panelColumns = 64
+    static let panelRows = 16
+    /// Bytes of a plane from which on its broken lines cost less than streaming gains.
+    private static let brokenPlane = 2048
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 128
 }

@@ -28,7 +28,8 @@ extension Sweep {
         let library = call.library
         plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
         let arrays = try ChannelArrays(
-            geometry, plan, slots: fusesSteps || reduction == nil ? 1 : plan.blocks.count,
+            geometry, plan, pagedRows: hasPagedRows ? UnsafeRawPointer(out.base) : nil,
+            slots: fusesSteps || reduction == nil ? 1 : plan.blocks.count,
             hasArgument: reducesActivated && plan.blocks.columns.areRepeated, coefficientSize: coefficientSize,
             call.thread)
         let step = call.thread.pointee.slot(.channels, ChannelStep.self)

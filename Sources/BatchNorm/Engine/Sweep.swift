@@ -47,6 +47,17 @@ struct Sweep: ~Copyable {
         return false
     }
 
+    /// True if the loop of the map streams the end of a plane and the start of the next as one vector.
+    var writesSeams: Bool {
+        let isShort = epilogue == nil ? !combines : isClip && dy.base == nil
+        return isShort && geometry.element == .float32 && kernels.pointee.clipped != nil
+    }
+
+    /// True if all rows of the output begin at the same offset of a page.
+    var hasPagedRows: Bool {
+        out.base != nil && plan.mapsRows && out.stride * geometry.elementSize % PageOffsets.page == 0
+    }
+
     /// Sets the epilogue of its loops.
     mutating func setEpilogue(_ kernel: kernel_epilogue, _ call: Call) {
         call.thread.pointee.setEpilogue(kernel, geometry.element)

@@ -30,7 +30,8 @@ extension Sweep {
             segments: isRows ? 1 : channels.count, pitch: geometry.inner,
             length: isRows ? channels.count * geometry.inner * rowsPerRun : extent.inner.count, band: plan.blocks.band,
             x: part(x), dy: part(dy), out: part(out), z: part(z), dz: part(dz), bits: bits,
-            weights: weights ?? kernel_operand(), epilogue: epilogue, streams: plan.streams ? 1 : 0, aligns: 0)
+            weights: weights ?? kernel_operand(), epilogue: epilogue, streams: plan.streams ? 1 : 0, aligns: 0, panel: 0
+        )
     }
 }
 

@@ -9,7 +9,7 @@ struct Centred<T: Element, L: Layout> {
 
     @inline(__always)
     init(_ operand: kernel_operand, _ mean: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
-        values = Column(operand, tile, strip)
+        values = Column(operand, tile, strip, step: L.runsDown ? operand.stride : laneCount)
         self.mean = PerChannel(mean, tile, strip)
     }
 

@@ -6,7 +6,9 @@ import CKernels
 /// were rounded.
 struct Gradient<T: Element, L: Layout>: Elementwise {
     typealias Scalar = T
+    typealias ChannelLayout = L
     static var isShort: Bool { hasLoopForEach }
+    static var hasSeams: Bool { isShort && T.self == Float.self && L.self == Planes.self }
 
     private let dy: Centred<T, L>
     private let x: Centred<T, L>
@@ -35,6 +37,10 @@ struct Gradient<T: Element, L: Layout>: Elementwise {
 
 enum GradientLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(Gradient<T, L>.self, tile, channels)
+        if L.self == Rows.self && T.self == Float.self && hasPanels && tile.panel > 0 {
+            mapPanels(Gradient<T, RowsDown>.self, tile, channels)
+        } else {
+            map(Gradient<T, L>.self, tile, channels)
+        }
     }
 }

@@ -4,11 +4,18 @@ import CKernels
 /// The output of one vector of a strip.
 protocol Elementwise {
     associatedtype Scalar: Element
+    associatedtype ChannelLayout: Layout
     /// True if its loop is worth having twice, once for streaming.
     static var isShort: Bool { get }
+    /// True if a vector of planes may belong to two channels, and its loop is worth a case for that.
+    static var hasSeams: Bool { get }
     init(_ tile: kernel_tile, _ channels: kernel_channels, _ strip: Strip)
     func prefetch(_ k: Int)
     func value(_ k: Int) -> SIMD16<Scalar.Number>
+}
+
+extension Elementwise {
+    static var hasSeams: Bool { false }
 }
 
 /// The one loop that writes tensors, in the order of memory. A vector is read whole before it is written, so `out` may be
@@ -29,13 +36,16 @@ func map<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_chan
 
 @inline(__always)
 private func write<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, streams: Bool) {
+    let hasSeams = streams && F.hasSeams && tile.pitch == tile.length && tile.length >= laneCount
     for run in 0..<tile.runs {
+        var written = 0
         for segment in 0..<tile.segments {
             func strip(_ column: Int, _ count: Int, _ lanes: Int) -> Strip {
                 Strip(run: run, segment: segment, column: column, count: count, lanes: lanes)
             }
-            var column = 0
-            if streams || tile.aligns != 0 {
+            var column = written
+            written = 0
+            if column == 0 && (streams || tile.aligns != 0) {
                 let start = Column<F.Scalar>(tile.out, tile, strip(0, 0, laneCount)).base
                 column = min(elementsToLine(start, tile.element), tile.length)
                 if column > 0 { writeAny(F.self, tile, channels, strip(0, 1, column)) }
@@ -43,7 +53,9 @@ private func write<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: k
             let count = (tile.length - column) / laneCount
             write(F.self, tile, channels, strip(column, count, laneCount), streams: streams)
             column += count * laneCount
-            if column < tile.length {
+            if hasSeams && column < tile.length && segment + 1 < tile.segments {
+                written = writeSeam(F.self, tile, channels, strip(column, 1, laneCount))
+            } else if column < tile.length {
                 writeAny(F.self, tile, channels, strip(column, 1, tile.length - column))
             }
         }
@@ -96,9 +108,22 @@ private func writePart<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channel
     writeInline(F.self, tile, channels, strip, streams: false)
 }
 
+/// The end of one plane and the start of the next as one vector; gives the elements of the next. A line in two parts, written
+/// between lines that go past the caches, costs more than a plane of 14×14 does (benchmarks/NOTES.md).
+@inline(never)
+private func writeSeam<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels, _ end: Strip) -> Int
+{
+    let rest = tile.length - end.column
+    let next = Strip(run: end.run, segment: end.segment + 1, column: -rest, count: 1, lanes: laneCount)
+    let vector = F.Scalar.Number.pick(
+        1 << UInt32(rest) - 1, F(tile, channels, end).value(0), F(tile, channels, next).value(0))
+    Column<F.Scalar>(tile.out, tile, end).store(vector, 0, streams: true)
+    return laneCount - rest
+}
+
 /// Elements up to the next start of a cache line, or of a vector that is shorter than one.
 @inline(__always)
-private func elementsToLine<T: Element>(_ address: UnsafeMutablePointer<T>, _ kind: kernel_element) -> Int {
+func elementsToLine<T: Element>(_ address: UnsafeMutablePointer<T>, _ kind: kernel_element) -> Int {
     let size = MemoryLayout<T>.size * T.units(kind)
     let bytes = UInt(min(64, laneCount * size))
     return Int((0 &- UInt(bitPattern: address)) & (bytes - 1)) / size

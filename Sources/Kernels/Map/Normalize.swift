@@ -4,7 +4,9 @@ import CKernels
 /// y = (x − mean) · scale + shift, where scale is gamma · invstd and shift is beta.
 struct Normalize<T: Element, L: Layout>: Elementwise {
     typealias Scalar = T
+    typealias ChannelLayout = L
     static var isShort: Bool { hasLoopForEach }
+    static var hasSeams: Bool { isShort && T.self == Float.self && L.self == Planes.self }
 
     private let x: Centred<T, L>
     private let scale: PerChannel<T.Number, L>
@@ -26,6 +28,10 @@ struct Normalize<T: Element, L: Layout>: Elementwise {
 
 enum NormalizeLoop: ElementLoop {
     static func run<T: Element, L: Layout>(_: T.Type, _: L.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
-        map(Normalize<T, L>.self, tile, channels)
+        if L.self == Rows.self && T.self == Float.self && hasPanels && tile.panel > 0 {
+            mapPanels(Normalize<T, RowsDown>.self, tile, channels)
+        } else {
+            map(Normalize<T, L>.self, tile, channels)
+        }
     }
 }

@@ -15,6 +15,12 @@ struct Strip {
 protocol Layout {
     /// True if each column of a tile is a channel; otherwise each segment is one.
     static func channelPerColumn(_ layout: kernel_layout) -> Bool
+    /// True if a strip runs down a column, so that its channels are the same at every step.
+    static var runsDown: Bool { get }
+}
+
+extension Layout {
+    static var runsDown: Bool { false }
 }
 
 /// NCHW: a channel is a segment of every run.
@@ -25,6 +31,14 @@ enum Planes: Layout {
 
 /// NHWC and NC: a column of all runs is a channel, or an element of a short plane.
 enum Rows: Layout {
+    @inline(__always)
+    static func channelPerColumn(_ layout: kernel_layout) -> Bool { true }
+}
+
+/// Rows, of which a strip takes the same vector of each.
+enum RowsDown: Layout {
+    static var runsDown: Bool { true }
+
     @inline(__always)
     static func channelPerColumn(_ layout: kernel_layout) -> Bool { true }
 }
@@ -83,21 +97,24 @@ struct Column<T: Element> {
     }
 }
 
-/// A value per channel, along a strip that runs within a segment: the same at every step for planes, another vector at
-/// every step for rows. The arrays of the engine go on far enough for no strip to be too short.
+/// A value per channel, along a strip: another vector at every step for rows, and the same at every step for planes and for
+/// rows that are taken down their columns; those are loaded once, where there are registers enough. The arrays of the engine go on far enough for no strip to be too short.
 struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>
     private let layout: kernel_layout
+    private let constant: SIMD16<T>
 
     @inline(__always)
     init(_ values: UnsafeRawPointer, _ tile: kernel_tile, _ strip: Strip) {
         layout = tile.layout
         let place = L.channelPerColumn(layout) ? strip.column : strip.segment
         self.values = values.assumingMemoryBound(to: T.self) + place
+        constant = L.runsDown ? loadLanes(self.values) : .zero
     }
 
     @inline(__always)
     func at(_ k: Int) -> SIMD16<T> {
-        L.channelPerColumn(layout) ? loadLanes(values + k * laneCount) : SIMD16(repeating: values.pointee)
+        if L.runsDown { return constant }
+        return L.channelPerColumn(layout) ? loadLanes(values + k * laneCount) : SIMD16(repeating: values.pointee)
     }
 }
