@@ -71,7 +71,8 @@ extension Plan {
             isFlat = columns.rowsPerRun * slice >= geometry.lineElements
         }
         // In even parts: a narrow one would cost more per column than all the others.
-        let parts = mapsRows && columns.rowsPerRun == 1 ? (slice - 1) / room + 1 : 1
+        let most = max(16, room / columns.perChannel / 16 * 16)
+        let parts = mapsRows && columns.rowsPerRun == 1 ? (geometry.channels - 1) / most + 1 : 1
         mapped = ((geometry.channels - 1) / parts / 16 + 1) * 16
     }
 
