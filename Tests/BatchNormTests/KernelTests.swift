@@ -15,10 +15,11 @@ final class KernelTests: XCTestCase {
 
     private func sweepLengths<T: TestElement>(_: T.Type, _ layout: kernel_layout) {
         for length in 1...70 {
-            // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them; rows that all
-            // begin at the same place of a cache line.
+            // More runs than a band of rows has; channels side by side in planes; gaps, and the lack of them; rows of which
+            // each begins at the same place of a cache line, and planes that adjoin.
             let toLine = (16 - length % 16) % 16
-            for (runs, segments, gap) in [(1, 1, 0), (3, 7, 5), (3, 7, 0), (17, 1, 0), (9, 1, toLine)] {
+            let own = layout == .rows ? (9, 1, toLine) : (3, 7, 0)
+            for (runs, segments, gap) in [(1, 1, 0), (3, 7, 5), (17, 1, 0), own] {
                 for side in [GuardedBuffer<T>.Side.before, .after] {
                     let channels = layout == .rows ? 1 : segments
                     let tile = Tile<T>(layout, runs: runs, segments: channels, length: length, gap: gap, side: side)
