@@ -47,7 +47,7 @@ def case(system: OursFromC, problem: Problem, layout: Layout) -> list[OffsetRow]
                 times[offset].append(trials[offset].run(calls) / calls)
         found += [
             OffsetRow(problem.workload.name, layout, operation, offset, 1e6 * float(np.median(seconds)))
-            for offset, seconds in times.items()
+            for offset, seconds in sorted(times.items())
         ]
     return found
 

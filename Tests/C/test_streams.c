@@ -5,7 +5,7 @@
 #include "problem.h"
 
 /* Tensors have as many elements as make 40 MB: the caches that desktops share are rarely more than twice that. */
-enum { drawn = 4099, parts = 20, bytes = 40 << 20 };
+enum { drawn = 4099, parts = 40, bytes = 40 << 20 };
 
 typedef struct tensors {
     bn_shape shape;
@@ -22,7 +22,8 @@ static char *filled(bn_dtype dtype) {
     return values;
 }
 
-/* Computes `outer` slices from index `from` on, with an epilogue unless the activation is none. Gradients of constants are a sum and a product per element, too. */
+/* Computes `outer` slices from index `from` on, with an epilogue unless the activation is none. Gradients of constants are
+ * a sum and a product per element, too. */
 static void compute(const tensors *t, size_t from, size_t outer, int is_backward, bn_activation activation) {
     enum { channels = 64 };
     float gamma[channels], beta[channels], mean[channels], variance[channels];
@@ -72,13 +73,12 @@ static void expect_same_bits(bn_dtype dtype, size_t inner) {
 static void rows(void) {
     expect_same_bits(BN_FLOAT16, 1);
     expect_same_bits(BN_FLOAT32, 1);
+    expect_same_bits(BN_FLOAT32, 49);
 }
 
 static void planes(void) {
-    /* The end of one plane and the start of the next are one vector, and planes that are too short for that. */
+    /* The end of one plane and the start of the next are one vector. */
     expect_same_bits(BN_FLOAT32, 197);
-    expect_same_bits(BN_FLOAT32, 11);
-    expect_same_bits(BN_FLOAT16, 197);
     expect_same_bits(BN_BFLOAT16, 3001);
     expect_same_bits(BN_FLOAT16, 3001);
 }

@@ -24,8 +24,8 @@ PAGE = 4096
 
 
 def aligned(elements: int, dtype: np.dtype[Any], offset: int = 0, boundary: int = 64) -> Array:
-    """Zeros at a multiple of 64 bytes, as JAX wants them if it is not to copy, or an offset in bytes behind; written,
-    so that they are there.
+    """Zeros at a boundary, of 64 bytes as JAX wants them if it is not to copy, or an offset in bytes behind it;
+    written, so that they are there.
     """
     bytes_ = np.empty(elements * dtype.itemsize + offset + boundary, np.uint8)
     start = -bytes_.ctypes.data % boundary + offset

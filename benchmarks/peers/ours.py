@@ -112,7 +112,7 @@ class OursFromC:
             # The pointers are good only as long as these live: mean, invstd, dgamma and dbeta have no other owner.
             seconds: float = self.repeat(function, times, shape, dtype, pointers, len(arrays), options)
             if seconds < 0:
-                raise RuntimeError(f"{FUNCTIONS[operation]} failed: {library.last_error()}")
+                raise RuntimeError(f"{FUNCTIONS[operation]} failed with status {-seconds:.0f}")
             return seconds
 
         return Trial(run, lambda: p.dx if operation == "backward" else p.y)

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/batch_norm.h>
 #include <chrono>
+#include <cmath>
 #include <exception>
 
 namespace {

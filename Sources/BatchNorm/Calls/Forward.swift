@@ -106,6 +106,7 @@ struct Forward {
         sweep.setEpilogue(kernel, call)
         sweep.z = z
         let clipped = kernel.activation == .clip && showsAll ? call.kernels.pointee.clipped : nil
+        sweep.isClip = clipped != nil
         sweep.map = clipped ?? call.kernels.pointee.activated
     }
 

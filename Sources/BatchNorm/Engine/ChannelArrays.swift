@@ -6,12 +6,12 @@ import CKernels
 ///     first          | channels |        the two numbers that each channel is reduced to,
 ///     second         | channels |
 ///     meanTails      | channels |        and the part of the first that rounding took
-///     coefficients   | channels | ...    eight arrays
+///     coefficients   | channels | ...    eight arrays, and room to move them through a page if rows are pages
 ///     weights        | blocks |
 ///     extremes       | channels |
 ///     partials       | pivot | first | second | argument |        a slot: of one block, per column
 ///                    | pivot | first | second | argument |        of the next block
-///     workspaces     | coefficients per column | ...              of each worker
+///     workspaces     | coefficients per column | ...              of each worker, with the same room
 ///     buffers        | doubles |                                  of each worker
 struct ChannelArrays {
     let first: UnsafeMutablePointer<Double>

@@ -27,7 +27,8 @@ struct Coefficients {
         self.size = size
     }
 
-    /// Elements from one of them on that the first arrays have to move to keep clear of rows that begin at one offset of a page.
+    /// Elements by which the first arrays, from one of their elements on, have to move to keep clear of rows that begin at one
+    /// offset of a page.
     func distance(from out: UnsafeRawPointer, arrays: Int, at first: Int) -> Int {
         PageOffsets.distance(of: base + first * size, pitch: pitch, count: arrays, from: out) / size
     }

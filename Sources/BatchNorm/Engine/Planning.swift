@@ -8,27 +8,28 @@ extension Plan {
         self.init((0..<geometry.outer, 0..<geometry.inner))
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
         threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
-        streams = Plan.streams(sweep, inputs, caches)
         // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
         // as long (benchmarks/NOTES.md).
         let isNarrow = geometry.channels * geometry.elementSize < Plan.narrowRow
         prefetchesRows = inputs == 1 || (geometry.bytes > caches.last / 4 && !isNarrow)
         planBlocks(sweep, inputs)
         planMap(sweep, inputs, caches)
+        streams = isStreamed(sweep, inputs, caches)
         planGroups(sweep, inputs, caches)
     }
 
     /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
     /// are there already, in place. A read for ownership per line is saved, a third of the traffic. From half of the last
     /// cache on, by all tensors together, the call gains more than the next reader of its output loses.
-    private static func streams(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
+    private func isStreamed(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
         let geometry = sweep.geometry
         let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
         let isLarge = geometry.bytes > caches.last / 2 / (inputs + 1)
         if sweep.out.base == nil || inPlace || !isLarge { return false }
-        // Short planes that begin within lines, by a loop that does not write the end of one and the start of the next at once.
+        // Planes that begin within a line are streamed if they are long, or by a loop that writes the end of one and the start
+        // of the next at once.
         let plane = geometry.inner * geometry.elementSize
-        return geometry.inner == 1 || plane % 64 == 0 || plane >= brokenPlane || sweep.writesSeams
+        return mapsRows || plane % 64 == 0 || plane >= Plan.brokenPlane || sweep.writesSeams
     }
 
     private mutating func planBlocks(_ sweep: borrowing Sweep, _ inputs: Int) {
@@ -61,7 +62,7 @@ extension Plan {
             sweep.x.isDense(slice) && sweep.dy.isDense(slice) && sweep.z.isDense(slice) && sweep.dz.isDense(slice)
             && sweep.out.isDense(slice)
         isFlat = mapsRows && areDense && !isWeighted
-        usesPanels = takesPanels(sweep, inputs, caches)
+        usesPanels = takesPanels(sweep, inputs, room, caches)
         if isFlat {
             let rows =
                 usesPanels
@@ -70,14 +71,15 @@ extension Plan {
             columns.rowsPerRun = rows > geometry.outer || rows * slice > room ? 1 : rows
             isFlat = columns.rowsPerRun * slice >= geometry.lineElements
         }
-        // In even parts: a narrow one would cost more per column than all the others.
+        // In parts that are as even as whole vectors are: a narrow one costs more per column than all the others.
         let most = max(16, room / columns.perChannel / 16 * 16)
         let parts = mapsRows && columns.rowsPerRun == 1 ? (geometry.channels - 1) / most + 1 : 1
         mapped = ((geometry.channels - 1) / parts / 16 + 1) * 16
     }
 
-    /// Where rows are so narrow that panels are in the order of memory, or nearly, and all tensors in a cache.
-    private func takesPanels(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
+    /// True for rows so narrow that panels are in the order of memory; or nearly, if all tensors are in a cache. `room`:
+    /// columns whose coefficients a first-level cache holds.
+    private func takesPanels(_ sweep: borrowing Sweep, _ inputs: Int, _ room: Int, _ caches: Caches) -> Bool {
         let geometry = sweep.geometry
         let slice = geometry.channels * geometry.inner
         let isPlain = sweep.epilogue == nil && !sweep.combines && geometry.element == .float32
@@ -85,7 +87,7 @@ extension Plan {
         let isInOrder = Plan.panelColumns % slice == 0
         let isInCache = geometry.bytes <= caches.last / 3 / (inputs + 1)
         let rows = Blocks.rowsPerRun(slice, toFill: 1, inUnitsOf: Plan.panelColumns)
-        return 2 * rows <= geometry.outer && (isInOrder || isInCache)
+        return 2 * rows <= geometry.outer && rows * slice <= room && (isInOrder || isInCache)
     }
 
     private mutating func planGroups(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {

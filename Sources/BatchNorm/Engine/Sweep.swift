@@ -17,7 +17,7 @@ struct Sweep: ~Copyable {
     var dz = Operand()
     var bits = kernel_bits()
     var epilogue: UnsafePointer<kernel_epilogue>?
-    /// True if the epilogue is a clip and nothing else, which has loops of its own.
+    /// True if the map is of a clip and nothing else, which has loops of its own.
     var isClip = false
     var reduction: Reduction?
     var finalize: Finalize?

@@ -4,7 +4,6 @@ import CKernels
 /// y = activation((x − mean) · scale + shift + z); at positions of weight 0, what is wanted there.
 struct Activated<T: Element, L: Layout, K: EpilogueKind>: Elementwise {
     typealias Scalar = T
-    typealias ChannelLayout = L
     static var isShort: Bool { K.isClip }
     static var hasSeams: Bool { isShort && T.self == Float.self && L.self == Planes.self }
 

@@ -5,7 +5,6 @@ import CKernels
 /// statistics by the position's weight. Without weights and gain the bits are the same.
 struct ActivatedGradient<T: Element, L: Layout, K: EpilogueKind>: Elementwise {
     typealias Scalar = T
-    typealias ChannelLayout = L
     static var isShort: Bool { false }
 
     private let values: ActivationGradient<T, L, K>

@@ -6,7 +6,6 @@ import CKernels
 /// where their sum does not.
 struct Combination<T: Element, L: Layout>: Elementwise {
     typealias Scalar = T
-    typealias ChannelLayout = L
     static var isShort: Bool { false }
 
     private let dy: Term

@@ -6,7 +6,6 @@ import CKernels
 /// were rounded.
 struct Gradient<T: Element, L: Layout>: Elementwise {
     typealias Scalar = T
-    typealias ChannelLayout = L
     static var isShort: Bool { hasLoopForEach }
     static var hasSeams: Bool { isShort && T.self == Float.self && L.self == Planes.self }
 

@@ -4,7 +4,6 @@ import CKernels
 /// The output of one vector of a strip.
 protocol Elementwise {
     associatedtype Scalar: Element
-    associatedtype ChannelLayout: Layout
     /// True if its loop is worth having twice, once for streaming.
     static var isShort: Bool { get }
     /// True if a vector of planes may belong to two channels, and its loop is worth a case for that.
@@ -18,10 +17,10 @@ extension Elementwise {
     static var hasSeams: Bool { false }
 }
 
-/// The one loop that writes tensors, in the order of memory. A vector is read whole before it is written, so `out` may be
+/// The loop that writes tensors in the order of memory. A vector is read whole before it is written, so `out` may be
 /// one of the inputs. Streaming writes whole cache lines: a strip begins where one does, and what comes before it and
-/// after the last line is written as usual. It goes with asking early for what is read next, as both are for tensors that
-/// no cache holds.
+/// after the last line is written as usual, but for seams. It goes with asking early for what is read next, as both are for
+/// tensors that no cache holds.
 @inline(__always)
 func map<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
     if !F.isShort {

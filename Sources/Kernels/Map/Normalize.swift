@@ -4,7 +4,6 @@ import CKernels
 /// y = (x − mean) · scale + shift, where scale is gamma · invstd and shift is beta.
 struct Normalize<T: Element, L: Layout>: Elementwise {
     typealias Scalar = T
-    typealias ChannelLayout = L
     static var isShort: Bool { hasLoopForEach }
     static var hasSeams: Bool { isShort && T.self == Float.self && L.self == Planes.self }
 

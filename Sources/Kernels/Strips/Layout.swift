@@ -98,7 +98,8 @@ struct Column<T: Element> {
 }
 
 /// A value per channel, along a strip: another vector at every step for rows, and the same at every step for planes and for
-/// rows that are taken down their columns; those are loaded once, where there are registers enough. The arrays of the engine go on far enough for no strip to be too short.
+/// rows that are taken down their columns, where it is loaded once. The arrays of the engine go on far enough for no strip to
+/// be too short.
 struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>
     private let layout: kernel_layout
