@@ -33,7 +33,8 @@ from peers import COPY, OURS_FROM_C, THREE_TENSORS, TWO_READS, available
 from peers.ours import OursFromC
 
 SYSTEMS = ("ours", "floors", "onednn", "torch kernels")
-# Bytes from the start of a page to x, dy, y and dx: all alike; where NumPy's arrays begin; far from one another; a line apart.
+# Bytes from the start of a page to x, dy, y and dx: all alike; where NumPy's arrays begin; far from one another; a line
+# apart.
 PLACES = ((0, 0, 0, 0), (16, 16, 16, 16), (0, 1024, 2048, 3072), (192, 128, 64, 0))
 SAMPLE = 0.3e-3  # seconds: short, because there are many
 COLD_ROUNDS = 3  # at each place
