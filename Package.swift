@@ -15,6 +15,7 @@ let shipped: [SwiftSetting] = [
         [
             "-Ounchecked", "-wmo", "-file-prefix-map", "\(Context.packageDirectory)=.",
             "-Xfrontend", "-no-clang-module-breadcrumbs", "-Xfrontend", "-disable-incremental-llvm-codegen",
+            "-Xfrontend", "-function-sections",
         ],
         .when(configuration: .release)),
 ]
@@ -49,7 +50,7 @@ let linked: [LinkerSetting] = [
     .unsafeFlags(
         [
             "-soname=libbatchnorm.so.2", "--version-script=Sources/BatchNorm/ABI/batchnorm.map", "-znodelete", "-znow",
-            "-zdefs", "--no-as-needed", "-l:libpthread.so.0", "--as-needed",
+            "-zdefs", "--gc-sections", "--no-as-needed", "-l:libpthread.so.0", "--as-needed",
         ]
         .flatMap { ["-Xlinker", $0] },
         .when(configuration: .release))

@@ -643,6 +643,23 @@ bn_status bn_set_num_threads(int threads);
  * where bn_isa_name() is NULL for want of memory or in a call that interrupts another one. */
 int bn_get_num_threads(void);
 
+/* A caller's loop whose turns may run at once. It calls work(call, i) for every i from 0 to count - 1, once each, on any
+ * threads and in any order. It returns when all of these calls have returned, neither earlier nor by a throw or a jump. */
+typedef void (*bn_parallel_for)(void *context, size_t count, void (*work)(void *call, size_t i), void *call);
+
+/* Lends threads to the library: the calls that this thread makes from now on run on those of parallel_for, and not on the
+ * library's own. NULL takes them back. It is for frameworks whose threads spin between operators, so that other threads
+ * would wait for a CPU.
+ *
+ *     context    passed to parallel_for
+ *
+ * A call asks for one turn for each thread that it can use, at most for as many as bn_set_num_threads allows. It asks for
+ * more than one if a tensor has 192 KB or more, and the library's own threads work from 512 KB on. Results are the same to
+ * the bit. A parallel_for that runs its turns one after the other is slower, but right; the calling thread does the work of
+ * turns that are left out. parallel_for may need stack beyond the call's 14 KiB, and after fork() it has to work in the
+ * child. */
+bn_status bn_set_parallel_for(bn_parallel_for parallel_for, void *context);
+
 #ifdef __cplusplus
 }
 #endif

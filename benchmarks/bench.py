@@ -17,15 +17,16 @@ from pathlib import Path
 
 from harness import machine, rows
 from harness.native import BUILD
-from harness.rows import Row, VariantRow
+from harness.rows import BesideRow, Row, VariantRow
 from harness.workloads import QUICK
 from peers import NAMES
 from reporting import report
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("main", "calls", "errors", "sweep", "scaling", "variants")
+PARTS = ("main", "beside", "calls", "errors", "sweep", "scaling", "variants")
 FLOORS_ONLY_SHARE = 0.2  # of the time that a process with all systems gets
 VARIANTS_SECONDS = 90  # of all processes together
+BESIDE_SECONDS = 0.3  # of a case, beside the cold calls
 
 
 def arguments() -> argparse.Namespace:
@@ -93,8 +94,34 @@ def measure_variants(options: argparse.Namespace, isa: str) -> None:
     rows.write(options.output / "variants.csv", measured)
 
 
+def measure_beside(options: argparse.Namespace, isa: str) -> None:
+    """beside.csv."""
+    measured: list[BesideRow] = []
+    part = BUILD / "beside.csv"
+    known = [name for name in options.systems if name in ("onednn", "torch kernels")]
+    choice = ["--workloads", *options.workloads] if options.workloads else []
+    for threads in options.threads:
+        seconds = 0.05 if options.quick else BESIDE_SECONDS
+        common = ["--threads", threads, "--seconds", seconds, "--output", part]
+        start("beside.py", threads, isa, *common, "--systems", *known, *choice)
+        measured += rows.read(part, BesideRow)
+    rows.write(options.output / "beside.csv", measured)
+
+
+def note_load(options: argparse.Namespace, load: machine.Load) -> None:
+    """What else the machine did meanwhile goes into machine.json."""
+    path, busy = options.output / "machine.json", load.described()
+    if busy:
+        print(f"warning: {busy}; figures of a busy machine say little", file=sys.stderr)
+    if path.exists():
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"busy": busy or "nothing else ran"}, indent=2) + "\n"
+        )
+
+
 def main() -> None:
     options = arguments()
+    load = machine.Load()
     options.output.mkdir(parents=True, exist_ok=True)
     BUILD.mkdir(exist_ok=True)
     isas = options.isa or machine.isas()
@@ -102,6 +129,8 @@ def main() -> None:
     small = ["--most-elements", 2**16] if options.quick else []
     if "main" in options.parts:
         measure_all(options, isas)
+    if "beside" in options.parts and {"onednn", "torch kernels"} & set(options.systems):
+        measure_beside(options, isas[0])
     if "calls" in options.parts and "torch" in options.systems:
         start("calls.py", 1, isas[0], *target)
     if "errors" in options.parts:
@@ -113,6 +142,7 @@ def main() -> None:
         start("scaling.py", max(options.threads), isas[0], *target, *small, "--threads", *counts)
     if "variants" in options.parts:
         measure_variants(options, isas[0])
+    note_load(options, load)
     report.write(options.output)
     print(options.output / "results.md")
 

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+BUSY_LOAD, BUSY_PERCENT = 0.5, 2
 ISAS = ("avx512", "avx2", "baseline")  # the widest first
 
 
@@ -51,6 +52,31 @@ def describe() -> dict[str, object]:
         "python": platform.python_version(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+class Load:
+    """The time that others took of the processors from here on: processes here, and other guests of the host."""
+
+    def __init__(self) -> None:
+        self.before = self._ticks()
+        self.waiting = os.getloadavg()[0]
+
+    @staticmethod
+    def _ticks() -> list[int]:
+        """User, nice, system, idle, iowait, irq, softirq and steal, of all processors."""
+        line = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
+        return [int(ticks) for ticks in line.split()[1:9]]
+
+    def described(self) -> str:
+        """In words; none if there was next to nothing."""
+        ticks = [now - then for now, then in zip(self._ticks(), self.before)]
+        stolen = 100 * ticks[7] / max(1, sum(ticks))
+        parts = []
+        if self.waiting > BUSY_LOAD:
+            parts.append(f"{self.waiting:.1f} other processes wanted a processor at the start")
+        if stolen > BUSY_PERCENT:
+            parts.append(f"the host took {stolen:.0f} % of the processors' time")
+        return " and ".join(parts)
 
 
 def isas() -> list[str]:

@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from harness.rows import Row, ScalingRow, SweepRow
+from harness.rows import BesideRow, Row, ScalingRow, SweepRow
 from harness.workloads import OPERATIONS
 from peers import OURS_FROM_C
 
+from .beside import groups
 from .speed import peers_in
 
 INK, MUTED, OURS_COLOUR = "#222222", "#767676", "#2b7bba"
@@ -119,7 +120,30 @@ def scaling(rows: list[ScalingRow], path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_all(directory: Path, speed: list[Row], swept: list[SweepRow], scaled: list[ScalingRow]) -> list[str]:
+def beside(rows: list[BesideRow], threads: int, path: Path) -> None:
+    """A mark for each case: the peer's time over ours against the size of the tensor."""
+    here = groups([row for row in rows if row.threads == threads and row.state == "warm"])
+    layouts = list(dict.fromkeys(layout for _, _, layout, _ in here))
+    title = f"Peers called from C beside this library, {threads} thread{'s' * (threads > 1)}"
+    figure, grid = canvas(title, len(layouts), len(OPERATIONS), (12, 3.2 * len(layouts)), sharey=True)
+    peers = list(dict.fromkeys(peer for peer, _, _, _ in here))
+    for line, layout in zip(grid, layouts):
+        for axes, operation in zip(line, OPERATIONS):
+            for mark, peer in zip(MARKS, peers):
+                cases = here.get((peer, threads, layout, operation), [])
+                x, y = [row.mbytes for row in cases], [row.ratio_to_ours for row in cases]
+                axes.plot(x, y, mark, markersize=4, alpha=0.8, label=peer)
+            axes.axhline(1, color=INK, linewidth=1)
+            axes.set(xscale="log", yscale="log", xlabel="MB of a tensor", title=f"{operation}, {layout}")
+            axes.yaxis.set_major_formatter("{x:g}")
+        line[0].set_ylabel("times our time (log scale)")
+    grid[0][0].legend(fontsize=8)
+    figure.savefig(path)
+
+
+def draw_all(
+    directory: Path, speed: list[Row], from_c: list[BesideRow], swept: list[SweepRow], scaled: list[ScalingRow]
+) -> list[str]:
     """Every picture that there are rows for; their names."""
     names = []
 
@@ -128,6 +152,8 @@ def draw_all(directory: Path, speed: list[Row], swept: list[SweepRow], scaled: l
         return directory / text
 
     with mpl.rc_context(LOOK):
+        for threads in sorted({row.threads for row in from_c}):
+            beside(from_c, threads, name(f"beside-{threads}.png"))
         widest = [row for row in speed if row.isa == speed[0].isa]
         for threads in sorted({row.threads for row in widest}):
             for operation in OPERATIONS:

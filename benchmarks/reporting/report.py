@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import rows
-from harness.rows import CallRow, ErrorRow, Row, ScalingRow, SweepRow, VariantRow
+from harness.rows import BesideRow, CallRow, ErrorRow, Row, ScalingRow, SweepRow, VariantRow
 
-from . import calls, others, plots, speed, variants
+from . import beside, calls, others, plots, speed, variants
 
 KEY = """\
 Times are medians of alternating rounds in one process, ± is their median absolute deviation. "/ floor": time of a call
@@ -30,6 +30,8 @@ def about(machine: dict[str, Any]) -> Iterator[str]:
     yield "- " + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     for name, reason in machine["absent"].items():
         yield f"- absent: {name} ({reason})"
+    if "busy" in machine:
+        yield f"- meanwhile {machine['busy']}"
 
 
 def sections(directory: Path) -> Iterator[tuple[str, str]]:
@@ -43,13 +45,16 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
         cache = described["caches"].get("L2", 0)
         yield "Machine", "\n".join(about(described)) + "\n"
         yield "Summary", f"{KEY}The floor's mean is over tensors larger than L2.\n\n{speed.summary(measured, cache)}"
+    from_c = rows.read(directory / "beside.csv", BesideRow)
+    if from_c:
+        yield "Worst case beside each peer", beside.worst(from_c)
     small = rows.read(directory / "calls.csv", CallRow)
     if small:
         yield "Calls with small tensors", calls.calls(small)
     if errors:
         unit = "The largest error of y in training, float32, in units of eps · max(1, |y|).\n\n"
         yield "Error", unit + others.errors(errors)
-    pictures = plots.draw_all(directory, measured, swept, scaled)
+    pictures = plots.draw_all(directory, measured, from_c, swept, scaled)
     yield "Pictures", "".join(f"![{name.removesuffix('.png')}]({name})\n" for name in pictures)
     for isa, threads, operation, part in speed.split(measured):
         if speed.peers_in(part):

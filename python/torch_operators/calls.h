@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tensors.h"
+#include "threads.h"
 
 #include <tuple>
 
@@ -30,6 +31,7 @@ struct ForwardCall {
     Tensor into(const Tensor &y) const {
         Tensor statistics = statistics_of(input.channels);
         double *saved = static_cast<double *>(statistics.data_ptr());
+        const LentThreads lent;
         library.check(library.forward_training(&input.shape, input.dtype, x, gamma, beta, mean, var, y.data_ptr(), saved,
                                                saved + input.channels, &options));
         return statistics;
@@ -56,6 +58,7 @@ struct BackwardCall {
 
     std::tuple<Tensor, Tensor, Tensor> results() const {
         Tensor dx = alike(x), dweight = gradient_of(weight, x), dbias = gradient_of(bias, x);
+        const LentThreads lent;
         library.check(library.backward(&input.shape, input.dtype, dy.data_ptr(), x.data_ptr(), gamma, beta, saved,
                                        saved + input.channels, dx.data_ptr(), gamma ? dweight.data_ptr() : nullptr,
                                        beta ? dbias.data_ptr() : nullptr, &options));

@@ -11,6 +11,7 @@ struct Library {
     decltype(&bn_backward) backward;
     decltype(&bn_shape_from_strides) shape_from_strides;
     decltype(&bn_last_error) last_error;
+    decltype(&bn_set_parallel_for) set_parallel_for;
 
     void check(bn_status status) const {
         if (status != BN_OK) throw std::runtime_error(last_error());

@@ -4,7 +4,8 @@ import CKernels
 
 /// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list
 /// at the end does, and does not compile where a type differs. Those that Python's built-ins or XLA's handlers call as
-/// well are not inlined, so that they stand in the library once.
+/// well are not inlined, so that they stand in the library once. The three calls of a layer are compiled for speed, as are all
+/// loops; the others, whose own work is to check arguments, for size: 0.5 to 0.7 of what they take for speed.
 
 @_cdecl("bn_forward_training") @inline(never)
 public func exportForwardTraining(
@@ -50,7 +51,7 @@ public func exportBackward(
     }
 }
 
-@_cdecl("bn_moments") @inline(never)
+@_cdecl("bn_moments") @_optimize(size) @inline(never)
 public func exportMoments(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, count: UnsafeMutablePointer<Double>?,
     mean: UnsafeMutablePointer<Double>?, m2: UnsafeMutablePointer<Double>?, stride: Int,
@@ -63,7 +64,7 @@ public func exportMoments(
     }
 }
 
-@_cdecl("bn_merge_moments") @inline(never)
+@_cdecl("bn_merge_moments") @_optimize(size) @inline(never)
 public func exportMergeMoments(
     parts: Int, channels: Int, counts: UnsafePointer<Double>?, means: UnsafePointer<Double>?,
     m2s: UnsafePointer<Double>?, stride: Int, count: UnsafeMutablePointer<Double>?,
@@ -76,7 +77,7 @@ public func exportMergeMoments(
     }
 }
 
-@_cdecl("bn_inverse_std") @inline(never)
+@_cdecl("bn_inverse_std") @_optimize(size) @inline(never)
 public func exportInverseStd(
     channels: Int, count: UnsafePointer<Double>?, m2: UnsafePointer<Double>?, invstd: UnsafeMutablePointer<Double>?,
     options: UnsafePointer<bn_options>?
@@ -86,7 +87,7 @@ public func exportInverseStd(
     }
 }
 
-@_cdecl("bn_normalize") @inline(never)
+@_cdecl("bn_normalize") @_optimize(size) @inline(never)
 public func exportNormalize(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
     beta: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, y: UnsafeMutableRawPointer?,
@@ -99,7 +100,7 @@ public func exportNormalize(
     }
 }
 
-@_cdecl("bn_backward_reduce") @inline(never)
+@_cdecl("bn_backward_reduce") @_optimize(size) @inline(never)
 public func exportBackwardReduce(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?, sumDy: UnsafeMutablePointer<Double>?,
@@ -112,7 +113,7 @@ public func exportBackwardReduce(
     }
 }
 
-@_cdecl("bn_backward_apply") @inline(never)
+@_cdecl("bn_backward_apply") @_optimize(size) @inline(never)
 public func exportBackwardApply(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, dy: UnsafeRawPointer?, x: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, mean: UnsafePointer<Double>?, invstd: UnsafePointer<Double>?,
@@ -127,7 +128,7 @@ public func exportBackwardApply(
     }
 }
 
-@_cdecl("bn_update_running") @inline(never)
+@_cdecl("bn_update_running") @_optimize(size) @inline(never)
 public func exportUpdateRunning(
     channels: Int, dtype: bn_dtype, count: UnsafePointer<Double>?, mean: UnsafePointer<Double>?,
     m2: UnsafePointer<Double>?, runningMean: UnsafeMutableRawPointer?, runningVar: UnsafeMutableRawPointer?,
@@ -141,7 +142,7 @@ public func exportUpdateRunning(
     }
 }
 
-@_cdecl("bn_length_weights")
+@_cdecl("bn_length_weights") @_optimize(size)
 public func exportLengthWeights(
     samples: Int, positions: Int, lengths: UnsafePointer<Int>?, dtype: bn_dtype, weights: UnsafeMutableRawPointer?
 ) -> bn_status {
@@ -152,7 +153,7 @@ public func exportLengthWeights(
     }
 }
 
-@_cdecl("bn_jvp") @inline(never)
+@_cdecl("bn_jvp") @_optimize(size) @inline(never)
 public func exportJvp(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, x: UnsafeRawPointer?, xTangent: UnsafeRawPointer?,
     gamma: UnsafeRawPointer?, gammaTangent: UnsafeRawPointer?, betaTangent: UnsafeRawPointer?,
@@ -167,7 +168,7 @@ public func exportJvp(
     }
 }
 
-@_cdecl("bn_double_backward") @inline(never)
+@_cdecl("bn_double_backward") @_optimize(size) @inline(never)
 public func exportDoubleBackward(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, gradDx: UnsafeRawPointer?, gradDgamma: UnsafeRawPointer?,
     gradDbeta: UnsafeRawPointer?, dy: UnsafeRawPointer?, x: UnsafeRawPointer?, gamma: UnsafeRawPointer?,
@@ -182,7 +183,7 @@ public func exportDoubleBackward(
     }
 }
 
-@_cdecl("bn_scale_shift")
+@_cdecl("bn_scale_shift") @_optimize(size)
 public func exportScaleShift(
     channels: Int, dtype: bn_dtype, gamma: UnsafeRawPointer?, beta: UnsafeRawPointer?, runningMean: UnsafeRawPointer?,
     runningVar: UnsafeRawPointer?, scale: UnsafeMutablePointer<Double>?, shift: UnsafeMutablePointer<Double>?,
@@ -196,7 +197,7 @@ public func exportScaleShift(
     }
 }
 
-@_cdecl("bn_fold_into_previous")
+@_cdecl("bn_fold_into_previous") @_optimize(size)
 public func exportFoldIntoPrevious(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
     scale: UnsafePointer<Double>?, shift: UnsafePointer<Double>?, foldedWeight: UnsafeMutableRawPointer?,
@@ -211,7 +212,7 @@ public func exportFoldIntoPrevious(
     }
 }
 
-@_cdecl("bn_fold_into_next")
+@_cdecl("bn_fold_into_next") @_optimize(size)
 public func exportFoldIntoNext(
     shape: UnsafePointer<bn_shape>?, dtype: bn_dtype, weight: UnsafeRawPointer?, bias: UnsafeRawPointer?,
     scale: UnsafePointer<Double>?, shift: UnsafePointer<Double>?, foldedWeight: UnsafeMutableRawPointer?,
@@ -226,7 +227,7 @@ public func exportFoldIntoNext(
     }
 }
 
-@_cdecl("bn_shape_from_strides")
+@_cdecl("bn_shape_from_strides") @_optimize(size)
 public func exportShapeFromStrides(
     rank: Int, sizes: UnsafePointer<Int64>?, channelAxis: Int, channelAxes: Int, tensors: Int,
     strides: UnsafePointer<Int64>?, samplesOutermost: Int32, shape: UnsafeMutablePointer<bn_shape>?,
@@ -272,6 +273,13 @@ public func exportSetNumThreads(threads: Int32) -> bn_status {
     }
 }
 
+@_cdecl("bn_set_parallel_for")
+public func exportSetParallelFor(function: bn_parallel_for?, context: UnsafeMutableRawPointer?) -> bn_status {
+    Call.serve("bn_set_parallel_for") { call throws(Failure) in
+        call.thread.pointee.lentThreads = LentThreads(function, context)
+    }
+}
+
 @_cdecl("bn_get_num_threads")
 public func exportGetNumThreads() -> Int32 {
     var threads = 0
@@ -310,4 +318,5 @@ private func exportsMatchTheHeader() {
     same(CBatchNorm.bn_isa_name, exportISAName)
     same(CBatchNorm.bn_set_num_threads, exportSetNumThreads)
     same(CBatchNorm.bn_get_num_threads, exportGetNumThreads)
+    same(CBatchNorm.bn_set_parallel_for, exportSetParallelFor)
 }

@@ -57,6 +57,7 @@ struct Descriptors {
     private(set) var groups: Groups?
 
     @inline(never)
+    @_optimize(size)
     fileprivate init(_ options: bn_options, _ call: Call) throws(Failure) {
         if let given = options.epilogue {
             try call.structure(given, "options->epilogue")

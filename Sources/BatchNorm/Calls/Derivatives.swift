@@ -49,6 +49,7 @@ struct Derivatives {
 
     /// Adds the sums of a tensor to those of its rows; about x, or about another tensor, of which the moments are kept. The
     /// standard deviation only says whether sums about 0 will do: of float32 they do, to twice as many digits as it has.
+    @_optimize(size)
     func reduce(
         _ v: Operand, about other: Operand? = nil, into sums: Sums, _ scratch: DerivativeScratch
     ) throws(Failure) {
@@ -103,6 +104,7 @@ struct Derivatives {
 
     /// A sweep that writes it, unless it is constant. A tensor that has no part in it is not looked at: 0 · infinity would
     /// be NaN.
+    @_optimize(size)
     func sweep(_ direction: Direction, to out: Operand, _ room: Room) -> UnsafeMutablePointer<Sweep> {
         if direction.v.base == nil {
             return normalization(of: x, to: out, room) { channel in

@@ -141,6 +141,7 @@ private struct SecondDerivatives {
     }
 
     /// Nothing is written before the memory of all maps is there.
+    @_optimize(size)
     func write() throws(Failure) {
         let call = derivatives.call
         // If the statistics are constants, grad_x is 0 unless dgamma has a gradient.

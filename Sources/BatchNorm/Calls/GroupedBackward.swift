@@ -65,6 +65,7 @@ struct GroupedBackward: ~Copyable {
         }
     }
 
+    @_optimize(size)
     func reduce() throws(Failure) {
         var slices = groups.slices(backward.geometry.outer)
         while let slice = slices.next() { try reduce(slice) }
@@ -99,6 +100,7 @@ struct GroupedBackward: ~Copyable {
     }
 
     @inline(never)
+    @_optimize(size)
     private func map(_ slice: Slice) -> UnsafeMutablePointer<Sweep> {
         var part = backward.slice(slice, groups)
         let row = groups.statisticsRow(slice.group)

@@ -54,6 +54,7 @@ struct GroupedTraining: ~Copyable {
 
     /// Counts each group's values, and decides what becomes of empty groups and of those of a single value.
     @inline(never)
+    @_optimize(size)
     private func judge() throws(Failure) {
         kept.weigh(groups, geometry)
         for row in 0..<kept.rows where kept.total(row) > 0 {
@@ -109,6 +110,7 @@ struct GroupedTraining: ~Copyable {
 
     /// Rows that share running statistics move them one after the other, each from where the one before it left them.
     @inline(never)
+    @_optimize(size)
     private func checkStored(_ channel: Int) throws(Failure) {
         var (shared, seen) = (RunningPair(0, 0), Int64(0))
         for row in 0..<kept.rows where kept[outcome: row] == BN_OUTCOME_USED {
@@ -158,6 +160,7 @@ struct GroupedTraining: ~Copyable {
 
     /// Outcomes, running statistics, and the number of batches that they have seen.
     @inline(never)
+    @_optimize(size)
     private mutating func finish() {
         let skips = policy.nonfinite == BN_NONFINITE_SKIP
         for row in 0..<kept.rows where skips && kept[outcome: row] == BN_OUTCOME_USED {
@@ -178,6 +181,7 @@ struct GroupedTraining: ~Copyable {
 
     /// Moves the running statistics of a row; of none of its channels, if one would be lost that is not to be.
     @inline(never)
+    @_optimize(size)
     private func move(_ row: Int, _ batches: UnsafePointer<Int64>?, skips: Bool) -> Bool {
         guard let update = update(row, batches) else { return true }
         func batch(_ channel: Int) -> Moments { groups.averaged ? average(channel) : kept.moments(row)[channel] }

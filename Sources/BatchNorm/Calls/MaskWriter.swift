@@ -24,9 +24,8 @@ struct MaskWriter {
 
     func run() {
         let pieces = (elements - 1) / MaskWriter.piece + 1
-        let library = call.library
         withUnsafePointer(to: self) {
-            library.pointee.pool.run(pieces, $0, threads: min(library.pointee.workers, pieces)) { context, piece, _ in
+            call.run(pieces, $0, threads: min(call.library.pointee.workers, pieces)) { context, piece, _ in
                 context.assumingMemoryBound(to: MaskWriter.self).pointee.write(piece: piece)
             }
         }

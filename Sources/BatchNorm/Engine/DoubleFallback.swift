@@ -4,6 +4,7 @@ import CKernels
 /// Channels whose coefficients are beyond their element type: they go through the loops of float64, a buffer at a time.
 extension Sweep {
     @inline(never)
+    @_optimize(size)
     func applyInDouble(_ channel: Int, _ extent: Extent, _ worker: Int) {
         guard let finalize, let channels else { return }
         inDouble(finalize.map(channels, channel), channel, extent, worker, isGradient: finalize.isGradient) {
@@ -18,6 +19,7 @@ extension Sweep {
     /// Sums the gradient through an activation once more for a block's extreme channels. The buffers have the same length
     /// on every machine, one after the other.
     @inline(never)
+    @_optimize(size)
     func reduceInDouble(
         _ range: Range<Int>, _ extent: Extent, _ partial: ChannelArrays.Partial, _ worker: Int
     ) {

@@ -3,11 +3,11 @@ import CKernels
 
 /// Makes a plan for a sweep, from its shape and from the machine's caches.
 extension Plan {
-    init(_ sweep: borrowing Sweep, threads limit: Int, _ caches: Caches) {
+    init(_ sweep: borrowing Sweep, threads limit: Int, areLent: Bool, _ caches: Caches) {
         let geometry = sweep.geometry
         self.init((0..<geometry.outer, 0..<geometry.inner))
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
-        threads = max(1, min(limit, geometry.bytes / Plan.bytesPerThread))
+        threads = max(1, min(limit, geometry.bytes / (areLent ? Plan.bytesPerLentThread : Plan.bytesPerThread)))
         // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
         // as long (benchmarks/NOTES.md).
         let isNarrow = geometry.channels * geometry.elementSize < Plan.narrowRow
@@ -19,12 +19,12 @@ extension Plan {
     }
 
     /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
-    /// are there already, in place. A read for ownership per line is saved, a third of the traffic. From half of the last
-    /// cache on, by all tensors together, the call gains more than the next reader of its output loses.
+    /// are there already, in place. A read for ownership per line is saved, a third of the traffic. From that size on, by all
+    /// tensors together, the call gains more than the next reader of its output loses.
     private func isStreamed(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
         let geometry = sweep.geometry
         let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
-        let isLarge = geometry.bytes > caches.last / 2 / (inputs + 1)
+        let isLarge = geometry.bytes > caches.keeping(threads: threads) / (inputs + 1)
         if sweep.out.base == nil || inPlace || !isLarge { return false }
         // Planes that begin within a line are streamed if they are long, or by a loop that writes the end of one and the start
         // of the next at once.
@@ -137,6 +137,8 @@ extension Plan {
 
     /// A thread is worth waking for so many bytes, about 20 microseconds of work.
     private static let bytesPerThread = 1 << 18
+    /// The same of one that is awake, as lent ones are.
+    private static let bytesPerLentThread = 3 << 15
     /// Elements of a run of short rows: enough to make little of its ends.
     private static let runLength = 512
     /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.

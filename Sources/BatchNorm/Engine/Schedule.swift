@@ -12,12 +12,11 @@ extension Sweep {
         try reserve(call)
         if geometry.weights != nil { weighBlocks() }
         if epilogue != nil, let finalize { finalize.prepare(channels.unsafelyUnwrapped, geometry.channels) }
-        let pool = call.library.pointee.pool
         withUnsafePointer(to: &self) { sweep in
             if sweep.pointee.fusesSteps {
-                sweep.share(sweep.pointee.groups, pool) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
+                sweep.share(sweep.pointee.groups, call) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
             } else {
-                sweep.runInPhases(pool)
+                sweep.runInPhases(call)
             }
         }
     }
@@ -26,7 +25,8 @@ extension Sweep {
     @inline(never)
     mutating func reserve(_ call: Call) throws(Failure) {
         let library = call.library
-        plan = Plan(self, threads: library.pointee.workers, library.pointee.environment.caches)
+        let isLent = call.thread.pointee.lentThreads != nil
+        plan = Plan(self, threads: library.pointee.workers, areLent: isLent, library.pointee.environment.caches)
         let arrays = try ChannelArrays(
             geometry, plan, pagedRows: hasPagedRows ? UnsafeRawPointer(out.base) : nil,
             slots: fusesSteps || reduction == nil ? 1 : plan.blocks.count,
@@ -109,19 +109,19 @@ extension Sweep {
 /// By address: to have one of `self` would be to copy it.
 extension UnsafePointer<Sweep> {
     @inline(never)
-    fileprivate func runInPhases(_ pool: Pool) {
+    fileprivate func runInPhases(_ call: Call) {
         if pointee.reduction != nil {
-            share(pointee.groups * pointee.plan.blocks.count, pool) {
+            share(pointee.groups * pointee.plan.blocks.count, call) {
                 Sweep.at($0).pointee.reduce(item: $1, worker: $2)
             }
         }
-        share(pointee.groups, pool) { context, group, _ in Sweep.at(context).pointee.finish(group: group) }
+        share(pointee.groups, call) { context, group, _ in Sweep.at(context).pointee.finish(group: group) }
         if pointee.map != nil {
-            share(pointee.mapGroups * pointee.plan.parts, pool) { Sweep.at($0).pointee.apply(item: $1, worker: $2) }
+            share(pointee.mapGroups * pointee.plan.parts, call) { Sweep.at($0).pointee.apply(item: $1, worker: $2) }
         }
     }
 
-    fileprivate func share(_ count: Int, _ pool: Pool, _ body: Job.Body) {
-        pool.run(count, self, threads: pointee.plan.threads, body)
+    fileprivate func share(_ count: Int, _ call: Call, _ body: Job.Body) {
+        call.run(count, self, threads: pointee.plan.threads, body)
     }
 }

@@ -8,6 +8,11 @@ struct Caches {
     let second: Int
     /// The last one, which processors share.
     let last: Int
+    /// True if the guest of a machine with many processors is told of their whole last cache.
+    private let isTooLargeToBelieve: Bool
+
+    /// The most that one of so few processors can have of a last cache: 32 MB are made for one, and 96 MB for eight.
+    private static let mostPerProcessor = 64 << 20
 
     init() {
         let kilo = CChar(UInt8(ascii: "K"))
@@ -20,5 +25,20 @@ struct Caches {
         // Where nothing is told, the smallest that were made in this century's second decade.
         self.second = (second ?? 256) << 10
         last = third.map { $0 << 10 } ?? 4 * self.second
+        isTooLargeToBelieve = last / Caches.online() > Caches.mostPerProcessor
+    }
+
+    /// Bytes that stay in some cache while so many threads write as many and more. A last cache that others fill, too, takes
+    /// in lines no faster than memory does (benchmarks/NOTES.md); then twice the threads' own.
+    func keeping(threads: Int) -> Int { isTooLargeToBelieve ? min(last / 2, 2 * second * threads) : last / 2 }
+
+    /// Processors that the machine shows: "0-1". A list with gaps is one of many.
+    private static func online() -> Int {
+        let newline = CChar(UInt8(ascii: "\n"))
+        let highest = Environment.read("/sys/devices/system/cpu/online") { text -> Int? in
+            let dash = strchr(text, Int32(UInt8(ascii: "-")))
+            return Environment.number(dash.map { UnsafePointer($0) + 1 } ?? text, end: newline)
+        }
+        return (highest ?? Environment.mostThreads) + 1
     }
 }

@@ -52,6 +52,7 @@ struct InstructionSet {
     }
 
     /// The one that BATCHNORM_ISA names, or the widest that this machine has.
+    @_optimize(size)
     static func chosen() throws(Failure) -> InstructionSet {
         let widest = last { $0.isThere } ?? baseline
         guard let name = getenv("BATCHNORM_ISA"), name.pointee != 0 else { return widest }

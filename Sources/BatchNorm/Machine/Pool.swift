@@ -89,10 +89,11 @@ struct Pool {
     /// For a pool that never ran anything.
     func discard() { free(flags) }
 
-    /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done.
+    /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done. Lent
+    /// threads take the place of the pool's own.
     @inline(never)
     func run(
-        _ count: Int, _ context: UnsafeRawPointer, threads: Int,
+        _ count: Int, _ context: UnsafeRawPointer, threads: Int, lent: LentThreads?,
         _ body: Job.Body
     ) {
         let shares = min(threads, count, processors)
@@ -101,16 +102,38 @@ struct Pool {
             return
         }
         let job = Job(count: count, context: context, body: body, shares: shares)
-        open(job)
-        work(job, worker: 0)
-        close()
+        for worker in 0..<shares { next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed) }
+        if let lent {
+            run(job, on: lent)
+        } else {
+            open(job)
+            work(job, worker: 0)
+            close()
+        }
         flags.pointee.busy.store(false, ordering: .releasing)
     }
 
-    private func open(_ job: Job) {
-        for worker in 0..<job.shares {
-            next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed)
+    /// Lent threads and what they are lent for.
+    private struct Loan {
+        let pool: Pool
+        let job: Job
+    }
+
+    /// A lent thread works under the number that it comes with. The calling thread does what nobody came for, so that a job
+    /// is always done.
+    private func run(_ job: Job, on lent: LentThreads) {
+        var loan = Loan(pool: self, job: job)
+        lent(job.shares, &loan) { argument, worker in
+            let loan = argument.unsafelyUnwrapped.assumingMemoryBound(to: Loan.self)
+            guard 0..<loan.pointee.job.shares ~= worker else { return }
+            let floats = machine_enter_floats()
+            loan.pointee.pool.work(loan.pointee.job, worker: worker)
+            machine_leave_floats(floats)
         }
+        work(job, worker: 0)
+    }
+
+    private func open(_ job: Job) {
         pthread_mutex_lock(&state.pointee.mutex)
         if !state.pointee.watchesForks {
             // A child has none of its parent's threads, and its copy of the lock may be held by one of them.

@@ -10,6 +10,8 @@ struct ThreadState {
     private(set) var lastError: UnsafePointer<CChar>
     /// 1 while a call is at work. A second one, from a signal handler, would write where the first one does.
     private var isBusy: Int32 = 0
+    /// Threads for this one's calls, in place of the library's.
+    var lentThreads: LentThreads?
     /// The number of arguments that a call has entered, and memory for its notes on each.
     var arguments = 0
     let argumentMemory: UnsafeMutableRawPointer

@@ -43,6 +43,7 @@ struct Failure: Error, @unchecked Sendable {
     }
 
     /// "bn_normalize: eps is -1; expected a finite number, at least 0"
+    @_optimize(size)
     func describe(in function: StaticString, to message: inout Message) {
         message.clear()
         message.append(function)

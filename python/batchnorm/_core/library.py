@@ -56,6 +56,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bn_isa_name": (c_char_p, []),
     "bn_set_num_threads": (check, [c_int]),
     "bn_get_num_threads": (c_int, []),
+    "bn_set_parallel_for": (check, [_data, _data]),
 }
 
 

@@ -13,7 +13,7 @@ from .. import _version
 from .._core.library import lib
 
 # The functions that the operators call, in the order in which they take their addresses.
-_CALLED = "bn_forward_training", "bn_backward", "bn_shape_from_strides", "bn_last_error"
+_CALLED = "bn_forward_training", "bn_backward", "bn_shape_from_strides", "bn_last_error", "bn_set_parallel_for"
 
 
 def load() -> bool:

@@ -264,6 +264,7 @@ def test_pytorch_checks_the_operators(dtype: Any) -> None:
             check(bn_ops.forward_functional, (*wanted, *running, 0.1, 1e-5), test_utils=plain)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # by PyTorch itself
 def test_derivatives_beyond_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bt.taking.Smallest, "told", 0)
     for layout in (lambda x: x, last):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from comparing import peer
 from helpers import python
@@ -124,3 +126,28 @@ print(step(), len({each.detach().numpy().tobytes() for each in found.values()}))
 def test_threads_with_different_numbers() -> None:
     """Each of them sets the library's: results are the same, and the last word counts."""
     assert printed(TOGETHER) == "2 1"
+
+
+LENT = """
+import os
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(2)
+layer, x = bt.BatchNorm2d(64), torch.randn(8, 64, 28, 28)
+(x.clone().requires_grad_() * 2).sum().backward()  # starts PyTorch's own
+before = count()
+step(layer)
+print(bt.operators.THERE, count() - before)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one processor")
+@pytest.mark.parametrize("operators", ["0", "1"])
+def test_operators_run_on_threads_of_pytorch(operators: str) -> None:
+    """The library starts a thread of its own where there are no operators."""
+    found = printed(LENT, BATCHNORM_TORCH_OPERATORS=operators)
+    if operators == "1" and found.startswith("False"):
+        pytest.skip("batchnorm-torch is not installed")
+    assert found == {"0": "False 1", "1": "True 0"}[operators]
