@@ -8,6 +8,7 @@ import PackageDescription
 ///
 /// -Ounchecked: every argument is checked at the boundary, so nothing past it has a trap to reach. No path of the machine
 /// that builds is in the library, nor a digest in which one has a part: the same sources give the same bytes anywhere.
+/// Functions have sections of their own, so that the linker leaves out those that were inlined everywhere: 24 KB.
 let shipped: [SwiftSetting] = [
     .swiftLanguageMode(.v5),
     .enableExperimentalFeature("Embedded", .when(configuration: .release)),

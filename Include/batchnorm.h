@@ -36,11 +36,12 @@
  * it was, its exception flags included: no call raises one.
  *
  * Threads. Every function may be called from several threads at once, provided that no two calls write the same
- * memory. No pointer is kept after the call returns. A call may use the library's own threads (bn_set_num_threads);
+ * memory. No pointer is kept after the call returns, but for those that bn_set_parallel_for is given. A call may use the
+ * library's own threads (bn_set_num_threads), or those that its caller lends (bn_set_parallel_for);
  * from inside one of them, or while they serve another caller, it runs on the calling thread alone. The library's
  * threads take none of the signals that are sent to the process. A thread of the library that would wake on the CPU of
- * its caller is kept off it for a moment, by its affinity. fork() is safe, with one exception: if a signal handler
- * forks in the middle of a call, the child must not continue that call. The library's memory for a thread is freed
+ * its caller is kept off it for a moment, by its affinity. fork() is safe, with one exception: if a signal handler or
+ * a lent loop forks in the middle of a call, the child must not continue that call. The library's memory for a thread is freed
  * when the thread ends, unless a destructor of thread-specific data makes a call in the last round of destructors.
  *
  * Signals. A call from a signal handler that interrupts another call on the same thread is BN_ERROR_NESTED, and writes
@@ -111,7 +112,8 @@ typedef enum bn_status {
     BN_ERROR_MEMORY = 41,      /* working memory could not be had: some numbers per channel and row of groups, or, with
                                   planes of up to 32 elements, per element of a channel's plane; where threads share
                                   a channel, per block of values; and some thousand values per thread at work */
-    BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler */
+    BN_ERROR_NESTED = 42       /* the call interrupts another one on the same thread, from a signal handler or from the
+                                  loop of bn_set_parallel_for */
 } bn_status;
 
 /* The extents of a call's tensors, the distances between their outer slices, and the weights of their positions.
@@ -644,20 +646,23 @@ bn_status bn_set_num_threads(int threads);
 int bn_get_num_threads(void);
 
 /* A caller's loop whose turns may run at once. It calls work(call, i) for every i from 0 to count - 1, once each, on any
- * threads and in any order. It returns when all of these calls have returned, neither earlier nor by a throw or a jump. */
+ * threads and in any order. It returns when all of these calls have returned, neither earlier nor by a throw or a jump. On
+ * the calling thread it makes no other call of this library, which would be BN_ERROR_NESTED: a pool whose threads take up
+ * other tasks while they wait has to isolate the loop. */
 typedef void (*bn_parallel_for)(void *context, size_t count, void (*work)(void *call, size_t i), void *call);
 
 /* Lends threads to the library: the calls that this thread makes from now on run on those of parallel_for, and not on the
  * library's own. NULL takes them back. It is for frameworks whose threads spin between operators, so that other threads
  * would wait for a CPU.
  *
- *     context    passed to parallel_for
+ *     context    passed to parallel_for; both have to be valid until they are taken back, or the thread ends
  *
- * A call asks for one turn for each thread that it can use, at most for as many as bn_set_num_threads allows. It asks for
- * more than one if a tensor has 192 KB or more, and the library's own threads work from 512 KB on. Results are the same to
- * the bit. A parallel_for that runs its turns one after the other is slower, but right; the calling thread does the work of
- * turns that are left out. parallel_for may need stack beyond the call's 14 KiB, and after fork() it has to work in the
- * child. */
+ * A call runs the loop several times, each time with one turn for each thread that it can use. There are no more turns than
+ * bn_set_num_threads allows. It runs the loop for tensors of 192 KB or more, or as large parts of one in groups; the library's
+ * own threads work from 512 KB on. Results are the same to the bit. If the loop runs its turns one after the other, or leaves
+ * some out, the call is slower, but right. While the threads of one caller are at work, the calls of others run on one
+ * thread each. Each thread needs 14 KiB of stack for a turn, and the calling thread those of its call and what the
+ * loop takes. After fork() the loop has to work in the child, too. */
 bn_status bn_set_parallel_for(bn_parallel_for parallel_for, void *context);
 
 #ifdef __cplusplus

@@ -109,13 +109,13 @@ def measure_beside(options: argparse.Namespace, isa: str) -> None:
 
 
 def note_load(options: argparse.Namespace, load: machine.Load) -> None:
-    """What else the machine did meanwhile goes into machine.json."""
+    """Whether the machine was busy goes into machine.json."""
     path, busy = options.output / "machine.json", load.described()
     if busy:
         print(f"warning: {busy}; figures of a busy machine say little", file=sys.stderr)
     if path.exists():
         path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"busy": busy or "nothing else ran"}, indent=2) + "\n"
+            json.dumps(json.loads(path.read_text()) | {"busy": busy or "the machine was quiet"}, indent=2) + "\n"
         )
 
 

@@ -179,16 +179,51 @@ VECTOR_INLINE int vector_all_within(vector_f32x16 v, float low, float high) {
     return __builtin_reduce_and((v >= low) & (v <= high)) != 0;
 }
 
-/* 2^n, where the lowest bits of v's significand are n: its exponent's. */
-VECTOR_INLINE vector_f32x16 vector_power_f32(vector_f32x16 v) {
-    vector_u32x16 bits;
-    memcpy(&bits, &v, sizeof bits);
-    bits = (bits << 23) + 0x3f800000;
-    memcpy(&v, &bits, sizeof v);
+/* 2^(j / 16), where the lowest four bits of v's significand are j: rounded to a float, or what that leaves out. */
+VECTOR_INLINE vector_f32x16 vector_sixteenth(vector_f32x16 v, int is_rest) {
+    const vector_f32x16 rounded = {
+        0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
+        0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+        0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
+    const vector_f32x16 rests = {
+        0x0.0p+0f, 0x1.9f3122p-25f, -0x1.c15742p-27f, 0x1.ceac48p-25f, 0x1.4636e2p-25f, 0x1.824684p-25f,
+        -0x1.593abcp-25f, -0x1.5bd5ecp-27f, 0x1.9fcef4p-26f, -0x1.829fd0p-25f, 0x1.15506ep-27f, 0x1.51f848p-27f,
+        -0x1.a94b14p-26f, -0x1.3d56b2p-27f, -0x1.822dbcp-27f, 0x1.52486cp-27f};
+    const vector_f32x16 table = is_rest ? rests : rounded;
+#if defined(__AVX512F__)
+    return (vector_f32x16)_mm512_permutexvar_ps((__m512i)v, (__m512)table);
+#elif defined(__AVX2__)
+    const __m256i indices[] = {(__m256i)v.lo, (__m256i)v.hi};
+    __m256 half[2];
+    for (int i = 0; i < 2; i++) {
+        __m256 low = _mm256_permutevar8x32_ps(table.lo, indices[i]), high = _mm256_permutevar8x32_ps(table.hi, indices[i]);
+        half[i] = _mm256_blendv_ps(low, high, (__m256)_mm256_slli_epi32(indices[i], 28));
+    }
+    v.lo = half[0], v.hi = half[1];
     return v;
+#else
+    float values[16], found[16];
+    vector_u32x16 bits;
+    memcpy(values, &table, sizeof values);
+    memcpy(&bits, &v, sizeof bits);
+    for (int i = 0; i < 16; i++) found[i] = values[bits[i] & 15];
+    memcpy(&v, found, sizeof v);
+    return v;
+#endif
 }
 
-VECTOR_INLINE vector_f64x16 vector_power_f64(vector_f64x16 v) {
+/* a * 2^n, where the lowest bits of v's significand are n, and four more. */
+VECTOR_INLINE vector_f32x16 vector_raise(vector_f32x16 a, vector_f32x16 v) {
+    vector_u32x16 bits, n;
+    memcpy(&bits, &a, sizeof bits);
+    memcpy(&n, &v, sizeof n);
+    bits += n >> 4 << 23;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+/* 2^n, where the lowest bits of v's significand are n: its exponent's. */
+VECTOR_INLINE vector_f64x16 vector_power(vector_f64x16 v) {
     vector_u64x16 bits;
     memcpy(&bits, &v, sizeof bits);
     bits = (bits << 52) + 0x3ff0000000000000;

@@ -14,3 +14,6 @@ let hasLoopForEach = true
 
 /// Sixteen registers do not hold the coefficients of several vectors.
 let hasPanels = false
+
+/// Sixteen lanes of float32 are several registers.
+let hasVectorRegisters = false

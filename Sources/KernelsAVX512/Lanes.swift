@@ -14,3 +14,6 @@ let hasLoopForEach = true
 
 /// 32 registers hold the coefficients of four vectors.
 let hasPanels = true
+
+/// Sixteen lanes of float32 are one register.
+let hasVectorRegisters = true

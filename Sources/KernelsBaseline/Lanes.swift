@@ -21,3 +21,6 @@ typealias WidePair<T: Accumulator> = T
 
 /// Sixteen registers do not hold the coefficients of several vectors.
 let hasPanels = false
+
+/// Sixteen lanes of float32 are several registers.
+let hasVectorRegisters = false

@@ -6,6 +6,7 @@
 #include "cases.h"
 #include "child.h"
 #include "derivatives.h"
+#include "lent.h"
 
 #include <pthread.h>
 
@@ -35,8 +36,9 @@ static int run_every_call(problem *p) {
 }
 
 static void the_second_call_allocates_nothing(void) {
-    for (int threads = 1; threads <= 3; threads++) {
+    for (int threads = 1; threads <= 4; threads++) {
         CHECK_OK(bn_set_num_threads(threads));
+        CHECK_OK(bn_set_parallel_for(threads == 4 ? turns_in_order : NULL, NULL));
         for (int i = 0; i < shape_count; i++) {
             for (int d = 0; d < dtype_count; d++) {
                 problem p = problem_of(i, dtypes[d]);
@@ -50,6 +52,7 @@ static void the_second_call_allocates_nothing(void) {
         }
     }
     CHECK_OK(bn_set_num_threads(0));
+    CHECK_OK(bn_set_parallel_for(NULL, NULL));
 }
 
 /* Takes 64 keys, so that the values of the next one need memory: the C library has room for those of the first few. */

@@ -4,10 +4,13 @@
  * caller's loop goes about its turns. */
 #define _DEFAULT_SOURCE
 #include "cases.h"
+#include "lent.h"
 
 #include <dirent.h>
 #include <fenv.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { most_turns = 64 };
 
@@ -58,7 +61,7 @@ static void on_threads(void *context, size_t count, void (*work)(void *, size_t)
 
 static void in_order(void *context, size_t count, void (*work)(void *, size_t), void *call) {
     note(context, count);
-    for (size_t i = 0; i < count; i++) work(call, i);
+    turns_in_order(context, count, work, call);
 }
 
 static void backwards(void *context, size_t count, void (*work)(void *, size_t), void *call) {
@@ -177,6 +180,37 @@ static void others_keep_theirs(void) {
     free_problem(&shared);
 }
 
+static double third_seen;
+
+/* It leaves the turns to the calling thread, which then computes in another one. */
+static void looks_at_rounding(void *context, size_t count, void (*work)(void *, size_t), void *call) {
+    third_seen = third_of_1();
+    not_at_all(context, count, work, call);
+}
+
+/* The loop is the caller's own code, and what it starts inherits its environment. */
+static void the_loop_has_the_callers_environment(void) {
+    problem p = make_problem(dense(500, 256, 1), BN_FLOAT32, 3, 1);
+    problem same = make_problem(dense(500, 256, 1), BN_FLOAT32, 3, 1);
+    size_t bytes = p.elements * sizeof(float);
+    memcpy(same.x, p.x, bytes);
+    CHECK_OK(bn_set_num_threads(2));
+    CHECK_OK(bn_forward_training(&same.shape, same.dtype, same.x, NULL, NULL, NULL, NULL, same.y, NULL, NULL, NULL));
+    CHECK_OK(bn_set_parallel_for(looks_at_rounding, NULL));
+    double nearest = third_of_1();
+    fesetround(FE_UPWARD);
+    bn_status status = bn_forward_training(&p.shape, p.dtype, p.x, NULL, NULL, NULL, NULL, p.y, NULL, NULL, NULL);
+    double after = third_of_1();
+    fesetround(FE_TONEAREST);
+    CHECK(status == BN_OK, "%s", bn_last_error());
+    CHECK(third_seen > nearest, "the loop rounds to nearest");
+    CHECK(after == third_seen, "the call leaves another rounding");
+    CHECK(memcmp(p.y, same.y, bytes) == 0, "y differs");
+    CHECK_OK(bn_set_parallel_for(NULL, NULL));
+    CHECK_OK(bn_set_num_threads(0));
+    free_problem(&p), free_problem(&same);
+}
+
 static problem inner_problem, expected;
 static bn_status status_inside, status_elsewhere;
 
@@ -191,6 +225,39 @@ static void calls_inside(void *context, size_t count, void (*work)(void *, size_
     status_inside = train(&inner_problem, NULL);
     if (pthread_create(&other, NULL, call_elsewhere, NULL) == 0) pthread_join(other, NULL);
     in_order(context, count, work, call);
+}
+
+static int status_of_child;
+
+static void *fork_and_call(void *unused) {
+    pid_t child = fork();
+    if (child == 0) {
+        int is_right = train(&inner_problem, NULL) == BN_OK;
+        _exit(is_right && own_threads() == 2 ? 0 : 1);
+    }
+    int status = -1;
+    if (child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) status_of_child = WEXITSTATUS(status);
+    return unused;
+}
+
+static void forks_elsewhere(void *context, size_t count, void (*work)(void *, size_t), void *call) {
+    pthread_t other;
+    if (pthread_create(&other, NULL, fork_and_call, NULL) == 0) pthread_join(other, NULL);
+    in_order(context, count, work, call);
+}
+
+/* Another thread forks while threads are lent. Its child has none of them, and starts one of the library's own. */
+static void forks_inside_a_loop(void) {
+    inner_problem = make_problem(dense(16, 64, 784), BN_FLOAT32, 3, 1);
+    problem outer = make_problem(dense(500, 256, 1), BN_FLOAT32, 3, 1);
+    status_of_child = -1;
+    CHECK_OK(bn_set_num_threads(2));
+    CHECK_OK(bn_set_parallel_for(forks_elsewhere, NULL));
+    CHECK_OK(train(&outer, NULL));
+    CHECK(status_of_child == 0, "the child gave %d", status_of_child);
+    CHECK_OK(bn_set_parallel_for(NULL, NULL));
+    CHECK_OK(bn_set_num_threads(0));
+    free_problem(&inner_problem), free_problem(&outer);
 }
 
 static void calls_inside_a_loop(void) {
@@ -224,8 +291,10 @@ int main(void) {
     RUN(needs_two_processors);
     if (tests_skipped > 0) return finish();
     RUN(bits_are_the_same);
+    RUN(forks_inside_a_loop); /* before the library has a thread of its own */
     RUN(small_tensors_stay_alone);
     RUN(others_keep_theirs);
+    RUN(the_loop_has_the_callers_environment);
     RUN(calls_inside_a_loop);
     return finish();
 }

@@ -49,8 +49,10 @@ __attribute__((noinline)) static bn_status measure_stack(const char *call, bn_st
 #define bn_fold_into_previous(...) MEASURED(bn_fold_into_previous(__VA_ARGS__))
 #define bn_fold_into_next(...) MEASURED(bn_fold_into_next(__VA_ARGS__))
 #define bn_set_num_threads(...) MEASURED(bn_set_num_threads(__VA_ARGS__))
+#define bn_set_parallel_for(...) MEASURED(bn_set_parallel_for(__VA_ARGS__))
 
 #include "digests.h"
+#include "lent.h"
 
 static void expect_promise(const char *what) {
     CHECK(deepest > 1000, "%s: %zu bytes were found, which says nothing", what, deepest);
@@ -71,14 +73,16 @@ static void first_call(void) {
 
 static void every_call(void) {
     on_digest = ignore;
-    for (int threads = 1; threads <= 2; threads++) {
-        CHECK_OK(bn_set_num_threads(threads));
+    for (int way = 0; way < 3; way++) {
+        CHECK_OK(bn_set_num_threads(way == 0 ? 1 : 2));
+        CHECK_OK(bn_set_parallel_for(way == 2 ? turns_in_order : NULL, NULL));
         for (int d = 0; d < all_dtype_count; d++) {
             digest_all(all_dtypes[d]);
             expect_promise(name_of(all_dtypes[d]));
         }
     }
     CHECK_OK(bn_set_num_threads(0));
+    CHECK_OK(bn_set_parallel_for(NULL, NULL));
 }
 
 /* A message with a number in it is made by snprintf(). */

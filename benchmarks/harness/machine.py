@@ -55,11 +55,11 @@ def describe() -> dict[str, object]:
 
 
 class Load:
-    """The time that others took of the processors from here on: processes here, and other guests of the host."""
+    """Signs of a busy machine: the load at the start, and the host's time for other guests from then on."""
 
     def __init__(self) -> None:
         self.before = self._ticks()
-        self.waiting = os.getloadavg()[0]
+        self.at_start = os.getloadavg()[0]
 
     @staticmethod
     def _ticks() -> list[int]:
@@ -68,12 +68,12 @@ class Load:
         return [int(ticks) for ticks in line.split()[1:9]]
 
     def described(self) -> str:
-        """In words; none if there was next to nothing."""
+        """In words; none if there is no such sign."""
         ticks = [now - then for now, then in zip(self._ticks(), self.before)]
         stolen = 100 * ticks[7] / max(1, sum(ticks))
         parts = []
-        if self.waiting > BUSY_LOAD:
-            parts.append(f"{self.waiting:.1f} other processes wanted a processor at the start")
+        if self.at_start > BUSY_LOAD:
+            parts.append(f"the load was {self.at_start:.1f} at the start")
         if stolen > BUSY_PERCENT:
             parts.append(f"the host took {stolen:.0f} % of the processors' time")
         return " and ".join(parts)

@@ -24,7 +24,7 @@ Group = tuple[str, int, str, str]  # peer, threads, layout, operation
 
 
 def groups(rows: list[BesideRow]) -> dict[Group, list[BesideRow]]:
-    """The peers' rows, those of rows without channels beside with the channels-last ones."""
+    """The peers' rows by group; those of NC count as channels last."""
     found: dict[Group, list[BesideRow]] = defaultdict(list)
     for row in rows:
         if row.system not in (OURS_FROM_C, *FLOORS) and 1e6 * row.mbytes >= SMALLEST.get(row.system, 0):

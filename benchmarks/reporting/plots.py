@@ -152,7 +152,7 @@ def draw_all(
         return directory / text
 
     with mpl.rc_context(LOOK):
-        for threads in sorted({row.threads for row in from_c}):
+        for threads in sorted({threads for _, threads, _, _ in groups(from_c)}):
             beside(from_c, threads, name(f"beside-{threads}.png"))
         widest = [row for row in speed if row.isa == speed[0].isa]
         for threads in sorted({row.threads for row in widest}):

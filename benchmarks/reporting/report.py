@@ -31,7 +31,7 @@ def about(machine: dict[str, Any]) -> Iterator[str]:
     for name, reason in machine["absent"].items():
         yield f"- absent: {name} ({reason})"
     if "busy" in machine:
-        yield f"- meanwhile {machine['busy']}"
+        yield f"- {machine['busy']}"
 
 
 def sections(directory: Path) -> Iterator[tuple[str, str]]:
@@ -46,7 +46,7 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
         yield "Machine", "\n".join(about(described)) + "\n"
         yield "Summary", f"{KEY}The floor's mean is over tensors larger than L2.\n\n{speed.summary(measured, cache)}"
     from_c = rows.read(directory / "beside.csv", BesideRow)
-    if from_c:
+    if beside.groups(from_c):
         yield "Worst case beside each peer", beside.worst(from_c)
     small = rows.read(directory / "calls.csv", CallRow)
     if small:

@@ -6,7 +6,7 @@
 
 #include <torch/csrc/stable/c/shim.h>
 
-// From here to the end of a scope, for calls of this thread; those that others make in the same process keep the library's own.
+// Lends them to this thread's calls until the end of the scope. A loop that the program had lent to this thread is gone then.
 class LentThreads {
     struct Turns {
         void (*work)(void *call, size_t i);
@@ -18,7 +18,7 @@ class LentThreads {
         for (int64_t i = first; i < end; ++i) turns.work(turns.call, static_cast<size_t>(i));
     }
 
-    // What PyTorch does not do, as it says by an error, the library does itself.
+    // If PyTorch reports an error, the library does the remaining turns itself.
     static void parallel_for(void *, size_t count, void (*work)(void *, size_t), void *call) {
         Turns turns{work, call};
         (void)torch_parallel_for(0, static_cast<int64_t>(count), 1, run, &turns);

@@ -5,7 +5,7 @@ import CKernels
 /// The C ABI: one function per prototype of batchnorm.h, in its order. `@_cdecl` does not look at the header; the list
 /// at the end does, and does not compile where a type differs. Those that Python's built-ins or XLA's handlers call as
 /// well are not inlined, so that they stand in the library once. The three calls of a layer are compiled for speed, as are all
-/// loops; the others, whose own work is to check arguments, for size: 0.5 to 0.7 of what they take for speed.
+/// loops; the others, whose own work is to check arguments, for size: they have 0.5 to 0.7 of the bytes.
 
 @_cdecl("bn_forward_training") @inline(never)
 public func exportForwardTraining(

@@ -25,7 +25,9 @@ struct MaskWriter {
     func run() {
         let pieces = (elements - 1) / MaskWriter.piece + 1
         withUnsafePointer(to: self) {
-            call.run(pieces, $0, threads: min(call.library.pointee.workers, pieces)) { context, piece, _ in
+            let areLent = call.thread.pointee.lentThreads != nil
+            let threads = Plan.threads(call.library.pointee.workers, for: geometry.bytes, areLent: areLent)
+            call.run(pieces, $0, threads: threads) { context, piece, _ in
                 context.assumingMemoryBound(to: MaskWriter.self).pointee.write(piece: piece)
             }
         }

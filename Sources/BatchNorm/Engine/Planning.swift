@@ -7,7 +7,7 @@ extension Plan {
         let geometry = sweep.geometry
         self.init((0..<geometry.outer, 0..<geometry.inner))
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
-        threads = max(1, min(limit, geometry.bytes / (areLent ? Plan.bytesPerLentThread : Plan.bytesPerThread)))
+        threads = Plan.threads(limit, for: geometry.bytes, areLent: areLent)
         // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
         // as long (benchmarks/NOTES.md).
         let isNarrow = geometry.channels * geometry.elementSize < Plan.narrowRow
@@ -18,9 +18,14 @@ extension Plan {
         planGroups(sweep, inputs, caches)
     }
 
+    /// So many as a tensor of so many bytes is worth.
+    static func threads(_ limit: Int, for bytes: Int, areLent: Bool) -> Int {
+        max(1, min(limit, bytes / (areLent ? bytesPerLentThread : bytesPerThread)))
+    }
+
     /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
-    /// are there already, in place. A read for ownership per line is saved, a third of the traffic. From that size on, by all
-    /// tensors together, the call gains more than the next reader of its output loses.
+    /// are there already, in place. A read for ownership per line is saved, a third of the traffic. If all tensors together are
+    /// more than the caches keep, the call gains more than the next reader of its output loses.
     private func isStreamed(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
         let geometry = sweep.geometry
         let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base

@@ -8,10 +8,10 @@ struct Caches {
     let second: Int
     /// The last one, which processors share.
     let last: Int
-    /// True if the guest of a machine with many processors is told of their whole last cache.
+    /// True if a guest with few processors is told of the last cache of a machine with many.
     private let isTooLargeToBelieve: Bool
 
-    /// The most that one of so few processors can have of a last cache: 32 MB are made for one, and 96 MB for eight.
+    /// More than any machine has for each of its processors: 32 MB are made for one, and 96 MB for eight.
     private static let mostPerProcessor = 64 << 20
 
     init() {
@@ -28,8 +28,8 @@ struct Caches {
         isTooLargeToBelieve = last / Caches.online() > Caches.mostPerProcessor
     }
 
-    /// Bytes that stay in some cache while so many threads write as many and more. A last cache that others fill, too, takes
-    /// in lines no faster than memory does (benchmarks/NOTES.md); then twice the threads' own.
+    /// Bytes that so many threads can write before the first of them leave the caches: half of the last one. A last cache that
+    /// other guests fill, too, takes lines in no faster than memory does (benchmarks/NOTES.md): then twice the threads' own.
     func keeping(threads: Int) -> Int { isTooLargeToBelieve ? min(last / 2, 2 * second * threads) : last / 2 }
 
     /// Processors that the machine shows: "0-1". A list with gaps is one of many.

@@ -39,6 +39,7 @@ struct Call {
         serve(function) { call throws(Failure) in
             if !call.library.pointee.environment.isSound { try call.library.pointee.environment.check() }
             let floats = machine_enter_floats()
+            call.thread.pointee.lentThreads?.floats = floats
             defer { machine_leave_floats(floats) }
             try body(call)
         }

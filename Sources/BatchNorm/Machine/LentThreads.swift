@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import CBatchNorm
+import CKernels
 
-/// Threads of a caller's, which it lends to the calls that one of its own makes: those of a framework that keeps its threads
-/// awake, beside which the library's would have to wait for a processor.
+/// Threads that a caller lends to the calls of one of its threads: a framework keeps its threads awake, and the library's would
+/// have to wait for a processor.
 struct LentThreads {
     private let run: bn_parallel_for
     private let context: UnsafeMutableRawPointer?
+    /// The caller's environment, from when a call has left it.
+    var floats = machine_floats()
 
     /// Nil if there is no function.
     init?(_ run: bn_parallel_for?, _ context: UnsafeMutableRawPointer?) {
@@ -14,11 +17,14 @@ struct LentThreads {
         self.context = context
     }
 
-    /// Has `work(argument, index)` called for every index below a number.
+    /// Has `work(argument, index)` called for every index below a number, by the caller's own code in the caller's own
+    /// floating-point environment: threads that begin there would keep the default one.
     func callAsFunction(
         _ count: Int, _ argument: UnsafeMutableRawPointer,
         _ work: @escaping @convention(c) (UnsafeMutableRawPointer?, Int) -> Void
     ) {
+        machine_leave_floats(floats)
         run(context, count, work, argument)
+        _ = machine_enter_floats()
     }
 }

@@ -46,6 +46,7 @@ struct Pool {
         var started = 0
         var arrived = 0
         var job: Job?
+        /// Changed by the one caller that has made the pool busy.
         var watchesForks = false
     }
 
@@ -101,6 +102,10 @@ struct Pool {
             for item in 0..<count { body(context, item, 0) }
             return
         }
+        if !state.pointee.watchesForks {
+            // A child has none of its parent's threads. One of them may hold its copy of the lock, or may have made it busy.
+            state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
+        }
         let job = Job(count: count, context: context, body: body, shares: shares)
         for worker in 0..<shares { next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed) }
         if let lent {
@@ -135,10 +140,6 @@ struct Pool {
 
     private func open(_ job: Job) {
         pthread_mutex_lock(&state.pointee.mutex)
-        if !state.pointee.watchesForks {
-            // A child has none of its parent's threads, and its copy of the lock may be held by one of them.
-            state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
-        }
         while state.pointee.started < job.shares - 1, threads_start(serve, flags) == 0 { state.pointee.started += 1 }
         state.pointee.job = job
         flags.pointee.jobs.wrappingAdd(1, ordering: .relaxed)

@@ -101,8 +101,10 @@ struct ThreadState {
             return true
         }
         lastError = characters(
-            "the call interrupts another one on the same thread; expected none from a signal handler before that one returns"
-        )
+            """
+            the call interrupts another one on the same thread; expected none from a signal handler or a parallel_for \
+            before that one returns
+            """)
         return false
     }
 

@@ -74,10 +74,9 @@ struct ActivationGradient<T: Element, L: Layout, K: EpilogueKind> {
         var g: SIMD16<T.Number>
         if let bits {
             g = activation.gradient(gradient, passing: bits.at(k))
-        } else if isOutput {
-            g = activation.gradient(gradient, x)
         } else {
-            let u = (centred * scale.at(k * step) + shift.at(k * step)) + z.load(k)
+            // There once for both, as the gradient is longer than all the rest.
+            let u = isOutput ? x : (centred * scale.at(k * step) + shift.at(k * step)) + z.load(k)
             g = activation.gradient(gradient, u)
         }
         if isMasked { g = T.Number.above(weight, .zero, g, .zero) }

@@ -69,8 +69,6 @@ protocol Arithmetic: VectorElement, FixedElement where Number == Self {
     static func pick(_ bits: UInt32, _ a: SIMD16<Self>, _ b: SIMD16<Self>) -> SIMD16<Self>
     /// The lanes above one number and up to another, as bits.
     static func between(_ v: SIMD16<Self>, _ low: Self, _ top: Self) -> UInt32
-    /// 2ⁿ, where the lowest bits of the significand are n.
-    static func power(_ v: SIMD16<Self>) -> SIMD16<Self>
     /// e^v of what is not above 0.
     static func exponential(_ v: SIMD16<Self>) -> SIMD16<Self>
 }
@@ -106,9 +104,6 @@ extension Float: Arithmetic {
 
     @inline(__always)
     static func between(_ v: SIMD16<Float>, _ low: Float, _ top: Float) -> UInt32 { vector_between_f32(v, low, top) }
-
-    @inline(__always)
-    static func power(_ v: SIMD16<Float>) -> SIMD16<Float> { vector_power_f32(v) }
 
     @inline(__always)
     static func load(_ source: UnsafePointer<Float>, lanes: Int, fill: SIMD16<Float>) -> SIMD16<Float> {
@@ -149,9 +144,6 @@ extension Double: Arithmetic {
     static func between(_ v: SIMD16<Double>, _ low: Double, _ top: Double) -> UInt32 {
         vector_between_f64(v, low, top)
     }
-
-    @inline(__always)
-    static func power(_ v: SIMD16<Double>) -> SIMD16<Double> { vector_power_f64(v) }
 
     @inline(__always)
     static func load(_ source: UnsafePointer<Double>, lanes: Int, fill: SIMD16<Double>) -> SIMD16<Double> {
