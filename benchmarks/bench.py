@@ -58,12 +58,27 @@ def start(script: str, threads: int, isa: str, *options: object) -> None:
         subprocess.run(command, env=machine.environment(threads, isa), check=True)
 
 
+def note_machine(options: argparse.Namespace, isas: list[str]) -> None:
+    """machine.json, of which other parts may have left one with what they measured."""
+    path = options.output / "machine.json"
+    known = json.loads(path.read_text()) if path.exists() else {"versions": {}, "absent": {}}
+    path.write_text(json.dumps(known | machine.describe() | {"isas": isas}, indent=2) + "\n")
+
+
+def note_versions(options: argparse.Namespace, part: Path) -> None:
+    """What a part has measured goes into machine.json."""
+    path, found = options.output / "machine.json", json.loads(part.with_suffix(".json").read_text())
+    known = json.loads(path.read_text())
+    for key, values in found.items():
+        known[key] |= values
+    path.write_text(json.dumps(known, indent=2) + "\n")
+
+
 def measure_all(options: argparse.Namespace, isas: list[str]) -> None:
-    """results.csv, and machine.json with the versions of what was measured."""
+    """results.csv."""
     floors_only = [name for name in ("ours", "floors") if name in options.systems]
     shares = [1 if isa == isas[0] else FLOORS_ONLY_SHARE for isa in isas]
     measured: list[Row] = []
-    about: dict[str, object] = {}
     for isa, share in zip(isas, shares):
         systems = options.systems if isa == isas[0] else floors_only
         for threads in options.threads:
@@ -75,10 +90,8 @@ def measure_all(options: argparse.Namespace, isas: list[str]) -> None:
             start("measure.py", threads, isa, *common, "--systems", *systems, *choice)
             measured += rows.read(part, Row)
             if isa == isas[0]:
-                about = json.loads(part.with_suffix(".json").read_text())
+                note_versions(options, part)
     rows.write(options.output / "results.csv", measured)
-    described = machine.describe() | about | {"isas": isas}
-    (options.output / "machine.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
 def measure_variants(options: argparse.Namespace, isa: str) -> None:
@@ -105,6 +118,7 @@ def measure_beside(options: argparse.Namespace, isa: str) -> None:
         common = ["--threads", threads, "--seconds", seconds, "--output", part]
         start("beside.py", threads, isa, *common, "--systems", *known, *choice)
         measured += rows.read(part, BesideRow)
+    note_versions(options, part)
     rows.write(options.output / "beside.csv", measured)
 
 
@@ -113,10 +127,8 @@ def note_load(options: argparse.Namespace, load: machine.Load) -> None:
     path, busy = options.output / "machine.json", load.described()
     if busy:
         print(f"warning: {busy}; figures of a busy machine say little", file=sys.stderr)
-    if path.exists():
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"busy": busy or "the machine was quiet"}, indent=2) + "\n"
-        )
+    about = json.loads(path.read_text()) | {"busy": busy or "no sign of a busy machine"}
+    path.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def main() -> None:
@@ -125,6 +137,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     BUILD.mkdir(exist_ok=True)
     isas = options.isa or machine.isas()
+    note_machine(options, isas)
     target = ["--output", options.output]
     small = ["--most-elements", 2**16] if options.quick else []
     if "main" in options.parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import random
 import sys
 import time
@@ -29,7 +30,7 @@ from harness.system import System, Trial
 from harness.timing import SETTLE, WAKE_UP, WARM_UP, estimate
 from harness.workloads import LAYOUTS, OPERATIONS, Layout, Operation, Workload, select
 from measure import compare
-from peers import COPY, OURS_FROM_C, THREE_TENSORS, TWO_READS, available
+from peers import COPY, FLOORS, OURS_FROM_C, THREE_TENSORS, TWO_READS, available
 from peers.ours import OursFromC
 
 SYSTEMS = ("ours", "floors", "onednn", "torch kernels")
@@ -162,6 +163,8 @@ def main() -> None:
         print(f"{name} is absent: {reason}", file=sys.stderr)
     for name, _, path in (text.partition("=") for text in options.library):
         systems.append(OursFromC(options.threads, ctypes.CDLL(path), name))
+    about = {"versions": {s.name: s.version for s in systems if s.name not in FLOORS}, "absent": absent}
+    options.output.with_suffix(".json").write_text(json.dumps(about))
     memory = Memory(options.threads)
     found: list[BesideRow] = []
     shapes = [(w, layout) for w in select(options.workloads) for layout in w.layouts if layout in options.layouts]

@@ -9,7 +9,7 @@ from harness.system import System
 
 OURS = "batchnorm"
 OURS_FROM_C = "batchnorm C"
-COPY, TWO_READS, THREE_TENSORS = "copy", "two reads, one write", "two tensors in, one out"
+FLOORS = COPY, TWO_READS, THREE_TENSORS = "copy", "two reads, one write", "two tensors in, one out"
 
 # Name on the command line, module, class. The rows of a round are in this order.
 KNOWN = (

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from harness.rows import BesideRow
-from peers import OURS_FROM_C
+from harness.workloads import OPERATIONS
+from peers import FLOORS, OURS_FROM_C
 
 from .markdown import geometric_mean, ratio, table
-from .speed import FLOORS
 
 KEY = """\
 The peer's time over ours, float32, both called from C: above 1, this library is faster. "Warm": after calls like it.
@@ -37,7 +37,8 @@ def worst(rows: list[BesideRow]) -> str:
     """One line for each peer, number of threads, layout and operation."""
     ours = {(r.threads, r.workload, r.layout, r.operation, r.state): r for r in rows if r.system == OURS_FROM_C}
     body = []
-    for (peer, threads, layout, operation), here in groups(rows).items():
+    in_order = sorted(groups(rows).items(), key=lambda group: (*group[0][:3], OPERATIONS.index(group[0][3])))
+    for (peer, threads, layout, operation), here in in_order:
         of = {state: [row for row in here if row.state == state] for state in ("warm", "cold", "reader")}
         means = [ratio(geometric_mean(row.ratio_to_ours for row in of[state])) for state in of]
         least = min(of["warm"], key=lambda row: row.ratio_to_ours)

@@ -39,15 +39,14 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
     measured = rows.read(directory / "results.csv", Row)
     errors = rows.read(directory / "errors.csv", ErrorRow)
     swept, scaled = rows.read(directory / "sweep.csv", SweepRow), rows.read(directory / "scaling.csv", ScalingRow)
-    machine = directory / "machine.json"
-    if machine.exists():
-        described = json.loads(machine.read_text(encoding="utf-8"))
-        cache = described["caches"].get("L2", 0)
-        yield "Machine", "\n".join(about(described)) + "\n"
-        yield "Summary", f"{KEY}The floor's mean is over tensors larger than L2.\n\n{speed.summary(measured, cache)}"
     from_c = rows.read(directory / "beside.csv", BesideRow)
+    described = json.loads((directory / "machine.json").read_text(encoding="utf-8"))
+    yield "Machine", "\n".join(about(described)) + "\n"
     if beside.groups(from_c):
         yield "Worst case beside each peer", beside.worst(from_c)
+    if measured:
+        key = f"{KEY}The floor's mean is over tensors larger than L2.\n\n"
+        yield "Summary", f"{key}{speed.summary(measured, described['caches'].get('L2', 0))}"
     small = rows.read(directory / "calls.csv", CallRow)
     if small:
         yield "Calls with small tensors", calls.calls(small)
@@ -55,7 +54,8 @@ def sections(directory: Path) -> Iterator[tuple[str, str]]:
         unit = "The largest error of y in training, float32, in units of eps · max(1, |y|).\n\n"
         yield "Error", unit + others.errors(errors)
     pictures = plots.draw_all(directory, measured, from_c, swept, scaled)
-    yield "Pictures", "".join(f"![{name.removesuffix('.png')}]({name})\n" for name in pictures)
+    if pictures:
+        yield "Pictures", "".join(f"![{name.removesuffix('.png')}]({name})\n" for name in pictures)
     for isa, threads, operation, part in speed.split(measured):
         if speed.peers_in(part):
             yield f"{operation}, {isa}, {threads} thread{'s' * (threads > 1)}", speed.details(part)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from harness.rows import Row
 from harness.workloads import OPERATIONS
-from peers import COPY, OURS, OURS_FROM_C, THREE_TENSORS, TWO_READS
+from peers import FLOORS, OURS, OURS_FROM_C, TWO_READS
 
 from .markdown import digits, geometric_mean, ratio, table
 
-FLOORS = (COPY, TWO_READS, THREE_TENSORS)
 Case = tuple[str, str, str]
 
 
