@@ -657,12 +657,15 @@ typedef void (*bn_parallel_for)(void *context, size_t count, void (*work)(void *
  *
  *     context    passed to parallel_for; both have to be valid until they are taken back, or the thread ends
  *
- * A call runs the loop several times, each time with one turn for each thread that it can use. There are no more turns than
- * bn_set_num_threads allows. It runs the loop for tensors of 192 KB or more, or as large parts of one in groups; the library's
- * own threads work from 512 KB on. Results are the same to the bit. If the loop runs its turns one after the other, or leaves
+ * A call runs the loop once or several times, each time with at most one turn for each thread that bn_set_num_threads
+ * allows, and for each CPU. It does so if a tensor, or the largest of its groups, has 192 KB or more; the library's own
+ * threads work from 512 KB on. Results are the same to the bit. If the loop runs its turns one after the other, or leaves
  * some out, the call is slower, but right. While the threads of one caller are at work, the calls of others run on one
- * thread each. Each thread needs 14 KiB of stack for a turn, and the calling thread those of its call and what the
- * loop takes. After fork() the loop has to work in the child, too. */
+ * thread each.
+ *
+ * The loop runs in the caller's floating-point environment. Each turn computes in the default one, and restores that of
+ * its thread. A turn needs 14 KiB of stack; on the calling thread the call and a turn need 14 KiB together, and the loop
+ * its own. After fork() the loop has to work in the child, too. */
 bn_status bn_set_parallel_for(bn_parallel_for parallel_for, void *context);
 
 #ifdef __cplusplus

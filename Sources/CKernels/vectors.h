@@ -212,7 +212,7 @@ VECTOR_INLINE vector_f32x16 vector_sixteenth(vector_f32x16 v, int is_rest) {
 #endif
 }
 
-/* a * 2^n, where the lowest bits of v's significand are n, and four more. */
+/* a * 2^n, where the lowest bits of v's significand are n, followed by four others. */
 VECTOR_INLINE vector_f32x16 vector_raise(vector_f32x16 a, vector_f32x16 v) {
     vector_u32x16 bits, n;
     memcpy(&bits, &a, sizeof bits);

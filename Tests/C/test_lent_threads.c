@@ -182,7 +182,7 @@ static void others_keep_theirs(void) {
 
 static double third_seen;
 
-/* It leaves the turns to the calling thread, which then computes in another one. */
+/* It leaves the turns to the calling thread, which computes them in another environment. */
 static void looks_at_rounding(void *context, size_t count, void (*work)(void *, size_t), void *call) {
     third_seen = third_of_1();
     not_at_all(context, count, work, call);

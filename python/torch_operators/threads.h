@@ -6,7 +6,8 @@
 
 #include <torch/csrc/stable/c/shim.h>
 
-// Lends them to this thread's calls until the end of the scope. A loop that the program had lent to this thread is gone then.
+// Lends PyTorch's threads to this thread's calls until the end of the scope, and takes back any loop that the program had
+// lent to this thread.
 class LentThreads {
     struct Turns {
         void (*work)(void *call, size_t i);

@@ -7,7 +7,7 @@ import CKernels
 struct LentThreads {
     private let run: bn_parallel_for
     private let context: UnsafeMutableRawPointer?
-    /// The caller's environment, from when a call has left it.
+    /// The caller's environment, which the call at work has left.
     var floats = machine_floats()
 
     /// Nil if there is no function.

@@ -103,7 +103,7 @@ struct Pool {
             return
         }
         if !state.pointee.watchesForks {
-            // A child has none of its parent's threads. One of them may hold its copy of the lock, or may have made it busy.
+            // A child has none of its parent's threads, one of which may hold the lock or have made the pool busy.
             state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
         }
         let job = Job(count: count, context: context, body: body, shares: shares)
