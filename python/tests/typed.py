@@ -26,5 +26,7 @@ def run_c(code: str, folder: Path, compiler: str = "cc") -> str:
     source.write_text(code, encoding="utf-8")
     shutil.copy(library.lib._name, folder / "libbatchnorm.so.2")
     command = [compiler, "-Wall", "-Wextra", "-Werror", "-I", str(REPOSITORY / "Include"), str(source)]
+    if "#pragma omp" in code:
+        command.append("-fopenmp")
     run([*command, str(folder / "libbatchnorm.so.2"), f"-Wl,-rpath,{folder}", "-o", str(program)])
     return run([str(program)])

@@ -94,7 +94,7 @@ struct Pool {
     /// threads take the place of the pool's own.
     @inline(never)
     func run(
-        _ count: Int, _ context: UnsafeRawPointer, threads: Int, lent: LentThreads?,
+        _ count: Int, _ context: UnsafeRawPointer, threads: Int, lent: LentThreads? = nil,
         _ body: Job.Body
     ) {
         let shares = min(threads, count, processors)
