@@ -72,6 +72,8 @@ def parts(header: str) -> Iterator[Title | Declared | str]:
 def declared(part: re.Match[str], about: str) -> Declared:
     if part["macro"]:
         return Declared("macro", [part["macro"]], about, value=re.sub(r"\s*\\\n\s*", " ", part["value"]))
+    if part["prototype"] and part["prototype"].startswith("typedef "):
+        return Declared("type", [re.sub(r"\s+", " ", part["prototype"].removeprefix("typedef "))], about)
     if part["prototype"]:
         return Declared("function", [re.sub(r"\s+", " ", part["prototype"])], about)
     return Declared(part["kind"], [part["name"]], about, inside=tuple(members(part["kind"], part["body"])))
