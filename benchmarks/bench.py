@@ -66,7 +66,7 @@ def note_machine(options: argparse.Namespace, isas: list[str]) -> None:
 
 
 def note_versions(options: argparse.Namespace, part: Path) -> None:
-    """What a part has measured goes into machine.json."""
+    """Writes the versions of what a part has measured into machine.json."""
     path, found = options.output / "machine.json", json.loads(part.with_suffix(".json").read_text())
     known = json.loads(path.read_text())
     for key, values in found.items():
@@ -123,7 +123,7 @@ def measure_beside(options: argparse.Namespace, isa: str) -> None:
 
 
 def note_load(options: argparse.Namespace, load: machine.Load) -> None:
-    """Whether the machine was busy goes into machine.json."""
+    """Writes into machine.json how busy the machine was."""
     path, busy = options.output / "machine.json", load.described()
     if busy:
         print(f"warning: {busy}; figures of a busy machine say little", file=sys.stderr)
