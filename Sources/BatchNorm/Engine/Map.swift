@@ -44,9 +44,21 @@ extension Sweep {
         } else {
             tile.aligns = phase == 0 ? 0 : 1
             tile.panel = panel(tile)
+            tile.out = output(tile)
             var channels = coefficients.at(first)
             map.unsafelyUnwrapped(&tile, &channels)
         }
+    }
+
+    /// With the distance at which it is asked for: some lines on, or in the next run where runs are short, if there are some.
+    private func output(_ tile: kernel_tile) -> kernel_operand {
+        var out = tile.out
+        let run = tile.layout == .rows ? tile.length : tile.segments * tile.pitch
+        let isLong = run == out.stride || run * geometry.elementSize >= Plan.longRun
+        let nextRun = tile.runs >= Plan.fewPlanes ? out.stride : 0
+        let ahead = tile.panel > 0 ? 2 * out.stride : isLong ? Plan.outputLines * geometry.lineElements : nextRun
+        out.prefetch = plan.prefetchesOutput ? ahead : 0
+        return out
     }
 
     /// Rows without gaps are one long run, whose coefficients come again after so many rows: it is cut anew into runs that
@@ -80,6 +92,7 @@ extension Sweep {
         tile.bits.first += start
         tile.bits.stride = length
         tile.panel = panel(tile)
+        tile.out = output(tile)
         var channels = coefficients.at(first)
         map.unsafelyUnwrapped(&tile, &channels)
     }

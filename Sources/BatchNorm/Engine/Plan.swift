@@ -32,6 +32,8 @@ struct Plan {
     var prefetchesRows = true
     /// True if outputs go past the caches.
     var streams = false
+    /// True if what is written is asked for early.
+    var prefetchesOutput = false
 
     init(_ extent: Extent = (0..<0, 0..<0)) { self.extent = extent }
 

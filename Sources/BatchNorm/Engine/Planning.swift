@@ -14,7 +14,7 @@ extension Plan {
         prefetchesRows = inputs == 1 || (geometry.bytes > caches.last / 4 && !isNarrow)
         planBlocks(sweep, inputs)
         planMap(sweep, inputs, caches)
-        streams = isStreamed(sweep, inputs, caches)
+        planOutput(sweep, inputs, caches)
         planGroups(sweep, inputs, caches)
     }
 
@@ -25,16 +25,22 @@ extension Plan {
 
     /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
     /// are there already, in place. A read for ownership per line is saved, a third of the traffic. If all tensors together are
-    /// more than the caches keep, the call gains more than the next reader of its output loses.
-    private func isStreamed(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) -> Bool {
+    /// more than the caches keep, the call gains more than the next reader of its output loses. Other lines are asked for
+    /// early: few stores at a time can wait for theirs.
+    private mutating func planOutput(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
-        let inPlace = sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base
-        let isLarge = geometry.bytes > caches.keeping(threads: threads) / (inputs + 1)
-        if sweep.out.base == nil || inPlace || !isLarge { return false }
+        if sweep.out.base == nil || sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base { return }
+        let tensors = inputs + 1
+        // Planes of a channel that are in a cache of the thread's own when they are mapped.
+        let areFused = geometry.count <= Plan.fused(caches) / inputs / geometry.elementSize
+        let isSlow = sweep.reduction != nil && !blocks.isRows && areFused
+        let kept = caches.keeping(oneOf: tensors, threads: threads, slowly: isSlow)
         // Planes that begin within a line are streamed if they are long, or by a loop that writes the end of one and the start
         // of the next at once.
         let plane = geometry.inner * geometry.elementSize
-        return mapsRows || plane % 64 == 0 || plane >= Plan.brokenPlane || sweep.writesSeams
+        let areWhole = mapsRows || plane % 64 == 0 || plane >= Plan.brokenPlane || sweep.writesSeams
+        streams = geometry.bytes > kept && areWhole
+        prefetchesOutput = !streams && geometry.bytes > caches.second * threads / tensors
     }
 
     private mutating func planBlocks(_ sweep: borrowing Sweep, _ inputs: Int) {
@@ -115,7 +121,8 @@ extension Plan {
             groupSize = min(channels, max(1, some), shared)
         } else {
             let perChannel = columns.perChannel
-            let fits = sweep.reduction != nil && fitting * perChannel >= Plan.narrowestPanel
+            let narrowest = inputs == 2 ? Plan.narrowestOfTwo : threads == 1 ? Plan.narrowestAlone : Plan.narrowestPanel
+            let fits = sweep.reduction != nil && fitting * perChannel >= narrowest
             let narrow = max(shared, Plan.narrowestPanel / perChannel / 16 * 16)
             let panel = blocks.isShared(by: threads) ? channels : narrow
             groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
@@ -152,6 +159,9 @@ extension Plan {
     /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 20480
     private static let pageBytes = 4096
+    /// Cache lines at whose distance an output is asked for, and bytes of a run that is long beside them.
+    static let outputLines = 8
+    static let longRun = 2048
     /// Bytes of a row, below which the processor foresees the way down its columns.
     private static let narrowRow = 512
     /// Columns of a panel, and rows that it takes at a time: so many that loading its coefficients is nothing beside them, and
@@ -162,6 +172,10 @@ extension Plan {
     private static let brokenPlane = 2048
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 128
+    /// The same for a thread that waits for no other, and for two tensors: a processor that reads ahead of short strips reads
+    /// what is not wanted (benchmarks/NOTES.md).
+    private static let narrowestAlone = 240
+    private static let narrowestOfTwo = 400
 }
 
 extension Operand {

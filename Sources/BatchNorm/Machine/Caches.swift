@@ -28,9 +28,13 @@ struct Caches {
         isTooLargeToBelieve = last / Caches.online() > Caches.mostPerProcessor
     }
 
-    /// Bytes that so many threads can write before the first of them leave the caches: half of the last one. A last cache that
-    /// other guests fill, too, takes lines in no faster than memory does (benchmarks/NOTES.md): then twice the threads' own.
-    func keeping(threads: Int) -> Int { isTooLargeToBelieve ? min(last / 2, 2 * second * threads) : last / 2 }
+    /// Bytes of a tensor that is still in a cache when all of them have been walked through: its share of half of the last
+    /// one. A last cache that other guests fill, too, takes lines in no faster than memory does: then the share is of twice
+    /// the threads' own, or all of that for an output that is written `slowly`, between reductions (benchmarks/NOTES.md).
+    func keeping(oneOf tensors: Int, threads: Int, slowly: Bool) -> Int {
+        let share = last / 2 / tensors
+        return isTooLargeToBelieve ? min(share, 2 * second * threads / (slowly ? 1 : tensors)) : share
+    }
 
     /// Processors that the machine shows: "0-1". A list with gaps is one of many.
     private static func online() -> Int {

@@ -20,7 +20,7 @@ extension Elementwise {
 /// The loop that writes tensors in the order of memory. A vector is read whole before it is written, so `out` may be
 /// one of the inputs. Streaming writes whole cache lines: a strip begins where one does, and what comes before it and
 /// after the last line is written as usual, but for seams. It goes with asking early for what is read next, as both are for
-/// tensors that no cache holds.
+/// tensors that no cache holds; without it, short loops ask early for what they will write.
 @inline(__always)
 func map<F: Elementwise>(_: F.Type, _ tile: kernel_tile, _ channels: kernel_channels) {
     if !F.isShort {
@@ -79,7 +79,11 @@ private func writeInline<F: Elementwise>(
     let formula = F(tile, channels, strip)
     let out = Column<F.Scalar>(tile.out, tile, strip)
     for k in 0..<strip.count {
-        if streams { formula.prefetch(k) }
+        if streams {
+            formula.prefetch(k)
+        } else if F.isShort {
+            out.prefetchOutput(k, tile)
+        }
         out.store(formula.value(k), k, streams: streams)
     }
 }

@@ -60,6 +60,12 @@ private func writeFour<F: Elementwise>(
     }
     let outs = (out(0), out(1), out(2), out(3))
     for k in 0..<strip.count {
+        if !streams {
+            outs.0.prefetchOutput(k, tile)
+            outs.1.prefetchOutput(k, tile)
+            outs.2.prefetchOutput(k, tile)
+            outs.3.prefetchOutput(k, tile)
+        }
         let values = (formulas.0.value(k), formulas.1.value(k), formulas.2.value(k), formulas.3.value(k))
         outs.0.store(values.0, k, streams: streams)
         outs.1.store(values.1, k, streams: streams)

@@ -86,6 +86,12 @@ struct Column<T: Element> {
     @inline(__always)
     func prefetchSoon(_ k: Int) { vector_prefetch_soon(base + (k * step + distance)) }
 
+    /// Asks for the line that will be written some elements on.
+    @inline(__always)
+    func prefetchOutput(_ k: Int, _ tile: kernel_tile) {
+        vector_prefetch_soon(base + (k * step + tile.out.prefetch * T.units(kind)))
+    }
+
     @inline(__always)
     func load(_ k: Int, fill: SIMD16<T.Number> = .zero) -> SIMD16<T.Number> {
         T.load(UnsafePointer(base + k * step), kind, lanes: lanes, fill: fill)
