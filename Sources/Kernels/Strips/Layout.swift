@@ -104,7 +104,8 @@ struct Column<T: Element> {
 }
 
 /// A value per channel, along a strip: another vector at every step for rows, and the same at every step for planes and for
-/// rows that are taken down their columns, where it is loaded once. The arrays of the engine go on far enough for no strip to
+/// rows that are taken down their columns. That one is loaded once: at every step it would be loaded anew, as the output may
+/// be anywhere. The arrays of the engine go on far enough for no strip to
 /// be too short.
 struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>
@@ -116,12 +117,13 @@ struct PerChannel<T: Arithmetic, L: Layout> {
         layout = tile.layout
         let place = L.channelPerColumn(layout) ? strip.column : strip.segment
         self.values = values.assumingMemoryBound(to: T.self) + place
-        constant = L.runsDown ? loadLanes(self.values) : .zero
+        let one = self.values.pointee
+        constant = L.runsDown ? loadLanes(self.values) : L.self == Planes.self ? SIMD16(repeating: one) : .zero
     }
 
     @inline(__always)
     func at(_ k: Int) -> SIMD16<T> {
-        if L.runsDown { return constant }
+        if L.runsDown || L.self == Planes.self { return constant }
         return L.channelPerColumn(layout) ? loadLanes(values + k * laneCount) : SIMD16(repeating: values.pointee)
     }
 }
