@@ -95,7 +95,7 @@ soak: ## training beside twins in float64, C and Python, for SECONDS (3600) from
 	@scripts/soak $(or $(SECONDS),3600) $(or $(SEED),1)
 
 check: ## look at the sources and at the library for what tests do not see
-	@scripts/check $(if $(WITHOUT),--without $(WITHOUT))
+	@scripts/check $(if $(WITHOUT),--without "$(WITHOUT)")
 
 docs: ## build the site of docs/, the header and the docstrings, .build-docs/html, and look for dead links
 	@scripts/docs

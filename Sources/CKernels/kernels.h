@@ -27,7 +27,7 @@ enum CLOSED kernel_layout {
 };
 
 /* One tensor's part of a tile: its first element, and the elements from one run to the next; and what is asked for early,
- * as so many elements on from those in hand, and from those in the last run. */
+ * as so many elements on from those in hand, and from those in the last run, which for an output is as any other. */
 typedef struct kernel_operand {
     void *base;
     size_t stride;

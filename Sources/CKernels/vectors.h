@@ -249,7 +249,7 @@ VECTOR_INLINE void vector_stream_end(void) {
 #endif
 }
 
-/* Fetches the data of the next read to the first cache, and data beyond this cache's contents to the second. */
+/* Fetches what is read or written next to the first cache, and data beyond this cache's contents to the second. */
 VECTOR_INLINE void vector_prefetch_soon(const void *p) { __builtin_prefetch(p, 0, 3); }
 VECTOR_INLINE void vector_prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 

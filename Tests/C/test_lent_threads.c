@@ -90,7 +90,7 @@ static const struct {
             {"not at all", not_at_all}, {"the last one", the_last_one}, {"too many", too_many}};
 enum { way_count = sizeof ways / sizeof ways[0] };
 
-/* An emulator has one of its own. */
+/* An emulator has a thread of its own in the process. */
 static size_t threads_at_first;
 
 static size_t own_threads(void) {

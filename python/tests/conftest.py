@@ -4,8 +4,8 @@
 Random numbers come from the fixture `rng`. Its seed is the environment's BATCHNORM_TEST_SEED (default 0) together with
 the test's name; it is printed with the failure.
 
-BATCHNORM_TEST_SHARE=K/N takes every N-th case of each test, from the K-th on, and at least one: they differ in numbers
-that the library computes, which is the same beside every interpreter.
+BATCHNORM_TEST_SHARE=K/N takes every N-th case of each test, from the K-th on, and at least one. The cases are shuffled
+first, the same way each time: in their own order every N-th may have one value of a parameter, and never another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    kept = {item for cases in tests.values() for item in cases[(first - 1) % len(cases) :: step]}
+    shuffled = [sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode())) for cases in tests.values()]
+    kept = {item for cases in shuffled for item in cases[(first - 1) % len(cases) :: step]}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 

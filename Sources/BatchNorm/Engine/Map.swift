@@ -50,7 +50,8 @@ extension Sweep {
         }
     }
 
-    /// With the distance at which it is asked for: some lines on, or in the next run where runs are short, if there are some.
+    /// Sets the distance at which the output is asked for: two rows on in panels, some lines on in long runs, and else the next
+    /// run, if there are a few.
     private func output(_ tile: kernel_tile) -> kernel_operand {
         var out = tile.out
         let run = tile.layout == .rows ? tile.length : tile.segments * tile.pitch

@@ -9,7 +9,7 @@ struct Caches {
     /// The last one, which processors share.
     let last: Int
     /// True if a guest with few processors is told of the last cache of a machine with many.
-    private let isTooLargeToBelieve: Bool
+    let isTooLargeToBelieve: Bool
 
     /// More than any machine has for each of its processors: 32 MB are made for one, and 96 MB for eight.
     private static let mostPerProcessor = 64 << 20

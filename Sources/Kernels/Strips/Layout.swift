@@ -104,8 +104,8 @@ struct Column<T: Element> {
 }
 
 /// A value per channel, along a strip: another vector at every step for rows, and the same at every step for planes and for
-/// rows that are taken down their columns. That one is loaded once: at every step it would be loaded anew, as the output may
-/// be anywhere. The arrays of the engine go on far enough for no strip to
+/// rows that are taken down their columns. That one is loaded once, but for any layout: as the output may be anywhere, the
+/// compiler would load it at every step. The arrays of the engine go on far enough for no strip to
 /// be too short.
 struct PerChannel<T: Arithmetic, L: Layout> {
     private let values: UnsafePointer<T>

@@ -21,6 +21,7 @@ def test_over(backend: str) -> None:
     python = TESTS.parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-c", python / "pyproject.toml", "--rootdir", python]
     environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment.pop("BATCHNORM_TEST_SHARE", None)
     command += ["-W", "ignore", "-p", "no:cacheprovider", TESTS]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
