@@ -60,11 +60,12 @@ struct ChannelArrays {
             (own: Double, before: Double).self, geometry.weights == nil ? 0 : plan.blocks.count)
         let extremes = layout.add(UInt8.self, channels)
         let partials = layout.add(Double.self, partialColumns, times: arrays * slots)
-        let workspaces = layout.add(UInt8.self, workspaceBytes, times: plan.threads)
         let initialized = layout.bytes
+        let workspaces = layout.add(UInt8.self, workspaceBytes, times: plan.threads)
         let buffers = layout.add(Double.self, WidenedTile.doubles, times: plan.threads)
         let memory = try thread.pointee.working.reserve(layout)
-        // A loop may read beyond the last column. That changes no result, but it may not be a signalling NaN.
+        // A loop may read beyond the last column. That changes no result, but it may not be a signalling NaN. Workspaces
+        // are written as far as they are read.
         if geometry.channels * perChannel % 16 != 0 { memset(memory, 0, initialized) }
         self.first = first.in(memory)
         self.second = second.in(memory)

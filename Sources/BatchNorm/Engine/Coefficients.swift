@@ -124,7 +124,7 @@ struct Coefficients {
     }
 
     /// Repeats the first arrays for the columns of some channels, in other arrays from an element on. Behind the last row
-    /// begins another one, of which so many elements are there.
+    /// begins another one, of which so many elements are there, and a vector more that may be read.
     func repeatEach(
         _ channels: Range<Int>, arrays: Int, _ columns: Columns, beyond: Int, by kernels: UnsafePointer<kernel_table>,
         in other: Coefficients, at first: Int
@@ -135,10 +135,7 @@ struct Coefficients {
             let source = base + (index * pitch + channels.lowerBound * size)
             let target = other.base + (index * other.pitch + first * size)
             kernels.pointee.repeat_each(element, source, channels.count, columns.perChannel, target)
-            target.repeatFirst(width, upTo: columns.rowsPerRun * width)
-            if columns.rowsPerRun * width >= beyond * size {
-                (target + columns.rowsPerRun * width).copyMemory(from: target, byteCount: beyond * size)
-            }
+            target.repeatFirst(width, upTo: columns.rowsPerRun * width + (beyond + 16) * size)
         }
     }
 

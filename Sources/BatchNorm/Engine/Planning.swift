@@ -68,7 +68,9 @@ extension Plan {
         columns.perChannel = mapsRows ? geometry.inner : 1
         let takesAll = inputs == 2 && (sweep.epilogue != nil || sweep.combines)
         coefficients = takesAll ? Coefficients.count : inputs == 1 ? 3 : 5
-        let room = Plan.coefficientBytes / coefficients / sweep.coefficientSize
+        // Those of short planes are written anew for each group of channels, and read a few times.
+        let bytes = geometry.inner == 1 ? caches.first * 5 / 8 : Plan.coefficientBytes
+        let room = bytes / coefficients / sweep.coefficientSize
         let areDense =
             sweep.x.isDense(slice) && sweep.dy.isDense(slice) && sweep.z.isDense(slice) && sweep.dz.isDense(slice)
             && sweep.out.isDense(slice)
@@ -156,7 +158,7 @@ extension Plan {
     /// Planes that are mapped as rows; and how many of a channel it takes for that to be worth it.
     private static let shortPlane = 64
     static let fewPlanes = 4
-    /// Bytes of coefficients that stay in a first-level cache beside the rows: of three arrays, or five with a gradient.
+    /// Bytes of coefficients that stay in any first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 20480
     private static let pageBytes = 4096
     /// Cache lines at whose distance an output is asked for, and bytes of a run that is long beside them.

@@ -5,6 +5,7 @@ import CKernels
 /// They decide what is done when, never a bit of the results.
 struct Caches {
     /// A processor's own.
+    let first: Int
     let second: Int
     /// The last one, which processors share.
     let last: Int
@@ -15,14 +16,11 @@ struct Caches {
     private static let mostPerProcessor = 64 << 20
 
     init() {
-        let kilo = CChar(UInt8(ascii: "K"))
-        let second = Environment.read("/sys/devices/system/cpu/cpu0/cache/index2/size") {
-            Environment.number($0, end: kilo)
-        }
-        let third = Environment.read("/sys/devices/system/cpu/cpu0/cache/index3/size") {
-            Environment.number($0, end: kilo)
-        }
+        let first = Caches.kilobytes("/sys/devices/system/cpu/cpu0/cache/index0/size")
+        let second = Caches.kilobytes("/sys/devices/system/cpu/cpu0/cache/index2/size")
+        let third = Caches.kilobytes("/sys/devices/system/cpu/cpu0/cache/index3/size")
         // Where nothing is told, the smallest that were made in this century's second decade.
+        self.first = (first ?? 32) << 10
         self.second = (second ?? 256) << 10
         last = third.map { $0 << 10 } ?? 4 * self.second
         isTooLargeToBelieve = last / Caches.online() > Caches.mostPerProcessor
@@ -34,6 +32,10 @@ struct Caches {
     func keeping(oneOf tensors: Int, threads: Int, slowly: Bool) -> Int {
         let share = last / 2 / tensors
         return isTooLargeToBelieve ? min(share, 2 * second * threads / (slowly ? 1 : tensors)) : share
+    }
+
+    private static func kilobytes(_ path: StaticString) -> Int? {
+        Environment.read(path) { Environment.number($0, end: CChar(UInt8(ascii: "K"))) }
     }
 
     /// Processors that the machine shows: "0-1". A list with gaps is one of many.
