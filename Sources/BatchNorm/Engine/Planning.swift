@@ -25,8 +25,8 @@ extension Plan {
 
     /// Written values that will have left the caches before anybody reads them need not go through them; unless their lines
     /// are there already, in place. A read for ownership per line is saved, a third of the traffic. If all tensors together are
-    /// more than the caches keep, the call gains more than the next reader of its output loses. Where the
-    /// last cache is as slow as memory, other lines are asked for early: few stores at a time can wait for theirs.
+    /// more than the caches keep, the call gains more than the next reader of its output loses. Where the last cache is as slow
+    /// as memory, other lines are asked for early: few stores at a time can wait for theirs.
     private mutating func planOutput(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
         if sweep.out.base == nil || sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base { return }
