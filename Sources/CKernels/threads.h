@@ -72,8 +72,8 @@ static inline int threads_set(pthread_key_t key, const void *value) {
 /* Where a thread is parked, and where it may run. glibc declares its wrappers of these system calls under _GNU_SOURCE
  * only. */
 typedef struct threads_place {
-    int thread;
-    int processor; /* -1 while it is awake */
+    int thread;    /* 0 while it is awake */
+    int processor; /* -1 then */
     bool moved;
     unsigned long allowed[16], others[16];
 } threads_place;
@@ -89,7 +89,10 @@ static inline void threads_park(threads_place *place) {
     place->processor = threads_processor();
 }
 
+static inline bool threads_is_parked(const threads_place *place) { return place->thread != 0; }
+
 static inline void threads_rise(threads_place *place) {
+    place->thread = 0;
     place->processor = -1;
     if (!place->moved) return;
     /* Unless somebody else has said meanwhile where it may run. */

@@ -26,9 +26,9 @@ final class PoolTests: XCTestCase {
         }
     }
 
-    private func run(_ pool: Pool, _ count: Int, threads: Int, _ log: Log) {
-        pool.run(count, Unmanaged.passUnretained(log).toOpaque(), threads: threads) { context, item, worker in
-            Unmanaged<Log>.fromOpaque(context).takeUnretainedValue().note(item, worker)
+    private func run(_ pool: Pool, _ count: Int, threads: Int, descending: Bool = false, _ log: Log) {
+        pool.run(count, Unmanaged.passUnretained(log).toOpaque(), threads: threads, descending: descending) {
+            Unmanaged<Log>.fromOpaque($0).takeUnretainedValue().note($1, $2)
         }
     }
 
@@ -37,12 +37,53 @@ final class PoolTests: XCTestCase {
         for threads in [1, 2, 3, 8, 5, 32, 2] {
             for count in [1, 2, 7, 8, 9, Log.items] {
                 let log = Log()
-                for _ in 0..<20 { run(pool, count, threads: threads, log) }
+                for round in 0..<20 { run(pool, count, threads: threads, descending: round % 2 == 1, log) }
                 let done = log.done.map { $0.count.load(ordering: .relaxed) }
                 XCTAssertEqual(done, (0..<Log.items).map { $0 < count ? 20 : 0 }, "\(count) on \(threads) threads")
                 XCTAssertEqual(log.clashes.count.load(ordering: .relaxed), 0, "\(count) on \(threads) threads")
             }
         }
+    }
+
+    /// A share goes from its first item to its last, or from its last to its first.
+    func testSharesHaveADirection() throws {
+        let pool = try XCTUnwrap(Pool(processors: 1))
+        final class Order: Sendable { let items = Mutex<[Int]>([]) }
+        for descending in [false, true] {
+            let order = Order()
+            let place = UnsafeRawPointer(Unmanaged.passUnretained(order).toOpaque())
+            pool.run(5, place, threads: 8, descending: descending) { place, item, _ in
+                Unmanaged<Order>.fromOpaque(place).takeUnretainedValue().items.withLock { $0.append(item) }
+            }
+            XCTAssertEqual(order.items.withLock { $0 }, descending ? [4, 3, 2, 1, 0] : [0, 1, 2, 3, 4])
+        }
+        let nowhere = UnsafeRawPointer(bitPattern: 1)!
+        let job = Job(count: 10, context: nowhere, body: { _, _, _ in }, shares: 3, isDescending: true)
+        XCTAssertEqual((0..<3).map { job.share($0) }, [0..<3, 3..<6, 6..<10])
+    }
+
+    /// A worker enters each job once while it is open, and not at all when it is closed or has fewer shares.
+    func testTheGateLetsEachWorkerInOnce() {
+        let gate = Gate()
+        XCTAssertNil(gate.enter(1, after: 0))
+        XCTAssertFalse(gate.open(shares: 2))
+        XCTAssertFalse(gate.admits(2, after: 0))
+        XCTAssertNil(gate.enter(2, after: 0))
+        let job = gate.enter(1, after: 0)
+        XCTAssertEqual(job, 1)
+        XCTAssertNil(gate.enter(1, after: 1))
+        XCTAssertFalse(gate.isEmpty)
+        gate.close()
+        gate.await()
+        XCTAssertNil(gate.enter(1, after: 0))
+        XCTAssertTrue(gate.leave(), "the caller sleeps until now")
+        XCTAssertTrue(gate.isEmpty)
+        XCTAssertTrue(gate.park(1, after: 1), "there is nothing to do")
+        XCTAssertTrue(gate.open(shares: 2), "a worker may be asleep")
+        XCTAssertEqual(gate.enter(1, after: 1), 2)
+        XCTAssertFalse(gate.leave(), "the caller is awake")
+        gate.rise()
+        XCTAssertFalse(gate.park(1, after: 1), "there is a job")
     }
 
     /// One caller has the workers; the others do their items alone, as worker 0 of their own call.

@@ -46,8 +46,11 @@ struct Call {
     }
 
     /// Runs all items of a job on the library's threads, or on those that were lent to this one.
-    func run(_ count: Int, _ context: UnsafeRawPointer, threads: Int, _ body: Job.Body) {
-        library.pointee.pool.run(count, context, threads: threads, lent: thread.pointee.lentThreads, body)
+    func run(
+        _ count: Int, _ context: UnsafeRawPointer, threads: Int, descending: Bool = false, _ body: Job.Body
+    ) {
+        library.pointee.pool.run(
+            count, context, threads: threads, lent: thread.pointee.lentThreads, descending: descending, body)
     }
 
     var kernels: UnsafePointer<kernel_table> { library.pointee.kernels }

@@ -2,23 +2,6 @@
 import CKernels
 import Synchronization
 
-/// Work in numbered items, any of which may run on any thread. The items, not the threads, decide how a result is put
-/// together, so that it does not depend on how many threads there were.
-struct Job {
-    let count: Int
-    let context: UnsafeRawPointer
-    /// Takes the context, the number of an item and that of the worker, which is less than the number of threads asked for.
-    /// A C function, as there is no memory to be had for a closure.
-    typealias Body = @convention(c) (UnsafeRawPointer, _ item: Int, _ worker: Int) -> Void
-    let body: Body
-    /// Threads that have a share of the items, the caller's among them.
-    fileprivate let shares: Int
-
-    fileprivate func share(_ worker: Int) -> Range<Int> {
-        count * worker / shares..<count * (worker + 1) / shares
-    }
-}
-
 /// The library's own threads: none until the first job that wants them, never joined, and with the caller's no more than
 /// there are processors. After a job they spin for about 20 µs, then they sleep. They serve one caller at a
 /// time; another one that comes meanwhile does its work alone.
@@ -31,23 +14,22 @@ struct Pool {
 
     /// Fields that threads update concurrently. They stay where they are, and are reached by pointer alone.
     private struct Flags: ~Copyable {
-        let processors: Int
+        let gate = Gate()
+        let arrived = Atomic<Int>(0)
         let busy = Atomic<Bool>(false)
-        /// Jobs so far, and threads at work on this one besides the caller; changed holding the mutex.
-        let jobs = Atomic<Int>(0)
-        let activeWorkers = Atomic<Int>(0)
+        let processors: Int
     }
 
-    /// Fields that a thread changes while it holds the mutex.
+    /// Fields of the one caller that has made the pool busy.
     private struct State {
+        /// Read by the workers inside.
+        var job: Job?
+        var started = 0
+        var watchesForks = false
+        /// Held to park and to wake, and by nobody who is awake and has work.
         var mutex = pthread_mutex_t()
         var opened = pthread_cond_t()
         var left = pthread_cond_t()
-        var started = 0
-        var arrived = 0
-        var job: Job?
-        /// Changed by the one caller that has made the pool busy.
-        var watchesForks = false
     }
 
     private let flags: UnsafeMutablePointer<Flags>
@@ -59,6 +41,7 @@ struct Pool {
     private static let slotBytes = lineBytes + wholeLines(MemoryLayout<threads_place>.size)
 
     /// Nil if there is no memory.
+    @_optimize(size)
     init?(processors: Int) {
         let processors = min(processors, Environment.mostThreads)
         let bytes = Pool.lineBytes + processors * Pool.slotBytes + MemoryLayout<State>.size
@@ -92,22 +75,23 @@ struct Pool {
 
     /// Runs all items, on up to `threads` threads with the caller's among them, and returns when the last one is done. Lent
     /// threads take the place of the pool's own.
-    @inline(never)
+    @_optimize(size) @inline(never)
     func run(
-        _ count: Int, _ context: UnsafeRawPointer, threads: Int, lent: LentThreads? = nil,
+        _ count: Int, _ context: UnsafeRawPointer, threads: Int, lent: LentThreads? = nil, descending: Bool = false,
         _ body: Job.Body
     ) {
-        let shares = min(threads, count, processors)
-        guard shares > 1, !flags.pointee.busy.exchange(true, ordering: .acquiring) else {
-            for item in 0..<count { body(context, item, 0) }
+        let job = Job(
+            count: count, context: context, body: body, shares: min(threads, count, processors),
+            isDescending: descending)
+        guard job.shares > 1, !flags.pointee.busy.exchange(true, ordering: .acquiring) else {
+            for index in 0..<job.count { job.run(index, of: 0..<job.count, worker: 0) }
             return
         }
         if !state.pointee.watchesForks {
             // A child has none of its parent's threads, one of which may hold the lock or have made the pool busy.
             state.pointee.watchesForks = pthread_atfork(nil, nil) { Library.shared?.pointee.pool.reset() } == 0
         }
-        let job = Job(count: count, context: context, body: body, shares: shares)
-        for worker in 0..<shares { next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed) }
+        for worker in 0..<job.shares { next(worker).pointee.store(job.share(worker).lowerBound, ordering: .relaxed) }
         if let lent {
             run(job, on: lent)
         } else {
@@ -138,25 +122,32 @@ struct Pool {
         work(job, worker: 0)
     }
 
+    @_optimize(size)
     private func open(_ job: Job) {
-        pthread_mutex_lock(&state.pointee.mutex)
         while state.pointee.started < job.shares - 1, threads_start(serve, flags) == 0 { state.pointee.started += 1 }
         state.pointee.job = job
-        flags.pointee.jobs.wrappingAdd(1, ordering: .relaxed)
-        let processor = threads_processor()
-        for worker in 1..<job.shares { threads_move_from(place(worker), processor) }
-        pthread_cond_broadcast(&state.pointee.opened)
+        if flags.pointee.gate.open(shares: job.shares) { wake(1..<job.shares) }
+    }
+
+    @_optimize(size)
+    private func wake(_ workers: Range<Int>) {
+        pthread_mutex_lock(&state.pointee.mutex)
+        if workers.contains(where: { threads_is_parked(place($0)) }) {
+            let processor = threads_processor()
+            for worker in workers { threads_move_from(place(worker), processor) }
+            pthread_cond_broadcast(&state.pointee.opened)
+        }
         pthread_mutex_unlock(&state.pointee.mutex)
     }
 
     /// Waits for those who came in, and for nobody who was too late.
+    @_optimize(size)
     private func close() {
+        flags.pointee.gate.close()
+        if spin(until: { $0.isEmpty }) { return }
         pthread_mutex_lock(&state.pointee.mutex)
-        state.pointee.job = nil
-        spin { $0.activeWorkers.load(ordering: .relaxed) == 0 }
-        while flags.pointee.activeWorkers.load(ordering: .relaxed) > 0 {
-            pthread_cond_wait(&state.pointee.left, &state.pointee.mutex)
-        }
+        flags.pointee.gate.await()
+        while !flags.pointee.gate.isEmpty { pthread_cond_wait(&state.pointee.left, &state.pointee.mutex) }
         pthread_mutex_unlock(&state.pointee.mutex)
     }
 
@@ -164,67 +155,72 @@ struct Pool {
         for turn in 0..<job.shares {
             let owner = (worker + turn) % job.shares
             let share = job.share(owner)
-            while case let item = next(owner).pointee.wrappingAdd(1, ordering: .relaxed).oldValue,
-                item < share.upperBound
+            while case let index = next(owner).pointee.wrappingAdd(1, ordering: .relaxed).oldValue,
+                index < share.upperBound
             {
-                job.body(job.context, item, worker)
+                job.run(index, of: share, worker: worker)
             }
         }
     }
 
-    /// Lets go of the mutex and spins for something, for a moment; holds the mutex again.
-    private func spin(_ isThere: (borrowing Flags) -> Bool) {
-        if isThere(flags.pointee) { return }
-        pthread_mutex_unlock(&state.pointee.mutex)
-        var spins = 0
-        while spins < Pool.spins && !isThere(flags.pointee) {
+    /// Returns true if something came about within a moment.
+    private func spin(until isThere: (borrowing Gate) -> Bool) -> Bool {
+        for _ in 0..<Pool.spins {
+            if isThere(flags.pointee.gate) { return true }
             machine_pause()
-            spins += 1
         }
-        pthread_mutex_lock(&state.pointee.mutex)
+        return false
     }
 
     /// The life of a worker. It inherits the floating-point environment of the call that started it, which is the default.
+    @_optimize(size)
     fileprivate func workerLoop() -> Never {
-        pthread_mutex_lock(&state.pointee.mutex)
-        state.pointee.arrived += 1
-        let worker = state.pointee.arrived
-        var seen = 0
+        let worker = flags.pointee.arrived.wrappingAdd(1, ordering: .relaxed).newValue
+        var last: UInt = 0
         while true {
-            let current = flags.pointee.jobs.load(ordering: .relaxed)
-            guard current != seen, let job = state.pointee.job, worker < job.shares else {
-                spin { $0.jobs.load(ordering: .relaxed) != current }
-                if flags.pointee.jobs.load(ordering: .relaxed) == current {
-                    threads_park(place(worker))
-                    pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
-                    threads_rise(place(worker))
-                }
+            guard let job = flags.pointee.gate.enter(worker, after: last) else {
+                rest(worker, after: last)
                 continue
             }
-            seen = current
-            flags.pointee.activeWorkers.wrappingAdd(1, ordering: .relaxed)
-            pthread_mutex_unlock(&state.pointee.mutex)
-            work(job, worker: worker)
-            pthread_mutex_lock(&state.pointee.mutex)
-            let activeWorkers = flags.pointee.activeWorkers.wrappingSubtract(1, ordering: .relaxed).newValue
-            if activeWorkers == 0 { pthread_cond_signal(&state.pointee.left) }
+            last = job
+            work(state.pointee.job.unsafelyUnwrapped, worker: worker)
+            if flags.pointee.gate.leave() { wakeCaller() }
         }
     }
 
+    /// Until there may be a job: awake for a moment, then asleep.
+    @_optimize(size)
+    private func rest(_ worker: Int, after last: UInt) {
+        if spin(until: { $0.admits(worker, after: last) }) { return }
+        pthread_mutex_lock(&state.pointee.mutex)
+        threads_park(place(worker))
+        if flags.pointee.gate.park(worker, after: last) {
+            pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
+        }
+        flags.pointee.gate.rise()
+        threads_rise(place(worker))
+        pthread_mutex_unlock(&state.pointee.mutex)
+    }
+
+    private func wakeCaller() {
+        pthread_mutex_lock(&state.pointee.mutex)
+        pthread_cond_signal(&state.pointee.left)
+        pthread_mutex_unlock(&state.pointee.mutex)
+    }
+
     /// As it was before the first job.
+    @_optimize(size)
     private func reset() {
         pthread_mutex_init(&state.pointee.mutex, nil)
         pthread_cond_init(&state.pointee.opened, nil)
         pthread_cond_init(&state.pointee.left, nil)
         state.pointee.started = 0
-        state.pointee.arrived = 0
         state.pointee.job = nil
         for worker in 0..<processors {
             place(worker).initialize(to: threads_place())
             place(worker).pointee.processor = -1
         }
-        flags.pointee.activeWorkers.store(0, ordering: .relaxed)
-        flags.pointee.busy.store(false, ordering: .relaxed)
+        flags.initialize(to: Flags(processors: processors))
     }
 }
 
