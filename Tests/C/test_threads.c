@@ -11,8 +11,10 @@
 
 enum { callers = 6, rounds = 10 };
 
-/* Large enough to be split, in each layout: many channels, few channels, one; and small. */
-static const size_t split[][3] = {{16, 64, 784}, {64, 3, 5000}, {20000, 96, 1}, {3, 1, 400000}, {4, 8, 16}};
+/* Large enough to be split, in each layout: many channels, few channels, one; rows of one block by strips of columns, wide and
+ * as long runs; and small. */
+static const size_t split[][3] = {{16, 64, 784},  {64, 3, 5000},  {20000, 96, 1}, {3, 1, 400000},
+                                  {400, 1040, 1}, {900, 200, 1}, {4, 8, 16}};
 enum { split_count = sizeof split / sizeof split[0] };
 
 static problem problem_of(int i, bn_dtype dtype) {

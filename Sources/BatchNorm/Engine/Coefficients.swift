@@ -134,7 +134,11 @@ struct Coefficients {
         for index in 0..<arrays {
             let source = base + (index * pitch + channels.lowerBound * size)
             let target = other.base + (index * other.pitch + first * size)
-            kernels.pointee.repeat_each(element, source, channels.count, columns.perChannel, target)
+            if columns.perChannel == 1 {
+                target.copyMemory(from: source, byteCount: width)
+            } else {
+                kernels.pointee.repeat_each(element, source, channels.count, columns.perChannel, target)
+            }
             target.repeatFirst(width, upTo: columns.rowsPerRun * width + (beyond + 16) * size)
         }
     }

@@ -6,8 +6,9 @@
 struct Plan {
     var threads = 1
     var blocks = Blocks(outer: 0, channels: 1, inner: 0, inputs: 1, dense: false)
-    /// Channels that are handled together.
+    /// Channels that are handled together, and those that would still be in cache when they are mapped.
     var groupSize = 1
+    var fitting = 0
     /// True if groups may be written by several threads: not if they lie side by side in one page, within which each
     /// processor would prefetch lines that another one writes.
     var isFarApart = true
@@ -25,6 +26,8 @@ struct Plan {
     var coefficients = 3
     /// Parts of the outer indices that a map is shared out in; or blocks, if there are as many.
     var parts = 1
+    /// True if values that are not all in cache when they are mapped are mapped from the last part to the first.
+    var turnsBack = false
     private let extent: Extent
     /// Elements from those in hand to the same of the next group; 0 if two groups are more than a cache holds.
     var prefetch = 0
@@ -37,6 +40,7 @@ struct Plan {
 
     init(_ extent: Extent = (0..<0, 0..<0)) { self.extent = extent }
 
+    @inline(never)
     func part(_ index: Int) -> Extent {
         if parts == blocks.count { return blocks[index] }
         let outer = extent.outer.count

@@ -9,9 +9,10 @@ extension Plan {
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
         threads = Plan.threads(limit, for: geometry.bytes, areLent: areLent)
         // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
-        // as long (benchmarks/NOTES.md).
-        let isNarrow = geometry.channels * geometry.elementSize < Plan.narrowRow
-        prefetchesRows = inputs == 1 || (geometry.bytes > caches.last / 4 && !isNarrow)
+        // as long. Where the last cache is as slow as memory, so are all but the widest (benchmarks/NOTES.md).
+        let row = geometry.channels * geometry.elementSize
+        let isSlow = caches.isTooLargeToBelieve && row <= Plan.pageBytes / 2
+        prefetchesRows = inputs == 1 || isSlow || (geometry.bytes > caches.last / 4 && row >= Plan.narrowRow)
         planBlocks(sweep, inputs)
         planMap(sweep, inputs, caches)
         planOutput(sweep, inputs, caches)
@@ -27,6 +28,7 @@ extension Plan {
     /// are there already, in place. A read for ownership per line is saved, a third of the traffic. If all tensors together are
     /// more than the caches keep, the call gains more than the next reader of its output loses. Where the last cache is as slow
     /// as memory, other lines are asked for early: few stores at a time can wait for theirs.
+    @_optimize(size)
     private mutating func planOutput(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
         if sweep.out.base == nil || sweep.out.base == sweep.x.base || sweep.out.base == sweep.dy.base { return }
@@ -55,10 +57,12 @@ extension Plan {
         blocks = Blocks(
             outer: geometry.outer, channels: geometry.channels, inner: geometry.inner, inputs: inputs,
             dense: isDense && sweep.reduction != nil && !isWeighted, isWeighted: isWeighted)
-        // Four parts for each thread, so that one that is held up leaves the others something to take.
-        let evenly = 4 * threads
         parts = blocks.count >= evenly || geometry.outer < evenly ? blocks.count : evenly
     }
+
+    /// Four parts for each thread, so that one that is held up leaves the others something to take; and eighths, of which the
+    /// last one that was read is in cache.
+    private var evenly: Int { max(8, 4 * threads) }
 
     private mutating func planMap(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
@@ -111,28 +115,46 @@ extension Plan {
         // Columns come by the vector, so that no two threads share a cache line; planes by as many as are summed at once.
         let unit = blocks.isRows ? 16 : 4
         let shared = (channels - 1) / (threads * unit) * unit + unit
-        let fitting = Plan.fused(caches) / channelBytes
-        if columns.rowsPerRun > 1 || blocks.columns.rowsPerRun > 1 {
+        fitting = Plan.fused(caches) / channelBytes
+        let isMapAlone = sweep.reduction == nil
+        if blocks.columns.rowsPerRun > 1 || (columns.rowsPerRun > 1 && threads == 1) {
             groupSize = channels
-        } else if !blocks.isRows && sweep.reduction == nil {
-            // Nothing is read twice: in the order of memory, by all channels of some samples, or by some of all.
-            groupSize = threads == 1 || parts >= 4 * threads ? channels : min(channels, shared)
+        } else if !blocks.isRows && isMapAlone {
+            // In the order of memory, by all channels of some samples, or by some of all.
+            let some = channels > fitting ? (channels - 1) / (evenly * unit) * unit + unit : shared
+            groupSize = parts >= evenly ? channels : min(channels, some)
         } else if !blocks.isRows {
             let isUnitSmall = channelBytes <= Plan.prefetched(caches) / unit
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
             groupSize = min(channels, max(1, some), shared)
         } else {
-            let perChannel = columns.perChannel
-            let narrowest = inputs == 2 ? Plan.narrowestOfTwo : threads == 1 ? Plan.narrowestAlone : Plan.narrowestPanel
-            let fits = sweep.reduction != nil && fitting * perChannel >= narrowest
-            let narrow = max(shared, Plan.narrowestPanel / perChannel / 16 * 16)
-            let panel = blocks.isShared(by: threads) ? channels : narrow
-            groupSize = min(channels, fits ? max(unit, min(fitting / unit * unit, shared)) : panel)
+            groupSize = min(channels, isMapAlone ? shared : columnGroup(sweep, inputs, shared))
         }
-        isFarApart = !mapsRows || groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
-        if groupSize < channels && groupSize <= Plan.prefetched(caches) / channelBytes {
+        // A map alone takes rows in the order of memory, unless a part has too few of them to repeat coefficients for.
+        let isByRows = isMapAlone && (geometry.inner == 1 || geometry.outer >= Plan.manyRows * parts)
+        let isPage = groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
+        isFarApart = !mapsRows || (isPage && !isByRows)
+        // Planes gain nothing by it behind a reduction, and short ones repeat their coefficients (benchmarks/NOTES.md).
+        turnsBack = geometry.inner == 1 || (isMapAlone && !mapsRows)
+        if !isMapAlone && groupSize < channels && groupSize <= Plan.prefetched(caches) / channelBytes {
             prefetch = groupSize * geometry.inner
         }
+    }
+
+    /// Channels whose columns are reduced together: as even as whole vectors are, and as many groups for each thread. They are
+    /// mapped together, too, if they are still in cache then and a strip of them is long. Otherwise one thread takes all columns,
+    /// and several share out blocks, or strips: narrow ones, as a thread reads ahead of its strip what is its own next one.
+    @_optimize(size)
+    private func columnGroup(_ sweep: borrowing Sweep, _ inputs: Int, _ shared: Int) -> Int {
+        let channels = sweep.geometry.channels
+        let most = max(16, min(fitting, shared) / 16 * 16)
+        let groups = ((channels - 1) / (most * threads) + 1) * threads
+        let even = ((channels - 1) / (groups * 16) + 1) * 16
+        let strip = even * columns.perChannel * sweep.geometry.elementSize
+        let isLong = strip >= (threads == 1 ? Plan.longStrip : Plan.pageBytes)
+        if even <= fitting && isLong { return even }
+        if threads == 1 || blocks.isShared(by: threads) { return channels }
+        return max(16, Plan.narrowestPanel / columns.perChannel / 16 * 16, inputs == 1 ? 0 : shared / 2 / 16 * 16)
     }
 
     /// True if planes are mapped as rows: not those that fill several vectors, nor too few of a channel for its coefficients
@@ -160,6 +182,7 @@ extension Plan {
     static let fewPlanes = 4
     /// Bytes of coefficients that stay in any first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 20480
+    private static let manyRows = 32
     private static let pageBytes = 4096
     /// Cache lines at whose distance an output is asked for, and bytes of a run that is long beside them.
     static let outputLines = 8
@@ -174,10 +197,9 @@ extension Plan {
     private static let brokenPlane = 2048
     /// Elements of a row, below which a panel of columns costs more in scraps than it saves by being in cache.
     private static let narrowestPanel = 128
-    /// The same for a thread that waits for no other, and for two tensors: a processor that reads ahead of short strips reads
-    /// what is not wanted (benchmarks/NOTES.md).
-    private static let narrowestAlone = 240
-    private static let narrowestOfTwo = 400
+    /// Bytes of a strip of columns from which on a processor that reads ahead of it reads little that is not wanted
+    /// (benchmarks/NOTES.md).
+    private static let longStrip = 1600
 }
 
 extension Operand {

@@ -5,7 +5,8 @@ import CKernels
 ///
 /// Channels are handled in groups: planes that are summed at once, or the columns of rows that share a cache. If there are
 /// groups enough for the threads, a group goes through all three steps at once, while its values are still in cache;
-/// otherwise the blocks of all groups are shared out, one step after the other. The bits are the same.
+/// otherwise the blocks of all groups are shared out, one step after the other. Of rows that a cache does not hold at once,
+/// those that the reduction has read last are mapped first. The bits are the same.
 extension Sweep {
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
@@ -14,7 +15,9 @@ extension Sweep {
         if epilogue != nil, let finalize { finalize.prepare(channels.unsafelyUnwrapped, geometry.channels) }
         withUnsafePointer(to: &self) { sweep in
             if sweep.pointee.fusesSteps {
-                sweep.share(sweep.pointee.groups, call) { Sweep.at($0).pointee.handle(group: $1, worker: $2) }
+                sweep.share(sweep.pointee.groups, call, descending: sweep.pointee.reduction == nil) {
+                    Sweep.at($0).pointee.handle(group: $1, worker: $2)
+                }
             } else {
                 sweep.runInPhases(call)
             }
@@ -72,7 +75,17 @@ extension Sweep {
             }
         }
         finalize?.run(channels.unsafelyUnwrapped, range)
-        apply(range, (0..<geometry.outer, 0..<geometry.inner), worker: worker)
+        if plan.turnsBack && range.count > plan.fitting {
+            applyFromTheEnd(range, worker: worker)
+        } else {
+            apply(range, (0..<geometry.outer, 0..<geometry.inner), worker: worker)
+        }
+    }
+
+    /// In a function of its own, whose frame is not on the stack of all others.
+    @inline(never)
+    private func applyFromTheEnd(_ range: Range<Int>, worker: Int) {
+        for part in (0..<plan.parts).reversed() { apply(range, plan.part(part), worker: worker) }
     }
 
     @inline(never)
@@ -117,11 +130,13 @@ extension UnsafePointer<Sweep> {
         }
         share(pointee.groups, call) { context, group, _ in Sweep.at(context).pointee.finish(group: group) }
         if pointee.map != nil {
-            share(pointee.mapGroups * pointee.plan.parts, call) { Sweep.at($0).pointee.apply(item: $1, worker: $2) }
+            share(pointee.mapGroups * pointee.plan.parts, call, descending: pointee.plan.turnsBack) {
+                Sweep.at($0).pointee.apply(item: $1, worker: $2)
+            }
         }
     }
 
-    fileprivate func share(_ count: Int, _ call: Call, _ body: Job.Body) {
-        call.run(count, self, threads: pointee.plan.threads, body)
+    fileprivate func share(_ count: Int, _ call: Call, descending: Bool = false, _ body: Job.Body) {
+        call.run(count, self, threads: pointee.plan.threads, descending: descending, body)
     }
 }
