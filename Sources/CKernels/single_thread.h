@@ -6,6 +6,7 @@
 #ifndef SINGLE_THREAD_H
 #define SINGLE_THREAD_H
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 typedef struct pthread_mutex_t {
@@ -47,7 +48,7 @@ typedef struct threads_place {
 static inline int threads_start(void *(*body)(void *), void *argument) { return -1; }
 static inline int threads_processor(void) { return -1; }
 static inline void threads_park(threads_place *place) {}
-static inline int threads_is_parked(const threads_place *place) { return 0; }
+static inline bool threads_is_parked(const threads_place *place) { return false; }
 static inline void threads_rise(threads_place *place) {}
 static inline void threads_move_from(threads_place *place, int processor) {}
 

@@ -73,7 +73,7 @@ static inline int threads_set(pthread_key_t key, const void *value) {
  * only. */
 typedef struct threads_place {
     int thread;    /* 0 while it is awake */
-    int processor; /* -1 then */
+    int processor; /* -1 while it is awake, or if the kernel does not tell */
     bool moved;
     unsigned long allowed[16], others[16];
 } threads_place;

@@ -74,16 +74,16 @@ final class PoolTests: XCTestCase {
         XCTAssertNil(gate.enter(1, after: 1))
         XCTAssertFalse(gate.isEmpty)
         gate.close()
-        gate.await()
+        gate.callerSleeps()
         XCTAssertNil(gate.enter(1, after: 0))
         XCTAssertTrue(gate.leave(), "the caller sleeps until now")
         XCTAssertTrue(gate.isEmpty)
-        XCTAssertTrue(gate.park(1, after: 1), "there is nothing to do")
+        XCTAssertTrue(gate.workerSleeps(1, after: 1), "there is nothing to do")
         XCTAssertTrue(gate.open(shares: 2), "a worker may be asleep")
         XCTAssertEqual(gate.enter(1, after: 1), 2)
         XCTAssertFalse(gate.leave(), "the caller is awake")
-        gate.rise()
-        XCTAssertFalse(gate.park(1, after: 1), "there is a job")
+        gate.workerWakes()
+        XCTAssertFalse(gate.workerSleeps(1, after: 1), "there is a job")
     }
 
     /// One caller has the workers; the others do their items alone, as worker 0 of their own call.

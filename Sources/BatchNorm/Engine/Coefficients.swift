@@ -134,6 +134,7 @@ struct Coefficients {
         for index in 0..<arrays {
             let source = base + (index * pitch + channels.lowerBound * size)
             let target = other.base + (index * other.pitch + first * size)
+            // A copy is faster than a store of a whole vector for each channel.
             if columns.perChannel == 1 {
                 target.copyMemory(from: source, byteCount: width)
             } else {

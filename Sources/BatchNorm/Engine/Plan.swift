@@ -26,7 +26,7 @@ struct Plan {
     var coefficients = 3
     /// Parts of the outer indices that a map is shared out in; or blocks, if there are as many.
     var parts = 1
-    /// True if values that are not all in cache when they are mapped are mapped from the last part to the first.
+    /// True if values that are not all in cache are mapped from the last part to the first (Schedule.swift).
     var turnsBack = false
     private let extent: Extent
     /// Elements from those in hand to the same of the next group; 0 if two groups are more than a cache holds.

@@ -9,9 +9,9 @@ extension Plan {
         let inputs = max(1, (sweep.x.base == nil ? 0 : 1) + (sweep.dy.base == nil ? 0 : 1))
         threads = Plan.threads(limit, for: geometry.bytes, areLent: areLent)
         // Two tensors in the last cache are read faster without, and so are narrow rows; from memory wide ones would take twice
-        // as long. Where the last cache is as slow as memory, so are all but the widest (benchmarks/NOTES.md).
+        // as long. Where the last cache is as slow as memory, rows are asked for unless they are wide (benchmarks/NOTES.md).
         let row = geometry.channels * geometry.elementSize
-        let isSlow = caches.isTooLargeToBelieve && row <= Plan.pageBytes / 2
+        let isSlow = caches.isTooLargeToBelieve && row <= Plan.wideRow
         prefetchesRows = inputs == 1 || isSlow || (geometry.bytes > caches.last / 4 && row >= Plan.narrowRow)
         planBlocks(sweep, inputs)
         planMap(sweep, inputs, caches)
@@ -60,8 +60,8 @@ extension Plan {
         parts = blocks.count >= evenly || geometry.outer < evenly ? blocks.count : evenly
     }
 
-    /// Four parts for each thread, so that one that is held up leaves the others something to take; and eighths, of which the
-    /// last one that was read is in cache.
+    /// Four parts for each thread, so that one that is held up leaves the others something to take; and at least eight, so that
+    /// the last one is still in cache when the map begins with it.
     private var evenly: Int { max(8, 4 * threads) }
 
     private mutating func planMap(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
@@ -107,6 +107,7 @@ extension Plan {
         return 2 * rows <= geometry.outer && rows * slice <= room && (isInOrder || isInCache)
     }
 
+    @_optimize(size)
     private mutating func planGroups(_ sweep: borrowing Sweep, _ inputs: Int, _ caches: Caches) {
         let geometry = sweep.geometry
         let channels = geometry.channels
@@ -117,12 +118,19 @@ extension Plan {
         let shared = (channels - 1) / (threads * unit) * unit + unit
         fitting = Plan.fused(caches) / channelBytes
         let isMapAlone = sweep.reduction == nil
+        let hasManyRows = geometry.outer >= Plan.manyRows * parts
+        // Planes gain nothing by it behind a reduction, few or short rows read or repeat their coefficients for each part, and
+        // where the last cache is fast there is nothing to gain (benchmarks/NOTES.md).
+        let turns = isMapAlone ? !mapsRows || (geometry.inner == 1 && hasManyRows) : geometry.inner == 1
+        turnsBack = turns && caches.isTooLargeToBelieve
         if blocks.columns.rowsPerRun > 1 || (columns.rowsPerRun > 1 && threads == 1) {
             groupSize = channels
         } else if !blocks.isRows && isMapAlone {
             // In the order of memory, by all channels of some samples, or by some of all.
-            let some = channels > fitting ? (channels - 1) / (evenly * unit) * unit + unit : shared
-            groupSize = parts >= evenly ? channels : min(channels, some)
+            let isCut = turnsBack && channels > fitting
+            let some = isCut ? (channels - 1) / (evenly * unit) * unit + unit : shared
+            let isBySamples = parts >= evenly && (threads > 1 || geometry.outer >= evenly)
+            groupSize = isBySamples ? channels : min(channels, some)
         } else if !blocks.isRows {
             let isUnitSmall = channelBytes <= Plan.prefetched(caches) / unit
             let some = fitting >= unit ? fitting / unit * unit : isUnitSmall ? unit : fitting
@@ -131,30 +139,29 @@ extension Plan {
             groupSize = min(channels, isMapAlone ? shared : columnGroup(sweep, inputs, shared))
         }
         // A map alone takes rows in the order of memory, unless a part has too few of them to repeat coefficients for.
-        let isByRows = isMapAlone && (geometry.inner == 1 || geometry.outer >= Plan.manyRows * parts)
+        let isByRows = isMapAlone && parts >= threads && (geometry.inner == 1 || hasManyRows)
         let isPage = groupSize * geometry.inner * geometry.elementSize >= Plan.pageBytes
         isFarApart = !mapsRows || (isPage && !isByRows)
-        // Planes gain nothing by it behind a reduction, and short ones repeat their coefficients (benchmarks/NOTES.md).
-        turnsBack = geometry.inner == 1 || (isMapAlone && !mapsRows)
         if !isMapAlone && groupSize < channels && groupSize <= Plan.prefetched(caches) / channelBytes {
             prefetch = groupSize * geometry.inner
         }
     }
 
-    /// Channels whose columns are reduced together: as even as whole vectors are, and as many groups for each thread. They are
-    /// mapped together, too, if they are still in cache then and a strip of them is long. Otherwise one thread takes all columns,
-    /// and several share out blocks, or strips: narrow ones, as a thread reads ahead of its strip what is its own next one.
+    /// Channels whose columns are reduced together: groups as even as whole vectors allow, and as many for each thread. They
+    /// are mapped together, too, if they are still in cache then and a strip of them is long. Otherwise one thread takes all
+    /// columns. Several share out blocks; or strips, of which each has some, as a processor reads ahead into the next one.
     @_optimize(size)
     private func columnGroup(_ sweep: borrowing Sweep, _ inputs: Int, _ shared: Int) -> Int {
         let channels = sweep.geometry.channels
         let most = max(16, min(fitting, shared) / 16 * 16)
         let groups = ((channels - 1) / (most * threads) + 1) * threads
         let even = ((channels - 1) / (groups * 16) + 1) * 16
-        let strip = even * columns.perChannel * sweep.geometry.elementSize
+        let strip = even * blocks.columns.perChannel * sweep.geometry.elementSize
         let isLong = strip >= (threads == 1 ? Plan.longStrip : Plan.pageBytes)
         if even <= fitting && isLong { return even }
         if threads == 1 || blocks.isShared(by: threads) { return channels }
-        return max(16, Plan.narrowestPanel / columns.perChannel / 16 * 16, inputs == 1 ? 0 : shared / 2 / 16 * 16)
+        let narrowest = Plan.narrowestPanel / blocks.columns.perChannel
+        return max(16, max(narrowest, inputs == 1 ? 0 : shared / 2) / 16 * 16)
     }
 
     /// True if planes are mapped as rows: not those that fill several vectors, nor too few of a channel for its coefficients
@@ -182,6 +189,7 @@ extension Plan {
     static let fewPlanes = 4
     /// Bytes of coefficients that stay in any first-level cache beside the rows: of three arrays, or five with a gradient.
     private static let coefficientBytes = 20480
+    /// Rows of a part that make reading or repeating its coefficients little beside them.
     private static let manyRows = 32
     private static let pageBytes = 4096
     /// Cache lines at whose distance an output is asked for, and bytes of a run that is long beside them.
@@ -189,6 +197,8 @@ extension Plan {
     static let longRun = 2048
     /// Bytes of a row, below which the processor foresees the way down its columns.
     private static let narrowRow = 512
+    /// Bytes of a row beyond which asking early for two tensors costs more than it saves.
+    private static let wideRow = 2048
     /// Columns of a panel, and rows that it takes at a time: so many that loading its coefficients is nothing beside them, and
     /// so few that their lines find room in a first-level cache.
     static let panelColumns = 64

@@ -5,8 +5,10 @@ import CKernels
 ///
 /// Channels are handled in groups: planes that are summed at once, or the columns of rows that share a cache. If there are
 /// groups enough for the threads, a group goes through all three steps at once, while its values are still in cache;
-/// otherwise the blocks of all groups are shared out, one step after the other. Of rows that a cache does not hold at once,
-/// those that the reduction has read last are mapped first. The bits are the same.
+/// otherwise the blocks of all groups are shared out, one step after the other. The bits are the same.
+///
+/// A map that turns back begins with the last values: those that the reduction has read last, or that whoever made x has
+/// written last, are still in cache; and those that it writes last are the first that the next reader asks for.
 extension Sweep {
     @inline(never)
     mutating func run(_ call: Call) throws(Failure) {
@@ -15,7 +17,8 @@ extension Sweep {
         if epilogue != nil, let finalize { finalize.prepare(channels.unsafelyUnwrapped, geometry.channels) }
         withUnsafePointer(to: &self) { sweep in
             if sweep.pointee.fusesSteps {
-                sweep.share(sweep.pointee.groups, call, descending: sweep.pointee.reduction == nil) {
+                let isAlone = sweep.pointee.reduction == nil
+                sweep.share(sweep.pointee.groups, call, descending: isAlone && sweep.pointee.plan.turnsBack) {
                     Sweep.at($0).pointee.handle(group: $1, worker: $2)
                 }
             } else {

@@ -18,7 +18,7 @@ struct Job {
         count * worker / shares..<count * (worker + 1) / shares
     }
 
-    /// Does the item whose turn it is when all of a share before an index are taken.
+    /// Does one item of a share: that of an index, or the one as far from the end as the index is from the start.
     @inline(never)
     func run(_ index: Int, of share: Range<Int>, worker: Int) {
         body(context, isDescending ? share.lowerBound + share.upperBound - 1 - index : index, worker)

@@ -146,7 +146,7 @@ struct Pool {
         flags.pointee.gate.close()
         if spin(until: { $0.isEmpty }) { return }
         pthread_mutex_lock(&state.pointee.mutex)
-        flags.pointee.gate.await()
+        flags.pointee.gate.callerSleeps()
         while !flags.pointee.gate.isEmpty { pthread_cond_wait(&state.pointee.left, &state.pointee.mutex) }
         pthread_mutex_unlock(&state.pointee.mutex)
     }
@@ -194,10 +194,10 @@ struct Pool {
         if spin(until: { $0.admits(worker, after: last) }) { return }
         pthread_mutex_lock(&state.pointee.mutex)
         threads_park(place(worker))
-        if flags.pointee.gate.park(worker, after: last) {
+        if flags.pointee.gate.workerSleeps(worker, after: last) {
             pthread_cond_wait(&state.pointee.opened, &state.pointee.mutex)
         }
-        flags.pointee.gate.rise()
+        flags.pointee.gate.workerWakes()
         threads_rise(place(worker))
         pthread_mutex_unlock(&state.pointee.mutex)
     }
