@@ -12,9 +12,9 @@
 enum { callers = 6, rounds = 10 };
 
 /* Large enough to be split, in each layout: many channels, few channels, one; rows of one block by strips of columns, wide and
- * as long runs; and small. */
+ * as long runs; one sample; and small. */
 static const size_t split[][3] = {{16, 64, 784},  {64, 3, 5000},  {20000, 96, 1}, {3, 1, 400000},
-                                  {400, 1040, 1}, {900, 200, 1}, {4, 8, 16}};
+                                  {400, 1040, 1}, {900, 200, 1}, {1, 300, 1024}, {4, 8, 16}};
 enum { split_count = sizeof split / sizeof split[0] };
 
 static problem problem_of(int i, bn_dtype dtype) {
@@ -39,16 +39,22 @@ static void number_does_not_matter(void) {
     for (int i = 0; i < split_count; i++) {
         for (int d = 0; d < dtype_count; d++) {
             problem alone = problem_of(i, dtypes[d]);
+            size_t bytes = alone.elements * size_of(alone.dtype);
             CHECK_OK(bn_set_num_threads(1));
+            CHECK_OK(infer(&alone, NULL));
+            void *inferred = copy_of(alone.y, bytes);
             run_layer(&alone);
             for (int threads = 2; threads <= 8; threads++) {
                 problem p = problem_of(i, dtypes[d]);
                 CHECK_OK(bn_set_num_threads(threads));
                 CHECK(bn_get_num_threads() == threads, "%d", bn_get_num_threads());
+                CHECK_OK(infer(&p, NULL));
+                CHECK(memcmp(p.y, inferred, bytes) == 0, "inference, %d threads (%s, case %d)", threads, name_of(p.dtype), i);
                 run_layer(&p);
                 CHECK(same_outputs(&alone, &p), "%d threads (%s, case %d)", threads, name_of(p.dtype), i);
                 free_problem(&p);
             }
+            free(inferred);
             free_problem(&alone);
         }
     }

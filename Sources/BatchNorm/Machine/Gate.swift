@@ -20,8 +20,8 @@ struct Gate: ~Copyable {
     /// Opens the next job to workers with a number below `shares`. Nobody is inside. Returns true if any worker may be asleep.
     func open(shares: Int) -> Bool {
         let number = word.load(ordering: .relaxed) / Gate.first
-        // This store and the next load, and those of `workerSleeps` the other way round, are in one order for all threads: either the
-        // worker sees the job, or its caller sees the worker.
+        // This store and the next load, and those of `workerSleeps` the other way round, are in one order for all threads:
+        // either the worker sees the job, or its caller sees the worker.
         word.store((number &+ 1) &* Gate.first | UInt(shares) << Gate.bits, ordering: .sequentiallyConsistent)
         return parked.load(ordering: .sequentiallyConsistent) > 0
     }
